@@ -1,0 +1,311 @@
+"""What a stage leaves behind: files written whole or not at all, and a manifest that is written last.
+
+1. :func:`ensure` compares the stage's :class:`Key` with the manifest in its folder.
+2. Equal: the artefact is reused. Else the folder is built, under a lock, and the reason printed.
+3. The manifest is written last; its presence means complete. An unfinished folder whose key still matches
+   is handed to the build as it is, so that a learned stage can resume.
+"""
+
+import ast
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rsna_seq.console import say
+from rsna_seq.errors import IntegrityError
+
+MANIFEST = "manifest.json"
+_UNFINISHED = "unfinished.json"
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an artefact depends on: two equal keys make equal artefacts."""
+
+    stage: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    """Content digests of the inputs, by name."""
+    source: str
+    """Digest of the code (:func:`source_digest`)."""
+
+    def parts(self) -> dict[str, Any]:
+        """The key as plain data, as it stands in the manifest."""
+        return {"stage": self.stage, "config": _plain(self.config), "inputs": _plain(self.inputs), "source": self.source}
+
+    def difference(self, other: Mapping[str, Any]) -> str:
+        """Name what differs from the key parts of a manifest; empty where nothing does."""
+        words = []
+        mine = self.parts()
+        for part in ("config", "inputs"):
+            theirs = other.get(part, {})
+            keys = sorted(k for k in {*mine[part], *theirs} if mine[part].get(k) != theirs.get(k))
+            words += [f"{part} {', '.join(keys)}"] if keys else []
+        words += ["the code"] if mine["source"] != other.get("source") else []
+        return " and ".join(words)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a build tells of itself, for the manifest and the closing line."""
+
+    counts: Mapping[str, int]
+    set_aside: Mapping[str, int]
+    """Inputs that were not used, by reason."""
+    device: str = "cpu"
+
+
+class Manifest(BaseModel):
+    """``manifest.json``: what an artefact is, of what it was made, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    source: str
+    version: str
+    commit: str | None
+    device: str
+    counts: dict[str, int]
+    set_aside: dict[str, int]
+    files: dict[str, str]
+    """SHA-256 of each file, by path relative to the folder."""
+    wall_s: float
+
+    @property
+    def content(self) -> str:
+        """Digest of all files: what a later stage names as its input."""
+        return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write plain data as JSON, complete or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder against other runs; the lock dies with the process.
+
+    Raises:
+        IntegrityError: Another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise IntegrityError(f"{folder}: another run is writing here; wait for it, or choose another --out") from error
+        yield
+
+
+def read_manifest(folder: Path, *, verify: bool = False) -> Manifest:
+    """Open the manifest of a finished artefact.
+
+    Args:
+        folder: The stage's folder.
+        verify: Read every file and compare its digest.
+
+    Raises:
+        IntegrityError: There is none, it is damaged, or (with ``verify``) a file differs.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise IntegrityError(f"{folder}: nothing finished here; run its stage first")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise IntegrityError(f"{path}: not a manifest of this version; rebuild its stage") from error
+    missing = [name for name in manifest.files if not (folder / name).is_file()]
+    if missing:
+        raise IntegrityError(f"{folder}: {', '.join(missing[:3])} missing; rebuild its stage")
+    if verify:
+        damaged = [name for name, digest in manifest.files.items() if digest_file(folder / name) != digest]
+        if damaged:
+            raise IntegrityError(f"{folder}: {', '.join(damaged[:3])} damaged; rebuild its stage")
+    return manifest
+
+
+def ensure(
+    out: Path, key: Key, build: Callable[[Path], Receipt], *, learned: bool = False, rebuild: bool = False
+) -> Manifest:
+    """Reuse the artefact in ``out`` where its key matches, else build it.
+
+    Args:
+        out: The stage's folder.
+        key: What the artefact depends on.
+        build: Writes the files into the folder it is given.
+        learned: It may hold days of work: never thrown away without ``rebuild``.
+        rebuild: Build anew whatever is there.
+
+    Raises:
+        IntegrityError: A learned artefact is stale, or another run is writing here.
+    """
+    with locked(out):
+        stale = _staleness(out, key)
+        if stale == "" and not rebuild:
+            say(key.stage, "up to date")
+            return read_manifest(out)
+        resumable = _unfinished_key(out) == key.parts() and not rebuild
+        if not resumable:
+            _clear(out, key, stale, keep=learned and not rebuild)
+            write_json(out / _UNFINISHED, key.parts())
+        start = time.monotonic()
+        receipt = build(out)
+        return _seal(out, key, receipt, time.monotonic() - start)
+
+
+def source_digest(module: str) -> str:
+    """Digest of a module's code and of all ``rsna_seq`` code that it imports; comments do not count.
+
+    Args:
+        module: Dotted name, such as ``rsna_seq.stages.embed``.
+    """
+    sources: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in sources or name in _NO_RESULT:
+            continue
+        sources[name], imported = _normalised(name)
+        waiting += imported
+    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
+
+
+_NO_RESULT = frozenset(f"rsna_seq.{name}" for name in ("artifacts", "config", "console", "errors", "reasons"))
+"""Modules that change no result: what they decide stands in the key's config, or is words."""
+
+
+@cache
+def _normalised(name: str) -> tuple[str, tuple[str, ...]]:
+    """Digest of one module without comments and docstrings, and the ``rsna_seq`` modules it imports."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.origin is not None, name
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    imported: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            node.value.value = ""
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("rsna_seq"):
+            imported += [node.module]
+            imported += [f"{node.module}.{a.name}" for a in node.names if _is_module(f"{node.module}.{a.name}")]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(m for m in imported if m != "rsna_seq")
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping as JSON would give it back, so that keys compare equal after a round trip."""
+    plain: dict[str, Any] = json.loads(json.dumps(value, default=str))
+    return plain
+
+
+def _unfinished_key(out: Path) -> object:
+    try:
+        return json.loads((out / _UNFINISHED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _staleness(out: Path, key: Key) -> str | None:
+    """Why the artefact in ``out`` cannot be reused: empty where it can, None where there is none."""
+    try:
+        manifest = read_manifest(out)
+    except IntegrityError as error:
+        return None if not (out / MANIFEST).exists() else str(error)
+    return key.difference(manifest.model_dump())
+
+
+def _clear(out: Path, key: Key, stale: str | None, *, keep: bool) -> None:
+    """Empty a folder for a new build, and say why; refuse where that would throw learned work away."""
+    unfinished = stale is None and _unfinished_key(out) is not None
+    if unfinished:
+        was = _unfinished_key(out)
+        stale = key.difference(was if isinstance(was, dict) else {})
+    if stale is not None:
+        if keep:
+            raise IntegrityError(f"{out}: {stale} changed since this was trained; --rebuild trains anew, or choose another --out")
+        say(key.stage, f"rebuilding, for {stale or 'it was asked'} changed" if stale else "rebuilding")
+    for path in out.iterdir():
+        if path.name != _LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _seal(out: Path, key: Key, receipt: Receipt, wall_s: float) -> Manifest:
+    """Write the manifest, which makes the artefact complete, and say what was made."""
+    transient = {MANIFEST, _UNFINISHED, _LOCK}
+    files = sorted(p for p in out.rglob("*") if p.is_file() and not p.name.startswith(".") and p.name not in transient)
+    manifest = Manifest(
+        **key.parts(),
+        version=_version(),
+        commit=_commit(),
+        device=receipt.device,
+        counts=dict(receipt.counts),
+        set_aside=dict(receipt.set_aside),
+        files={p.relative_to(out).as_posix(): digest_file(p) for p in files},
+        wall_s=round(wall_s, 3),
+    )
+    write_json(out / MANIFEST, manifest.model_dump())
+    (out / _UNFINISHED).unlink(missing_ok=True)
+    made = ", ".join(f"{n:,} {what}" for what, n in receipt.counts.items())
+    aside = sum(receipt.set_aside.values())
+    say(key.stage, f"{made}; {aside:,} set aside; {wall_s:.1f} s" if aside else f"{made}; {wall_s:.1f} s")
+    return manifest
+
+
+def _version() -> str:
+    try:
+        return version("rsna-seq")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _commit() -> str | None:
+    """The commit of a checkout, read from its ``.git`` folder; None for an installed package."""
+    git = Path(__file__).parent.parent / ".git"
+    try:
+        head = (git / "HEAD").read_text(encoding="utf-8").strip()
+        return (git / head[5:]).read_text(encoding="utf-8").strip() if head.startswith("ref: ") else head
+    except OSError:
+        return None

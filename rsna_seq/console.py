@@ -1,0 +1,47 @@
+"""What the user sees while a stage runs: progress with the time left, and one closing line."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Words for people go to standard error, so that standard output stays clean for tables and YAML."""
+
+
+@contextmanager
+def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a bar with an estimate of the time left.
+
+    Args:
+        title: What is being done, such as the stage's name.
+        total: Steps in all, or None where that is unknown.
+
+    Yields:
+        A function that advances the bar by so many steps.
+    """
+    columns = (
+        TextColumn("[bold]{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda steps: bar.advance(task, steps)
+
+
+def say(title: str, text: str) -> None:
+    """Print one line under a stage's name; markup in the text is shown, not obeyed."""
+    console.print(f"[bold cyan]{title:<10}[/] ", end="")
+    console.print(text, markup=False)

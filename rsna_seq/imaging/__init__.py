@@ -1,0 +1,1 @@
+"""DICOM, geometry, windows: from files to Hounsfield units in order."""

@@ -1,0 +1,87 @@
+"""A study as pixels: the unit that training and prediction share, and the cache that holds many."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rsna_seq.tables import SLABS, read_table
+
+AIR_HU = -1024
+"""What lies outside the field of view and outside a crop."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One study, lowest slab first; a slab is one slice, but for thin series.
+
+    Attributes:
+        study: StudyInstanceUID.
+        hu: (slab, y, x) Hounsfield units, int16.
+        z_mm: (slab,) position along the slice normal.
+    """
+
+    study: str
+    hu: NDArray[np.int16]
+    z_mm: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.hu.ndim != 3 or len(self.hu) != len(self.z_mm):
+            raise ValueError(f"{self.study}: {self.hu.shape} pixels and {self.z_mm.shape} positions do not match")
+
+    def __len__(self) -> int:
+        return len(self.hu)
+
+
+class PixelCache:
+    """The artefact of ``cache``: memory-mapped HU, study-contiguous, with the table of its slabs.
+
+    Args:
+        folder: The folder ``2_cache`` of a run.
+
+    Raises:
+        IntegrityError: The table is absent or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.slabs = read_table(folder / "slabs.parquet", SLABS)
+        starts = self.slabs.group_by("study", maintain_order=True).agg(
+            pl.col("shard").first(), pl.col("row").first(), pl.len().alias("slabs"), pl.col("z_mm")
+        )
+        self._where = {r["study"]: r for r in starts.iter_rows(named=True)}
+        self._shards: dict[int, NDArray[np.int16]] = {}
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_shards": {}}  # a worker process maps the shards anew
+
+    @cached_property
+    def studies(self) -> list[str]:
+        """StudyInstanceUIDs in the cache's order."""
+        return list(self._where)
+
+    def shard(self, number: int) -> NDArray[np.int16]:
+        """One memory-mapped shard, (row, y, x) HU."""
+        if number not in self._shards:
+            self._shards[number] = np.load(self.folder / f"shard_{number:04d}.npy", mmap_mode="r")
+        return self._shards[number]
+
+    def read(self, study: str) -> Volume:
+        """A study, without copying a pixel.
+
+        Raises:
+            KeyError: The study is not in the cache.
+        """
+        at = self._where[study]
+        rows = slice(at["row"], at["row"] + at["slabs"])
+        return Volume(study, self.shard(at["shard"])[rows], np.asarray(at["z_mm"], dtype=np.float64))
+
+    def __iter__(self) -> Iterator[Volume]:
+        return (self.read(study) for study in self.studies)

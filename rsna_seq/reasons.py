@@ -1,0 +1,88 @@
+"""Why a file, a series or a study was set aside: one typed set, each with the sentence a user reads."""
+
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What was done with an input that is not read."""
+
+    QUARANTINED = "quarantined"
+    """It should have been readable and is not."""
+    SKIPPED = "skipped"
+    """It is sound, but not what this package reads."""
+    MERGED = "merged"
+    """It is a second copy of something already read."""
+
+
+class Reason(StrEnum):
+    """Reason codes of ``quarantine.parquet``."""
+
+    EMPTY_FILE = "empty_file"
+    NOT_DICOM = "not_dicom"
+    UNREADABLE_FILE = "unreadable_file"
+    FILE_CHANGED = "file_changed"
+    HEADER_TRUNCATED = "header_truncated"
+    HEADER_INVALID = "header_invalid"
+    PIXELS_MISSING = "pixels_missing"
+    PIXELS_TRUNCATED = "pixels_truncated"
+    PIXELS_UNDECODABLE = "pixels_undecodable"
+    LENGTH_OVERRUN = "length_overrun"
+    NESTED_TOO_DEEP = "nested_too_deep"
+    INFLATES_TOO_FAR = "inflates_too_far"
+    BAD_DIMENSIONS = "bad_dimensions"
+    BAD_PIXEL_FORMAT = "bad_pixel_format"
+    NO_RESCALE = "no_rescale"
+    BAD_RESCALE = "bad_rescale"
+    IMPLAUSIBLE_HU = "implausible_hu"
+    DUPLICATE_UID = "duplicate_uid"
+    DUPLICATE_FILE = "duplicate_file"
+    LOCALIZER = "localizer"
+    NOT_AXIAL = "not_axial"
+    NOT_CT = "not_ct"
+    NOT_AN_IMAGE = "not_an_image"
+    DERIVED_IMAGE = "derived_image"
+    OTHER_SERIES = "other_series"
+    MIXED_PATIENTS = "mixed_patients"
+    DICOMDIR = "dicomdir"
+    LINK = "link"
+    WORKER_DIED = "worker_died"
+    DECODE_TIMEOUT = "decode_timeout"
+
+    @property
+    def sentence(self) -> str:
+        """The reason in words."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Reason.EMPTY_FILE: "the file is empty",
+    Reason.NOT_DICOM: "not a DICOM file",
+    Reason.UNREADABLE_FILE: "the file cannot be opened",
+    Reason.FILE_CHANGED: "the file changed while it was read",
+    Reason.HEADER_TRUNCATED: "the header is cut short",
+    Reason.HEADER_INVALID: "the header cannot be parsed",
+    Reason.PIXELS_MISSING: "an image without pixel data",
+    Reason.PIXELS_TRUNCATED: "the pixel data is cut short",
+    Reason.PIXELS_UNDECODABLE: "the pixel data cannot be decoded",
+    Reason.LENGTH_OVERRUN: "an element claims to reach beyond the end of the file",
+    Reason.NESTED_TOO_DEEP: "sequences are nested deeper than any real header",
+    Reason.INFLATES_TOO_FAR: "a deflated file grows beyond all measure",
+    Reason.BAD_DIMENSIONS: "rows or columns are zero or absurd",
+    Reason.BAD_PIXEL_FORMAT: "not 16-bit monochrome pixels",
+    Reason.NO_RESCALE: "no rescale slope and intercept, so HU are unknown (see --assume-hu)",
+    Reason.BAD_RESCALE: "the rescale slope or intercept is zero or absurd",
+    Reason.IMPLAUSIBLE_HU: "the pixels are not in the range of Hounsfield units",
+    Reason.DUPLICATE_UID: "two different images share one SOPInstanceUID",
+    Reason.DUPLICATE_FILE: "a second copy of the same image",
+    Reason.LOCALIZER: "a localizer (scout) image",
+    Reason.NOT_AXIAL: "not an axial image",
+    Reason.NOT_CT: "another modality than CT",
+    Reason.NOT_AN_IMAGE: "a DICOM object without an image",
+    Reason.DERIVED_IMAGE: "a secondary capture or derived image",
+    Reason.OTHER_SERIES: "another series of the study is read",
+    Reason.MIXED_PATIENTS: "one StudyInstanceUID holds two patients",
+    Reason.DICOMDIR: "a directory of files, never followed",
+    Reason.LINK: "a link, never followed",
+    Reason.WORKER_DIED: "the decoder crashed on this file",
+    Reason.DECODE_TIMEOUT: "the decoder did not finish in time",
+}

@@ -1,0 +1,1 @@
+"""The corridor: one module a stage."""

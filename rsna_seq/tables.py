@@ -1,0 +1,164 @@
+"""The schema of every table on disk, once; a table is checked on write and on read.
+
+A table's rows are in the order in which its stage made them: studies by StudyInstanceUID, slices from the
+lowest to the highest along the slice normal.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from rsna_seq.artifacts import atomic_path
+from rsna_seq.errors import IntegrityError
+from rsna_seq.labels import CLASSES
+
+Schema = Mapping[str, pl.DataType]
+
+_LABELS: dict[str, pl.DataType] = {name: pl.Int8() for name in CLASSES}
+_LOGITS: dict[str, pl.DataType] = {name: pl.Float64() for name in CLASSES}
+_GAPS: dict[str, pl.DataType] = {
+    "z_mm": pl.Float64(),  # position along the slice normal, turned towards +z
+    "gap_below_mm": pl.Float64(),  # distance to the slice before; null for the first
+    "gap_above_mm": pl.Float64(),  # distance to the slice after; null for the last
+}
+_FOLDS: dict[str, pl.DataType] = {
+    "fold": pl.Int16(),  # fold of embed; -1 is held out; null is without labels
+    "cross_fold": pl.Int16(),  # fold of sequence and stack; -1 and null as above
+}
+
+SLICES: Schema = {
+    "study": pl.String(),  # StudyInstanceUID
+    "series": pl.String(),  # SeriesInstanceUID
+    "slice": pl.String(),  # SOPInstanceUID
+    "patient": pl.String(),  # PatientID
+    "file": pl.String(),  # relative to the root that was indexed
+    "frame": pl.Int32(),  # frame of a multi-frame object, else 0
+    "order": pl.Int32(),  # 0 is the lowest slice of the study
+    **_GAPS,
+    "row_mm": pl.Float64(),  # PixelSpacing, between rows
+    "col_mm": pl.Float64(),  # PixelSpacing, between columns
+    "rows": pl.Int32(),
+    "columns": pl.Int32(),
+    "slope": pl.Float64(),
+    "intercept": pl.Float64(),
+    "bits_stored": pl.Int16(),
+    "signed": pl.Boolean(),
+    "photometric": pl.String(),
+    "padding": pl.Int32(),  # PixelPaddingValue; null where absent
+    "transfer_syntax": pl.String(),
+    "pixel_offset": pl.Int64(),  # first byte of uncompressed pixels; null where they must be decoded
+    "file_size": pl.Int64(),
+    "file_mtime_ns": pl.Int64(),
+    "flags": pl.String(),  # comma-separated words: no_position, overlap, gap, contrast, lossy, wrap, ...
+    **_LABELS,  # null without labels
+    **_FOLDS,
+}
+"""``1_index/slices.parquet``: one row a slice that is read."""
+
+STUDIES: Schema = {
+    "study": pl.String(),
+    "patient": pl.String(),
+    "series": pl.String(),
+    "slices": pl.Int32(),
+    "spacing_mm": pl.Float64(),  # median distance of neighbours; null for one slice
+    "tilt_deg": pl.Float64(),  # gantry tilt: angle between the slice normal and z
+    "passes": pl.Int16(),  # overlapping passes
+    "largest_gap_mm": pl.Float64(),
+    "grounds": pl.String(),  # why this series was chosen
+    "flags": pl.String(),
+    **_LABELS,  # a class is 1 where any slice has it
+    **_FOLDS,
+}
+"""``1_index/studies.parquet``: one row a study."""
+
+QUARANTINE: Schema = {
+    "file": pl.String(),
+    "action": pl.String(),  # rsna_seq.reasons.Action
+    "reason": pl.String(),  # rsna_seq.reasons.Reason
+    "detail": pl.String(),
+    "study": pl.String(),  # what the header still told, else null
+    "slice": pl.String(),
+    "z_mm": pl.Float64(),
+}
+"""``quarantine.parquet``: one row a file, series or study that is not read."""
+
+SLABS: Schema = {
+    "study": pl.String(),
+    "patient": pl.String(),
+    "slab": pl.Int32(),  # 0 is the lowest; a slab is one slice, but for thin series
+    **_GAPS,
+    "slices": pl.List(pl.String()),  # SOPInstanceUIDs of the slices averaged
+    "shard": pl.Int32(),
+    "row": pl.Int64(),  # row of the shard's array
+    "x0": pl.Int32(),  # crop in pixels of the slice: left, top, side (may reach outside)
+    "y0": pl.Int32(),
+    "side": pl.Int32(),
+    **_LABELS,  # the highest of its slices
+    **_FOLDS,
+}
+"""``2_cache/slabs.parquet``: one row a row of the cache; the key of everything that is learned."""
+
+LOGITS: Schema = {
+    "study": pl.String(),
+    "slab": pl.Int32(),
+    "net": pl.Int16(),  # fold of the embed network that made it
+    "cross": pl.Int16(),  # fold of the sequence or stack model; -1 for embed's own
+    **_LOGITS,
+}
+"""``logits.parquet`` of ``embed``, ``sequence`` and ``stack``."""
+
+PREDICTED_SLICES: Schema = {
+    "study": pl.String(),
+    "series": pl.String(),
+    "slice": pl.String(),
+    "file": pl.String(),
+    "z_mm": pl.Float64(),
+    **_LOGITS,
+}
+"""``slices.csv`` of a prediction: probabilities, not logits."""
+
+
+def check(table: pl.DataFrame, schema: Schema, name: str) -> pl.DataFrame:
+    """Return the table with the schema's columns in the schema's order.
+
+    Raises:
+        IntegrityError: Columns are missing, unknown or of another type; all faults are named at once.
+    """
+    faults = [f"column {c!r} is missing" for c in schema if c not in table.columns]
+    faults += [f"column {c!r} is unknown" for c in table.columns if c not in schema]
+    faults += [
+        f"column {c!r} is {table.schema[c]}, not {t}"
+        for c, t in schema.items()
+        if c in table.columns and table.schema[c] != t
+    ]
+    if faults:
+        raise IntegrityError(f"{name}: " + "; ".join(faults))
+    return table.select(list(schema))
+
+
+def from_rows(rows: list[dict[str, object]], schema: Schema) -> pl.DataFrame:
+    """Build a table of a schema from row dicts; absent keys become null."""
+    return pl.DataFrame(
+        [{c: row.get(c) for c in schema} for row in rows], schema=dict(schema), infer_schema_length=None
+    )
+
+
+def write_table(table: pl.DataFrame, path: Path, schema: Schema) -> None:
+    """Check a table and write it as Parquet, complete or not at all."""
+    checked = check(table, schema, path.name)
+    with atomic_path(path) as temporary:
+        checked.write_parquet(temporary, compression="zstd")
+
+
+def read_table(path: Path, schema: Schema) -> pl.DataFrame:
+    """Read a Parquet table and check it.
+
+    Raises:
+        IntegrityError: The file is absent, damaged, or of another schema.
+    """
+    try:
+        table = pl.read_parquet(path, memory_map=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise IntegrityError(f"{path}: not readable as a table ({error}); rebuild its stage") from error
+    return check(table, schema, str(path))

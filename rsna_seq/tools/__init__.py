@@ -1,0 +1,1 @@
+"""Small tools of the field that stand beside the corridor."""
