@@ -6,10 +6,8 @@
    is handed to the build as it is, so that a learned stage can resume.
 """
 
-import ast
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -17,8 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rsna_seq.console import say
 from rsna_seq.errors import IntegrityError
+from rsna_seq.provenance import commit, package_version
 
 MANIFEST = "manifest.json"
 _UNFINISHED = "unfinished.json"
@@ -41,11 +38,16 @@ class Key:
     inputs: Mapping[str, str]
     """Content digests of the inputs, by name."""
     source: str
-    """Digest of the code (:func:`source_digest`)."""
+    """Digest of the code (:func:`rsna_seq.provenance.source_digest`)."""
 
     def parts(self) -> dict[str, Any]:
         """The key as plain data, as it stands in the manifest."""
-        return {"stage": self.stage, "config": _plain(self.config), "inputs": _plain(self.inputs), "source": self.source}
+        return {
+            "stage": self.stage,
+            "config": _plain(self.config),
+            "inputs": _plain(self.inputs),
+            "source": self.source,
+        }
 
     def difference(self, other: Mapping[str, Any]) -> str:
         """Name what differs from the key parts of a manifest; empty where nothing does."""
@@ -131,7 +133,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise IntegrityError(f"{folder}: another run is writing here; wait for it, or choose another --out") from error
+            raise IntegrityError(
+                f"{folder}: another run is writing here; wait for it, or choose another --out"
+            ) from error
         yield
 
 
@@ -191,50 +195,6 @@ def ensure(
         return _seal(out, key, receipt, time.monotonic() - start)
 
 
-def source_digest(module: str) -> str:
-    """Digest of a module's code and of all ``rsna_seq`` code that it imports; comments do not count.
-
-    Args:
-        module: Dotted name, such as ``rsna_seq.stages.embed``.
-    """
-    sources: dict[str, str] = {}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name in sources or name in _NO_RESULT:
-            continue
-        sources[name], imported = _normalised(name)
-        waiting += imported
-    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
-
-
-_NO_RESULT = frozenset(f"rsna_seq.{name}" for name in ("artifacts", "config", "console", "errors", "reasons"))
-"""Modules that change no result: what they decide stands in the key's config, or is words."""
-
-
-@cache
-def _normalised(name: str) -> tuple[str, tuple[str, ...]]:
-    """Digest of one module without comments and docstrings, and the ``rsna_seq`` modules it imports."""
-    spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.origin is not None, name
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    imported: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            node.value.value = ""
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("rsna_seq"):
-            imported += [node.module]
-            imported += [f"{node.module}.{a.name}" for a in node.names if _is_module(f"{node.module}.{a.name}")]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(m for m in imported if m != "rsna_seq")
-
-
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
-
-
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping as JSON would give it back, so that keys compare equal after a round trip."""
     plain: dict[str, Any] = json.loads(json.dumps(value, default=str))
@@ -257,6 +217,11 @@ def _staleness(out: Path, key: Key) -> str | None:
     return key.difference(manifest.model_dump())
 
 
+def _is_artefact(path: Path) -> bool:
+    """Whether a folder is an artefact of its own, which guards itself."""
+    return (path / MANIFEST).exists() or (path / _UNFINISHED).exists()
+
+
 def _clear(out: Path, key: Key, stale: str | None, *, keep: bool) -> None:
     """Empty a folder for a new build, and say why; refuse where that would throw learned work away."""
     unfinished = stale is None and _unfinished_key(out) is not None
@@ -265,21 +230,26 @@ def _clear(out: Path, key: Key, stale: str | None, *, keep: bool) -> None:
         stale = key.difference(was if isinstance(was, dict) else {})
     if stale is not None:
         if keep:
-            raise IntegrityError(f"{out}: {stale} changed since this was trained; --rebuild trains anew, or choose another --out")
-        say(key.stage, f"rebuilding, for {stale or 'it was asked'} changed" if stale else "rebuilding")
+            raise IntegrityError(
+                f"{out}: {stale} changed since this was trained; "
+                "--rebuild trains anew, or choose another --out"
+            )
+        say(key.stage, f"rebuilding: {stale} changed" if stale else "rebuilding")
     for path in out.iterdir():
-        if path.name != _LOCK:
+        if path.name != _LOCK and not _is_artefact(path):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _seal(out: Path, key: Key, receipt: Receipt, wall_s: float) -> Manifest:
     """Write the manifest, which makes the artefact complete, and say what was made."""
     transient = {MANIFEST, _UNFINISHED, _LOCK}
-    files = sorted(p for p in out.rglob("*") if p.is_file() and not p.name.startswith(".") and p.name not in transient)
+    files = sorted(
+        p for p in out.rglob("*") if p.is_file() and not p.name.startswith(".") and p.name not in transient
+    )
     manifest = Manifest(
         **key.parts(),
-        version=_version(),
-        commit=_commit(),
+        version=package_version(),
+        commit=commit(),
         device=receipt.device,
         counts=dict(receipt.counts),
         set_aside=dict(receipt.set_aside),
@@ -292,20 +262,3 @@ def _seal(out: Path, key: Key, receipt: Receipt, wall_s: float) -> Manifest:
     aside = sum(receipt.set_aside.values())
     say(key.stage, f"{made}; {aside:,} set aside; {wall_s:.1f} s" if aside else f"{made}; {wall_s:.1f} s")
     return manifest
-
-
-def _version() -> str:
-    try:
-        return version("rsna-seq")
-    except PackageNotFoundError:
-        return "0"
-
-
-def _commit() -> str | None:
-    """The commit of a checkout, read from its ``.git`` folder; None for an installed package."""
-    git = Path(__file__).parent.parent / ".git"
-    try:
-        head = (git / "HEAD").read_text(encoding="utf-8").strip()
-        return (git / head[5:]).read_text(encoding="utf-8").strip() if head.startswith("ref: ") else head
-    except OSError:
-        return None

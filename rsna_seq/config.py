@@ -256,7 +256,9 @@ def load_config(file: Path | None = None, overrides: Iterable[str] = ()) -> Conf
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in error.errors()]
+        faults = [
+            f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in error.errors()
+        ]
         raise UsageError("config: " + ("\n" + "\n".join(faults))) from error
 
 

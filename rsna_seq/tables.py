@@ -7,7 +7,9 @@ lowest to the highest along the slice normal.
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from rsna_seq.artifacts import atomic_path
 from rsna_seq.errors import IntegrityError
@@ -135,6 +137,22 @@ def check(table: pl.DataFrame, schema: Schema, name: str) -> pl.DataFrame:
     if faults:
         raise IntegrityError(f"{name}: " + "; ".join(faults))
     return table.select(list(schema))
+
+
+def logit_table(
+    slabs: pl.DataFrame, logits: NDArray[np.float64], *, net: int, cross: int = -1
+) -> pl.DataFrame:
+    """Logits as a table of the LOGITS schema.
+
+    Args:
+        slabs: (slab,) rows of SLABS, in the order of the logits.
+        logits: (slab, 6).
+        net: Fold of the embedding network.
+        cross: Fold of the sequence or stack model; -1 for the network's own logits.
+    """
+    keys = slabs.select("study", "slab", net=pl.lit(net, pl.Int16), cross=pl.lit(cross, pl.Int16))
+    columns = [pl.Series(name, logits[:, i], pl.Float64) for i, name in enumerate(CLASSES)]
+    return keys.with_columns(columns)
 
 
 def from_rows(rows: list[dict[str, object]], schema: Schema) -> pl.DataFrame:

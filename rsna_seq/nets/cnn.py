@@ -1,0 +1,107 @@
+"""The embedder: a timm CNN over neighbouring slices times windows (2.5D).
+
+(n, slice, y, x) HU -> windows on the device -> (n, slice * window, y, x) in -1..1 -> backbone
+-> (n, feature) vector -> (n, 6) logits.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rsna_seq.config import EmbedConfig
+from rsna_seq.errors import IntegrityError
+from rsna_seq.labels import CLASS_WEIGHTS, N_CLASSES
+from rsna_seq.nets.pretrained import build_backbone
+
+
+def window_stack(hu: Tensor, windows: Tensor) -> Tensor:
+    """Apply windows to HU, on whatever device they are.
+
+    Args:
+        hu: (n, slice, y, x) HU, float.
+        windows: (window, 2) level and width in HU.
+
+    Returns:
+        (n, slice * window, y, x): -1 at and below the window, 1 at and above it.
+    """
+    level, width = windows[:, 0].view(-1, 1, 1), windows[:, 1].view(-1, 1, 1)
+    return ((hu[:, :, None] - level) / (width / 2)).clamp(-1, 1).flatten(1, 2)
+
+
+class Embedder(nn.Module):
+    """A CNN that gives each slice a vector and six logits.
+
+    Args:
+        cfg: Backbone, windows, neighbours.
+        start: Load the pretrained start of the config; False where trained weights follow.
+    """
+
+    def __init__(self, cfg: EmbedConfig, *, start: bool = True) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.backbone = build_backbone(cfg, start=start)
+        self.features = int(self.backbone.num_features)  # type: ignore[arg-type]
+        head = getattr(self.backbone, "head_hidden_size", None)
+        self.features = int(head) if head else self.features
+        self.drop = nn.Dropout(cfg.drop)
+        self.classify = nn.Linear(self.features, N_CLASSES)
+        self.register_buffer("windows", torch.tensor(cfg.windows, dtype=torch.float32), persistent=False)
+        self.windows: Tensor
+
+    def forward(self, hu: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed slices.
+
+        Args:
+            hu: (n, 2 * neighbours + 1, y, x) HU; the slice in question in the middle.
+
+        Returns:
+            (n, feature) vectors and (n, 6) logits.
+        """
+        size = self.cfg.size
+        if size is not None and hu.shape[-1] != size:
+            hu = F.interpolate(hu, (size, size), mode="bilinear", antialias=True)
+        stack = window_stack(hu, self.windows).contiguous(memory_format=torch.channels_last)
+        vectors: Tensor = self.backbone(stack)
+        logits: Tensor = self.classify(self.drop(vectors))
+        return vectors.float(), logits.float()
+
+
+def weighted_bce(logits: Tensor, labels: Tensor) -> Tensor:
+    """The competition's loss: binary cross entropy, any twice, over 7; mean over the first axis.
+
+    Args:
+        logits: (n, 6).
+        labels: (n, 6) of 0..1.
+    """
+    weights = torch.as_tensor(CLASS_WEIGHTS, dtype=logits.dtype, device=logits.device)
+    return (F.binary_cross_entropy_with_logits(logits, labels, reduction="none") @ weights).mean()
+
+
+def load_embedder(cfg: EmbedConfig, file: Path) -> Embedder:
+    """An embedder with trained weights, in evaluation mode.
+
+    Raises:
+        IntegrityError: The file is absent, damaged, or of another network.
+    """
+    embedder = Embedder(cfg, start=False)
+    load_weights(embedder, file)
+    return embedder.eval()
+
+
+def load_weights(net: nn.Module, file: Path) -> None:
+    """Load a safetensors file into a network.
+
+    Raises:
+        IntegrityError: The file is absent, damaged, or of another network.
+    """
+    try:
+        net.load_state_dict(load_file(file))
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise IntegrityError(
+            f"{file}: not weights of this network ({type(error).__name__}); rebuild its stage"
+        ) from error
+    except Exception as error:  # safetensors raises an error type of its own
+        raise IntegrityError(f"{file}: not a safetensors file; pickled weights are never opened") from error

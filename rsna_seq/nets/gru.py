@@ -1,0 +1,117 @@
+"""The sequence model: a masked bidirectional GRU over the whole study, around the CNN's own opinion.
+
+(study, slab, ·) vectors, logits, z -> two paths:
+
+1. the residual path: the CNN's logits, smoothed along z in millimetres by a Gaussian whose width is learnt
+   for each class; so the network starts as the best of the cheap baselines and not below it;
+2. the GRU: projected vectors, their differences to both neighbours, logits, distances and position -> hidden
+   states -> a correction of six logits, zero at the start.
+
+Padding is masked everywhere: a study's result does not depend on its batch.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from rsna_seq.config import SequenceConfig
+from rsna_seq.labels import N_CLASSES
+
+_UNIT_MM = 5.0
+"""Distances enter as multiples of the nominal spacing."""
+_GEOMETRY = 3
+"""Distance to the slab below, to the slab above, normalised position."""
+
+
+class Studies(NamedTuple):
+    """A padded batch of studies, all on one device."""
+
+    vectors: Tensor
+    """(study, slab, feature)."""
+    logits: Tensor
+    """(study, slab, 6), the CNN's."""
+    z_mm: Tensor
+    """(study, slab), rising; the padding repeats the last."""
+    lengths: Tensor
+    """(study,) slabs, on the CPU."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(study, slab): True where there is a slab."""
+        steps = torch.arange(self.logits.shape[1], device=self.logits.device)
+        return steps[None] < self.lengths.to(self.logits.device)[:, None]
+
+
+class SequenceModel(nn.Module):
+    """Refines the six logits of every slab with the whole study in view.
+
+    Args:
+        cfg: Widths, layers, dropout.
+        features: Width of the vectors.
+    """
+
+    def __init__(self, cfg: SequenceConfig, features: int) -> None:
+        super().__init__()
+        self.cfg, self.features = cfg, features
+        self.norm = nn.LayerNorm(features)
+        self.project = nn.Linear(features, cfg.project)
+        self.drop = nn.Dropout(cfg.drop)
+        inputs = 3 * cfg.project + 3 * N_CLASSES + _GEOMETRY
+        self.gru = nn.GRU(
+            inputs,
+            cfg.hidden,
+            cfg.layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=cfg.drop if cfg.layers > 1 else 0.0,
+        )
+        self.correct = nn.Linear(2 * cfg.hidden, N_CLASSES)
+        nn.init.zeros_(self.correct.weight)
+        nn.init.zeros_(self.correct.bias)
+        self.log_width = nn.Parameter(torch.zeros(N_CLASSES))
+        self.scale = nn.Parameter(torch.ones(N_CLASSES))
+
+    def forward(self, studies: Studies) -> Tensor:
+        """Logits (study, slab, 6); what stands at padded places means nothing."""
+        mask = studies.mask
+        hidden = self.drop(torch.relu(self.project(self.norm(studies.vectors))))
+        inputs = torch.cat(
+            [
+                hidden,
+                *_differences(hidden, studies.lengths),
+                studies.logits,
+                *_differences(studies.logits, studies.lengths),
+                _geometry(studies.z_mm, studies.lengths),
+            ],
+            dim=-1,
+        )
+        packed = pack_padded_sequence(inputs, studies.lengths, batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
+        return self._smooth(studies, mask) * self.scale + self.correct(self.drop(states))
+
+    def _smooth(self, studies: Studies, mask: Tensor) -> Tensor:
+        """The CNN's logits under a Gaussian along z, one width a class; (study, slab, 6)."""
+        distance = (studies.z_mm[:, :, None] - studies.z_mm[:, None, :]) / _UNIT_MM
+        width = self.log_width.exp()
+        weight = torch.exp(-0.5 * (distance[..., None] / width) ** 2) * mask[:, None, :, None]
+        weight = weight / weight.sum(dim=2, keepdim=True).clamp_min(1e-12)
+        return torch.einsum("bijc,bjc->bic", weight, studies.logits)
+
+
+def _differences(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """What changes from the slab below, and to the slab above; zero at a study's ends."""
+    step = x[:, 1:] - x[:, :-1]
+    inside = torch.arange(1, x.shape[1], device=x.device)[None] < lengths.to(x.device)[:, None]
+    step = step * inside[..., None]
+    edge = torch.zeros_like(x[:, :1])
+    return torch.cat([edge, step], dim=1), torch.cat([step, edge], dim=1)
+
+
+def _geometry(z_mm: Tensor, lengths: Tensor) -> Tensor:
+    """(study, slab, 3): distances to both neighbours in nominal spacings, and position from 0 to 1."""
+    below, above = _differences(z_mm[..., None], lengths)
+    span = z_mm.gather(1, (lengths.to(z_mm.device) - 1)[:, None]) - z_mm[:, :1]
+    position = (z_mm - z_mm[:, :1]) / span.clamp_min(1.0)
+    return torch.cat([torch.tanh(below / (4 * _UNIT_MM)) * 4, torch.tanh(above / (4 * _UNIT_MM)) * 4, position[..., None]], -1)

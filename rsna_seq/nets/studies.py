@@ -1,0 +1,140 @@
+"""Out-of-fold embeddings as studies: read from the artefact of ``embed``, batched by length, augmented.
+
+A study's sequence is made from one network's vectors. A held-out study appears once for every network.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from rsna_seq.labels import CLASSES
+from rsna_seq.nets.gru import Studies
+from rsna_seq.tables import LOGITS, read_table
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One study in one network's space.
+
+    Attributes:
+        study: StudyInstanceUID.
+        net: Fold of the embedding network.
+        cross_fold: Fold of ``sequence`` that leaves this study out; -1 is held out.
+        vectors: (slab, feature).
+        logits: (slab, 6) of the network.
+        z_mm: (slab,).
+        labels: (slab, 6).
+    """
+
+    study: str
+    net: int
+    cross_fold: int
+    vectors: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    z_mm: NDArray[np.float32]
+    labels: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.z_mm)
+
+
+def read_sequences(embed: Path, slabs: pl.DataFrame) -> list[Sequence]:
+    """All studies that ``embed`` embedded, vectors memory-mapped.
+
+    Args:
+        embed: The folder ``3_embed``.
+        slabs: The table ``2_cache/slabs.parquet``.
+    """
+    sequences = []
+    labels = slabs.select("study", "slab", "z_mm", "cross_fold", *(pl.col(c).alias(f"y_{c}") for c in CLASSES))
+    for folder in sorted(embed.glob("fold*"), key=lambda f: int(f.name[4:])):
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+        table = read_table(folder / "logits.parquet", LOGITS).with_row_index("at")
+        table = table.join(labels, on=["study", "slab"], how="left", maintain_order="left")
+        for (study,), rows in table.group_by("study", maintain_order=True):
+            at = rows["at"][0]
+            sequences.append(_sequence(str(study), rows, vectors[at : at + len(rows)]))
+    return sequences
+
+
+def _sequence(study: str, rows: pl.DataFrame, vectors: NDArray[np.float32]) -> Sequence:
+    return Sequence(
+        study=study,
+        net=int(rows["net"][0]),
+        cross_fold=int(rows["cross_fold"][0]),
+        vectors=vectors,
+        logits=rows.select(CLASSES).to_numpy().astype(np.float32),
+        z_mm=rows["z_mm"].to_numpy().astype(np.float32),
+        labels=rows.select(f"y_{c}" for c in CLASSES).to_numpy().astype(np.float32),
+    )
+
+
+def collate(sequences: list[Sequence]) -> tuple[Studies, Tensor]:
+    """Pad studies to one batch: the studies, and labels (study, slab, 6)."""
+
+    def pad(arrays: list[NDArray[np.float32]]) -> Tensor:
+        return pad_sequence([torch.from_numpy(np.array(a)) for a in arrays], batch_first=True)
+
+    lengths = torch.tensor([len(s) for s in sequences])
+    studies = Studies(
+        vectors=pad([s.vectors for s in sequences]),
+        logits=pad([s.logits for s in sequences]),
+        z_mm=pad([s.z_mm - s.z_mm[0] for s in sequences]),
+        lengths=lengths,
+    )
+    return studies, pad([s.labels for s in sequences])
+
+
+def to_device(studies: Studies, device: torch.device) -> Studies:
+    """The same batch on a device; lengths stay on the CPU, where packing wants them."""
+    moved = (t.to(device, non_blocking=True) for t in studies[:3])
+    return Studies(*moved, lengths=studies.lengths)
+
+
+def length_batches(sequences: list[Sequence], batch: int, *, seed: int, epoch: int) -> Iterator[list[Sequence]]:
+    """Batches of studies of like length, in an order that depends on seed and epoch alone.
+
+    Args:
+        sequences: The training studies.
+        batch: Studies a batch.
+        seed: Seed of the order.
+        epoch: Number of the epoch.
+    """
+    random = np.random.default_rng([seed, epoch])
+    jitter = random.uniform(0.8, 1.25, len(sequences))  # so that the same studies do not always meet
+    order = np.argsort([len(s) for s in sequences] * jitter, kind="stable")
+    chunks = [order[i : i + batch] for i in range(0, len(order), batch)]
+    for chunk in random.permutation(len(chunks)):
+        yield [sequences[i] for i in chunks[chunk]]
+
+
+def vary(sequence: Sequence, random: np.random.Generator, *, reverse: float, drop: float) -> Sequence:
+    """Reverse a study's depth, or leave some of its slabs out.
+
+    Args:
+        sequence: The study.
+        random: Source of the draws.
+        reverse: Probability of turning it upside down; z turns with it.
+        drop: Share of slabs left out; one stays at least.
+    """
+    keep = np.flatnonzero(random.random(len(sequence)) >= drop)
+    keep = keep if len(keep) else np.arange(1)
+    z_mm = sequence.z_mm
+    if random.random() < reverse:
+        keep, z_mm = keep[::-1], -z_mm
+    return Sequence(
+        sequence.study,
+        sequence.net,
+        sequence.cross_fold,
+        sequence.vectors[keep],
+        sequence.logits[keep],
+        z_mm[keep],
+        sequence.labels[keep],
+    )

@@ -1,0 +1,287 @@
+"""``embed``: a timm CNN over neighbouring slices times windows, out of fold.
+
+1. For each fold, :func:`fit` trains a network on the other folds; the held-out patients are in none.
+2. :func:`apply` gives each slab of the fold left out, and of the held-out patients, a vector and six logits.
+3. ``fold{k}/``: ``last.safetensors``, ``vectors.npy`` (row, feature) and ``logits.parquet`` in the same
+   order; ``logits.parquet`` beside them holds all folds. A fold is an artefact of its own, so jobs can share.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rsna_seq.artifacts import Key, Manifest, Receipt, atomic_path, ensure, read_manifest
+from rsna_seq.config import EmbedConfig
+from rsna_seq.console import progress, say
+from rsna_seq.errors import NothingUsableError, UsageError
+from rsna_seq.imaging.neighbours import neighbour_indices
+from rsna_seq.imaging.volume import PixelCache, Volume
+from rsna_seq.labels import CLASSES
+from rsna_seq.metric import log_loss
+from rsna_seq.nets.augment import Draws, augment, draw
+from rsna_seq.nets.cnn import Embedder, load_embedder, weighted_bce
+from rsna_seq.nets.data import SlabDataset, batches_of, shuffled_batches
+from rsna_seq.nets.loop import Job, device_of, resolve_device
+from rsna_seq.nets.loop import fit as fit_net
+from rsna_seq.provenance import source_digest
+from rsna_seq.tables import LOGITS, logit_table, read_table, write_table
+
+_CHUNK = 64
+"""Slices a forward pass at inference: enough to fill a device, few enough for a long study."""
+
+
+Batch = tuple[Tensor, Tensor, Draws]
+
+
+class Embedding(NamedTuple):
+    """A study in one network's space."""
+
+    vectors: NDArray[np.float32]
+    """(slab, feature)."""
+    logits: NDArray[np.float64]
+    """(slab, 6)."""
+
+
+def run(
+    cfg: EmbedConfig,
+    cache: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int = 0,
+    limit: int | None = None,
+    rebuild: bool = False,
+) -> Manifest | None:
+    """Train the folds that are asked for and embed what they left out.
+
+    Args:
+        cfg: Network and training.
+        cache: The folder ``2_cache``.
+        out: The folder ``3_embed``.
+        seed: Seed of first weights, order, augmentation and dropout.
+        device: ``auto`` or a torch device.
+        workers: Processes that read batches ahead where there is a GPU.
+        limit: Only so many studies.
+        rebuild: Train anew what is there.
+
+    Returns:
+        The manifest, or None while folds of other jobs are missing.
+
+    Raises:
+        NothingUsableError: There are not two folds with labels.
+        IntegrityError: What is there was trained otherwise, and ``rebuild`` was not asked.
+    """
+    inputs = {"cache": read_manifest(cache).content}
+    pixels = PixelCache(cache)
+    slabs = _labelled(pixels.slabs, limit)
+    folds = sorted(slabs.filter(pl.col("fold") >= 0)["fold"].unique())
+    if len(folds) < 2:
+        raise NothingUsableError(
+            f"embed: labelled studies in {len(folds)} folds; out of fold needs at least two patients"
+        )
+    config = {**cfg.model_dump(mode="json", exclude={"folds"}), "seed": seed, "limit": limit}
+    code = source_digest(__name__)
+    for fold in _wanted(cfg, folds):
+        key = Key(f"embed {fold}", {**config, "fold": fold}, inputs, code)
+        ensure(
+            out / f"fold{fold}",
+            key,
+            lambda folder, fold=fold: _build(
+                cfg, pixels, slabs, fold, folder, seed=seed, device=device, workers=workers
+            ),  # type: ignore[misc]
+            learned=True,
+            rebuild=rebuild,
+        )
+    done = [fold for fold in folds if (out / f"fold{fold}" / "manifest.json").is_file()]
+    if len(done) < len(folds):
+        say("embed", f"{len(done)} of {len(folds)} folds are trained; the stage is complete with the last")
+        return None
+    contents = {f"fold{fold}": read_manifest(out / f"fold{fold}").content for fold in folds}
+    return ensure(out, Key("embed", config, inputs | contents, code), lambda folder: _gather(folds, folder))
+
+
+def fit(
+    cfg: EmbedConfig,
+    cache: PixelCache,
+    train: pl.DataFrame,
+    unseen: pl.DataFrame,
+    folder: Path,
+    *,
+    name: str = "embed",
+    seed: int = 0,
+    device: str = "auto",
+    workers: int = 0,
+) -> Embedder:
+    """Train one network.
+
+    Args:
+        cfg: Network and training.
+        cache: Pixels.
+        train: Rows of ``cache.slabs`` with labels, whole studies.
+        unseen: Rows to report a validation metric on; they choose nothing.
+        folder: Receives the weights and, until the end, what a resume needs.
+        name: Title of the progress bar.
+        seed: Seed of everything random.
+        device: ``auto`` or a torch device.
+        workers: Processes that read ahead where there is a GPU.
+
+    Returns:
+        The trained network in evaluation mode.
+    """
+    where = resolve_device(device)
+    torch.manual_seed(seed)
+    net = Embedder(cfg).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = SlabDataset(cache, train, cfg.neighbours, cfg.spacing_mm)
+    gpu = where.type == "cuda"
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        for hu, labels in shuffled_batches(
+            data, cfg.batch, seed=seed, epoch=epoch, workers=workers if gpu else 0, pin=gpu
+        ):
+            yield hu, labels, draw(cfg, len(hu), generator)
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        hu, labels, draws = batch
+        at = device_of(model)
+        hu = augment(hu.to(at, non_blocking=True).float(), draws.to(at))
+        return weighted_bce(model(hu)[1], labels.to(at, non_blocking=True))
+
+    job = Job(name, net, batches_of(len(data), cfg.batch), batches, loss, lambda m: _score(m, cache, unseen))
+    return fit_net(job, cfg, folder, device=where, seed=seed)  # type: ignore[return-value]
+
+
+@torch.inference_mode()
+def apply(embedder: Embedder, volume: Volume, *, tta: bool | None = None) -> Embedding:
+    """Embed one study; the result depends on nothing but the study and the network.
+
+    Args:
+        embedder: A trained network, in evaluation mode.
+        volume: The study.
+        tta: Average with the left-right flipped study; None takes the config's.
+    """
+    cfg, device = embedder.cfg, device_of(embedder)
+    hu = torch.from_numpy(np.ascontiguousarray(volume.hu)).to(device).float()
+    at = torch.from_numpy(neighbour_indices(volume.z_mm, cfg.neighbours, cfg.spacing_mm)).to(device)
+    flips = (False, True) if (cfg.tta if tta is None else tta) else (False,)
+    vectors, logits = [], []
+    for chunk in at.split(_CHUNK):
+        stack = hu[chunk]
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            views = [embedder(stack.flip(-1) if flip else stack) for flip in flips]
+        vectors.append(torch.stack([v for v, _ in views]).mean(0))
+        logits.append(torch.stack([z for _, z in views]).mean(0))
+    return Embedding(torch.cat(vectors).cpu().numpy(), torch.cat(logits).double().cpu().numpy())
+
+
+def load(cfg: EmbedConfig, out: Path, device: str = "auto") -> dict[int, Embedder]:
+    """The trained networks of a finished stage, by fold.
+
+    Raises:
+        IntegrityError: The stage is not finished, or its weights are damaged.
+    """
+    read_manifest(out)
+    where = resolve_device(device)
+    folds = sorted(int(f.name[4:]) for f in out.glob("fold*") if f.is_dir())
+    nets = {fold: load_embedder(cfg, out / f"fold{fold}" / "last.safetensors") for fold in folds}
+    return {fold: net.to(where, memory_format=torch.channels_last) for fold, net in nets.items()}  # type: ignore[call-overload]
+
+
+def _labelled(slabs: pl.DataFrame, limit: int | None) -> pl.DataFrame:
+    """Rows with labels, of the first ``limit`` studies."""
+    labelled = slabs.filter(pl.col("fold").is_not_null())
+    if limit is None:
+        return labelled
+    return labelled.filter(
+        pl.col("study").is_in(labelled["study"].unique(maintain_order=True).head(limit).implode())
+    )
+
+
+def _wanted(cfg: EmbedConfig, folds: list[int]) -> list[int]:
+    """The folds to train now."""
+    if cfg.folds is None:
+        return folds
+    unknown = sorted(set(cfg.folds) - set(folds))
+    if unknown:
+        raise UsageError(f"embed.folds: there is no fold {unknown}; this index has {folds}")
+    return sorted(cfg.folds)
+
+
+def _build(
+    cfg: EmbedConfig,
+    cache: PixelCache,
+    slabs: pl.DataFrame,
+    fold: int,
+    folder: Path,
+    *,
+    seed: int,
+    device: str,
+    workers: int,
+) -> Receipt:
+    """Train one fold, embed what it left out."""
+    train = slabs.filter((pl.col("fold") >= 0) & (pl.col("fold") != fold))
+    unseen = slabs.filter(pl.col("fold") == fold)
+    held_out = slabs.filter(pl.col("fold") == -1)
+    net = fit(
+        cfg,
+        cache,
+        train,
+        unseen,
+        folder,
+        name=f"embed {fold}",
+        seed=seed + 1000 * fold,
+        device=device,
+        workers=workers,
+    )
+    rows = pl.concat([unseen, held_out])
+    with atomic_path(folder / "vectors.npy") as path:
+        vectors = np.lib.format.open_memmap(path, "w+", np.float32, (len(rows), net.features))
+        logits = _embed(net, cache, rows, fold, vectors)
+        vectors.flush()
+    write_table(logits, folder / "logits.parquet", LOGITS)
+    counts = {"studies trained on": train["study"].n_unique(), "slices embedded": len(rows)}
+    return Receipt(counts, {}, str(device_of(net)))
+
+
+def _embed(
+    net: Embedder, cache: PixelCache, rows: pl.DataFrame, fold: int, vectors: NDArray[np.float32]
+) -> pl.DataFrame:
+    """Fill ``vectors`` study by study and return the logits in the same order."""
+    parts, at = [], 0
+    with progress("embed", rows["study"].n_unique()) as advance:
+        for (study,), slabs in rows.group_by("study", maintain_order=True):
+            embedding = apply(net, cache.read(str(study)))
+            vectors[at : at + len(slabs)] = embedding.vectors
+            parts.append(logit_table(slabs, embedding.logits, net=fold))
+            at += len(slabs)
+            advance(1)
+    return pl.concat(parts) if parts else pl.DataFrame(schema=dict(LOGITS))
+
+
+def _gather(folds: list[int], out: Path) -> Receipt:
+    """Put the logits of all folds into one table."""
+    tables = [read_table(out / f"fold{fold}" / "logits.parquet", LOGITS) for fold in folds]
+    write_table(pl.concat(tables).sort("study", "slab", "net"), out / "logits.parquet", LOGITS)
+    devices = {read_manifest(out / f"fold{fold}").device for fold in folds}
+    return Receipt(
+        {"networks": len(folds), "rows of logits": sum(map(len, tables))}, {}, ", ".join(sorted(devices))
+    )
+
+
+def _score(net: nn.Module, cache: PixelCache, unseen: pl.DataFrame) -> float:
+    """Official metric of a network on studies it was not trained on; no number where there are none."""
+    assert isinstance(net, Embedder)
+    if unseen.is_empty():
+        return float("nan")
+    logits = [
+        apply(net, cache.read(str(study)), tta=False).logits
+        for study in unseen["study"].unique(maintain_order=True)
+    ]
+    return log_loss(unseen.select(CLASSES).to_numpy(), 1 / (1 + np.exp(-np.concatenate(logits))))
