@@ -33,7 +33,7 @@ class Studies(NamedTuple):
     logits: Tensor
     """(study, slab, 6), the CNN's."""
     z_mm: Tensor
-    """(study, slab), rising; the padding repeats the last."""
+    """(study, slab)."""
     lengths: Tensor
     """(study,) slabs, on the CPU."""
 
@@ -97,7 +97,8 @@ class SequenceModel(nn.Module):
         width = self.log_width.exp()
         weight = torch.exp(-0.5 * (distance[..., None] / width) ** 2) * mask[:, None, :, None]
         weight = weight / weight.sum(dim=2, keepdim=True).clamp_min(1e-12)
-        return torch.einsum("bijc,bjc->bic", weight, studies.logits)
+        smooth: Tensor = torch.einsum("bijc,bjc->bic", weight, studies.logits)
+        return smooth
 
 
 def _differences(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,4 +115,7 @@ def _geometry(z_mm: Tensor, lengths: Tensor) -> Tensor:
     below, above = _differences(z_mm[..., None], lengths)
     span = z_mm.gather(1, (lengths.to(z_mm.device) - 1)[:, None]) - z_mm[:, :1]
     position = (z_mm - z_mm[:, :1]) / span.clamp_min(1.0)
-    return torch.cat([torch.tanh(below / (4 * _UNIT_MM)) * 4, torch.tanh(above / (4 * _UNIT_MM)) * 4, position[..., None]], -1)
+    return torch.cat(
+        [torch.tanh(below / (4 * _UNIT_MM)) * 4, torch.tanh(above / (4 * _UNIT_MM)) * 4, position[..., None]],
+        -1,
+    )

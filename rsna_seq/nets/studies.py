@@ -53,7 +53,9 @@ def read_sequences(embed: Path, slabs: pl.DataFrame) -> list[Sequence]:
         slabs: The table ``2_cache/slabs.parquet``.
     """
     sequences = []
-    labels = slabs.select("study", "slab", "z_mm", "cross_fold", *(pl.col(c).alias(f"y_{c}") for c in CLASSES))
+    labels = slabs.select(
+        "study", "slab", "z_mm", "cross_fold", *(pl.col(c).alias(f"y_{c}") for c in CLASSES)
+    )
     for folder in sorted(embed.glob("fold*"), key=lambda f: int(f.name[4:])):
         vectors = np.load(folder / "vectors.npy", mmap_mode="r")
         table = read_table(folder / "logits.parquet", LOGITS).with_row_index("at")
@@ -94,11 +96,13 @@ def collate(sequences: list[Sequence]) -> tuple[Studies, Tensor]:
 
 def to_device(studies: Studies, device: torch.device) -> Studies:
     """The same batch on a device; lengths stay on the CPU, where packing wants them."""
-    moved = (t.to(device, non_blocking=True) for t in studies[:3])
-    return Studies(*moved, lengths=studies.lengths)
+    vectors, logits, z_mm = (t.to(device, non_blocking=True) for t in studies[:3])
+    return Studies(vectors, logits, z_mm, studies.lengths)
 
 
-def length_batches(sequences: list[Sequence], batch: int, *, seed: int, epoch: int) -> Iterator[list[Sequence]]:
+def length_batches(
+    sequences: list[Sequence], batch: int, *, seed: int, epoch: int
+) -> Iterator[list[Sequence]]:
     """Batches of studies of like length, in an order that depends on seed and epoch alone.
 
     Args:

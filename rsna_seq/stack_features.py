@@ -1,0 +1,83 @@
+"""The stacker's features: what a slice's neighbours and its study say, never across a study's border.
+
+All features are polars expressions over whole columns, one window a (study, network, model) group.
+"""
+
+import polars as pl
+
+from rsna_seq.labels import CLASSES
+from rsna_seq.tables import LOGITS
+
+GROUP = ("study", "net", "cross")
+_SOURCES = ("cnn", "seq")
+_SPAN = 3
+"""Slices over which running means reach to either side."""
+
+
+def opinions(cnn: pl.DataFrame, sequence: pl.DataFrame, slabs: pl.DataFrame) -> pl.DataFrame:
+    """Bring the logits of both models and the geometry together.
+
+    Args:
+        cnn: LOGITS of ``embed``.
+        sequence: LOGITS of ``sequence``, whose rows are answered.
+        slabs: SLABS; its order, study by study from the lowest slab, is kept within a group.
+
+    Returns:
+        study, net, cross, slab, z_mm, gaps, ``cnn_<class>`` and ``seq_<class>``; sorted by group and slab.
+    """
+    ours = cnn.select("study", "slab", "net", *(pl.col(c).alias(f"cnn_{c}") for c in CLASSES))
+    theirs = sequence.select(list(LOGITS)).rename({c: f"seq_{c}" for c in CLASSES})
+    geometry = slabs.select("study", "slab", "z_mm", "gap_below_mm", "gap_above_mm")
+    joined = theirs.join(ours, on=["study", "slab", "net"], how="left").join(
+        geometry, on=["study", "slab"], how="left"
+    )
+    return joined.sort(*GROUP, "slab")
+
+
+def stack_features(table: pl.DataFrame, neighbours: int) -> pl.DataFrame:
+    """Compute the features of every row.
+
+    Args:
+        table: As :func:`opinions` makes it, sorted by group and slab.
+        neighbours: Slices either side whose logits are features.
+
+    Returns:
+        Float32 columns, one row a row: for each model and class the logit, those of the neighbours, running
+        means and maxima in both directions, the study's maximum, mean and upper quartile; position, gaps.
+    """
+    columns = [f"{s}_{c}" for s in _SOURCES for c in CLASSES]
+    shifts = [k for k in range(-neighbours, neighbours + 1) if k]
+    count = pl.len().over(GROUP)
+    rank = pl.int_range(pl.len()).over(GROUP)
+    features = [pl.col(c) for c in columns]
+    features += [pl.col(c).shift(k).over(GROUP).alias(f"{c}@{-k:+d}") for c in columns for k in shifts]
+    features += [e for c in columns for e in _running(c)]
+    features += [
+        (rank / (count - 1).clip(lower_bound=1)).alias("position"),
+        count.alias("slices"),
+        pl.col("gap_below_mm"),
+        pl.col("gap_above_mm"),
+        (pl.col("z_mm").max() - pl.col("z_mm").min()).over(GROUP).alias("extent_mm"),
+    ]
+    return table.select(feature.cast(pl.Float32) for feature in features)
+
+
+def class_features(names: list[str], name: str) -> list[str]:
+    """The features that the booster of one class sees: its own in full, the others' opinion of the slice."""
+    return [
+        f for f in names if f"_{name}" in f or not f.startswith(_SOURCES) or f.split("_", 1)[1] in CLASSES
+    ]
+
+
+def _running(column: str) -> list[pl.Expr]:
+    """Running statistics in both directions, and the study's own, of one column."""
+    x = pl.col(column)
+    return [
+        x.rolling_mean(_SPAN, min_samples=1).over(GROUP).alias(f"{column}:mean_up"),
+        x.reverse().rolling_mean(_SPAN, min_samples=1).reverse().over(GROUP).alias(f"{column}:mean_down"),
+        x.cum_max().over(GROUP).alias(f"{column}:max_up"),
+        x.cum_max(reverse=True).over(GROUP).alias(f"{column}:max_down"),
+        x.max().over(GROUP).alias(f"{column}:max"),
+        x.mean().over(GROUP).alias(f"{column}:mean"),
+        x.quantile(0.75).over(GROUP).alias(f"{column}:upper"),
+    ]

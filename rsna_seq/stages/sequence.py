@@ -1,0 +1,201 @@
+"""``sequence``: a masked bidirectional GRU over the whole study, on out-of-fold embeddings.
+
+1. Every labelled study is a sequence in the space of the one network that never saw it.
+2. For each cross fold, :func:`fit` trains on the studies of the others. A cross fold holds its share of the
+   patients of every embed fold, so each GRU has met every network's space.
+3. :func:`apply` scores the studies left out; held-out studies are scored for every network and every GRU.
+4. ``fold{k}/seed{j}/last.safetensors``, ``model.json``, ``logits.parquet``.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rsna_seq.artifacts import Key, Manifest, Receipt, ensure, read_manifest, write_json
+from rsna_seq.config import SequenceConfig
+from rsna_seq.errors import NothingUsableError
+from rsna_seq.imaging.volume import PixelCache
+from rsna_seq.metric import log_loss
+from rsna_seq.nets.cnn import load_weights, weighted_bce
+from rsna_seq.nets.gru import SequenceModel, Studies
+from rsna_seq.nets.loop import Job, device_of, resolve_device
+from rsna_seq.nets.loop import fit as fit_net
+from rsna_seq.nets.studies import Sequence, collate, length_batches, read_sequences, to_device, vary
+from rsna_seq.provenance import source_digest
+from rsna_seq.tables import LOGITS, logit_table, write_table
+
+Batch = tuple[Studies, Tensor]
+
+
+def run(
+    cfg: SequenceConfig,
+    cache: Path,
+    embed: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    rebuild: bool = False,
+) -> Manifest:
+    """Train the crossed folds and score what each left out.
+
+    Args:
+        cfg: Network and training.
+        cache: The folder ``2_cache``; positions and labels come from its table.
+        embed: The folder ``3_embed``.
+        out: The folder ``4_sequence``.
+        seed: Seed of everything random.
+        device: ``auto`` or a torch device.
+        rebuild: Train anew what is there.
+
+    Raises:
+        NothingUsableError: There are not two crossed folds.
+        IntegrityError: An input is not finished, or what is there was trained otherwise.
+    """
+    inputs = {"cache": read_manifest(cache).content, "embed": read_manifest(embed).content}
+    key = Key("sequence", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
+    slabs = PixelCache(cache).slabs
+
+    def build(folder: Path) -> Receipt:
+        return _build(cfg, read_sequences(embed, slabs), slabs, folder, seed=seed, device=device)
+
+    return ensure(out, key, build, learned=True, rebuild=rebuild)
+
+
+def fit(
+    cfg: SequenceConfig,
+    train: list[Sequence],
+    unseen: list[Sequence],
+    folder: Path,
+    *,
+    name: str = "sequence",
+    seed: int = 0,
+    device: str = "auto",
+) -> SequenceModel:
+    """Train one sequence model.
+
+    Args:
+        cfg: Network and training.
+        train: Labelled studies, each in one network's space.
+        unseen: Studies to report a validation metric on; they choose nothing.
+        folder: Receives the weights and, until the end, what a resume needs.
+        name: Title of the progress bar.
+        seed: Seed of everything random.
+        device: ``auto`` or a torch device.
+    """
+    torch.manual_seed(seed)
+    net = SequenceModel(cfg, train[0].vectors.shape[1])
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        random = np.random.default_rng([seed, epoch, 1])
+        for chosen in length_batches(train, cfg.batch, seed=seed, epoch=epoch):
+            yield collate([vary(s, random, reverse=cfg.reverse, drop=cfg.drop_slices) for s in chosen])
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        studies = to_device(batch[0], device_of(model))
+        mask = studies.mask
+        return weighted_bce(model(studies)[mask], batch[1].to(mask.device)[mask])
+
+    steps = -(-len(train) // cfg.batch)
+    job = Job(name, net, steps, batches, loss, lambda model: _score(model, unseen))
+    return fit_net(job, cfg, folder, device=resolve_device(device), seed=seed)  # type: ignore[return-value]
+
+
+@torch.inference_mode()
+def apply(
+    models: list[SequenceModel],
+    vectors: NDArray[np.float32],
+    logits: NDArray[np.floating],
+    z_mm: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """Score one study in one network's space.
+
+    Args:
+        models: The models of one crossed fold, whose logits are averaged.
+        vectors: (slab, feature) of one embedding network.
+        logits: (slab, 6) of the same network.
+        z_mm: (slab,) position along the slice normal.
+
+    Returns:
+        (slab, 6) logits.
+    """
+    labels = np.zeros((len(z_mm), 1), dtype=np.float32)
+    study = Sequence("", 0, 0, vectors, logits.astype(np.float32), z_mm.astype(np.float32), labels)
+    studies = to_device(collate([study])[0], device_of(models[0]))
+    refined = torch.stack([model(studies)[0].double() for model in models]).mean(0)
+    scored: NDArray[np.float64] = refined.cpu().numpy()
+    return scored
+
+
+def load(cfg: SequenceConfig, out: Path, device: str = "auto") -> dict[int, list[SequenceModel]]:
+    """The trained models of a finished stage, by crossed fold.
+
+    Raises:
+        IntegrityError: The stage is not finished, or its weights are damaged.
+    """
+    read_manifest(out)
+    model = json.loads((out / "model.json").read_text(encoding="utf-8"))
+    where = resolve_device(device)
+    models: dict[int, list[SequenceModel]] = {}
+    for fold in model["folds"]:
+        for number in range(cfg.seeds):
+            net = SequenceModel(cfg, model["features"])
+            load_weights(net, out / f"fold{fold}" / f"seed{number}" / "last.safetensors")
+            models.setdefault(fold, []).append(net.eval().to(where))
+    return models
+
+
+def _build(
+    cfg: SequenceConfig,
+    sequences: list[Sequence],
+    slabs: pl.DataFrame,
+    folder: Path,
+    *,
+    seed: int,
+    device: str,
+) -> Receipt:
+    """Train every crossed fold and write the logits of what each left out."""
+    folds = sorted({s.cross_fold for s in sequences if s.cross_fold >= 0})
+    if len(folds) < 2:
+        raise NothingUsableError(f"sequence: labelled studies in {len(folds)} crossed folds; two are needed")
+    rows = {study: part for (study,), part in slabs.group_by("study", maintain_order=True)}
+    tables = []
+    for fold in folds:
+        train = [s for s in sequences if s.cross_fold not in {-1, fold}]
+        scored = [s for s in sequences if s.cross_fold in {-1, fold}]
+        models = [
+            fit(
+                cfg,
+                train,
+                [s for s in scored if s.cross_fold == fold],
+                folder / f"fold{fold}" / f"seed{number}",
+                name=f"sequence {fold}",
+                seed=seed + 1000 * fold + number,
+                device=device,
+            )
+            for number in range(cfg.seeds)
+        ]
+        for s in scored:
+            refined = apply(models, s.vectors, s.logits, s.z_mm)
+            tables.append(logit_table(rows[s.study], refined, net=s.net, cross=fold))
+    table = pl.concat(tables).sort("study", "slab", "net", "cross")
+    write_table(table, folder / "logits.parquet", LOGITS)
+    write_json(folder / "model.json", {"folds": folds, "features": int(sequences[0].vectors.shape[1])})
+    return Receipt(
+        {"networks": len(folds) * cfg.seeds, "rows of logits": len(table)}, {}, str(device_of(models[0]))
+    )
+
+
+def _score(net: nn.Module, unseen: list[Sequence]) -> float:
+    """Official metric on studies that were not trained on; no number where there are none."""
+    assert isinstance(net, SequenceModel)
+    if not unseen:
+        return float("nan")
+    logits = np.concatenate([apply([net], s.vectors, s.logits, s.z_mm) for s in unseen])
+    return log_loss(np.concatenate([s.labels for s in unseen]), 1 / (1 + np.exp(-logits)))

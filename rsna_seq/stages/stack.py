@@ -1,0 +1,266 @@
+"""``stack``: gradient-boosted refinement over the study, one booster a class, on both models' logits.
+
+1. Features (:mod:`rsna_seq.stack_features`): the slice's logits, its neighbours', running statistics, geometry.
+2. For each crossed fold and class, :func:`fit` boosts from the sequence model's logit on the other folds.
+3. A gate a class: the booster is used only where it helps out of fold, by more than one standard error over
+   patients; the gate that a fold meets is decided on the other folds.
+4. ``boosters/{fold}_{class}.txt``, ``gates.json``, ``logits.parquet``.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightgbm as lgb
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rsna_seq.artifacts import (
+    Key,
+    Manifest,
+    Receipt,
+    atomic_path,
+    digest_file,
+    ensure,
+    read_manifest,
+    write_json,
+)
+from rsna_seq.config import StackConfig
+from rsna_seq.console import progress
+from rsna_seq.errors import IntegrityError
+from rsna_seq.imaging.volume import PixelCache
+from rsna_seq.labels import CLASSES
+from rsna_seq.metric import class_log_loss
+from rsna_seq.provenance import source_digest
+from rsna_seq.stack_features import class_features, opinions, stack_features
+from rsna_seq.tables import LOGITS, read_table, write_table
+
+Floats = NDArray[np.float64]
+_ALL = -1
+"""The gate that unseen studies meet: decided on all folds."""
+
+
+@dataclass(frozen=True)
+class Stacker:
+    """The boosters of one crossed fold, and the gates of the classes.
+
+    Attributes:
+        cfg: How the features are made.
+        boosters: Boosters by class; a class without one keeps the sequence model's logit.
+        gates: Whether the booster of a class is used.
+    """
+
+    cfg: StackConfig
+    boosters: dict[str, lgb.Booster]
+    gates: dict[str, bool]
+
+
+def run(
+    cfg: StackConfig,
+    cache: Path,
+    embed: Path,
+    sequence: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    rebuild: bool = False,
+) -> Manifest:
+    """Fit the boosters of every crossed fold and score what each left out.
+
+    Args:
+        cfg: Boosting and features.
+        cache: The folder ``2_cache``; geometry and labels come from its table.
+        embed: The folder ``3_embed``.
+        sequence: The folder ``4_sequence``.
+        out: The folder ``5_stack``.
+        seed: Seed of the boosting.
+        rebuild: Fit anew what is there.
+
+    Raises:
+        IntegrityError: An input is not finished, or what is there was fitted otherwise.
+    """
+    folders = {"cache": cache, "embed": embed, "sequence": sequence}
+    inputs = {name: read_manifest(folder).content for name, folder in folders.items()}
+    key = Key("stack", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
+
+    def build(folder: Path) -> Receipt:
+        slabs = PixelCache(cache).slabs
+        cnn, seq = (read_table(f / "logits.parquet", LOGITS) for f in (embed, sequence))
+        return _build(cfg, opinions(cnn, seq, slabs), slabs, folder, seed)
+
+    return ensure(out, key, build, learned=True, rebuild=rebuild)
+
+
+def fit(
+    cfg: StackConfig, features: pl.DataFrame, base: Floats, labels: NDArray[np.int8], seed: int = 0
+) -> dict[str, lgb.Booster]:
+    """Fit one booster a class, from the sequence model's logit upwards.
+
+    Args:
+        cfg: Boosting.
+        features: (row, feature).
+        base: (row, 6) logits of the sequence model.
+        labels: (row, 6) of 0 and 1.
+        seed: Seed of the boosting.
+
+    Returns:
+        Boosters by class; a class without both answers has none.
+    """
+    params = {
+        "objective": "binary",
+        "learning_rate": cfg.lr,
+        "num_leaves": cfg.leaves,
+        "min_data_in_leaf": cfg.min_leaf,
+        "lambda_l2": cfg.l2,
+        "feature_fraction": 0.5,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "boost_from_average": False,
+        "verbosity": -1,
+    }
+    boosters = {}
+    for c, name in enumerate(CLASSES):
+        if len(np.unique(labels[:, c])) < 2:
+            continue
+        chosen = class_features(features.columns, name)
+        data = lgb.Dataset(
+            features.select(chosen).to_numpy(),
+            labels[:, c],
+            init_score=base[:, c],
+            feature_name=_safe(chosen),
+        )
+        boosters[name] = lgb.train(params, data, num_boost_round=cfg.rounds)
+    return boosters
+
+
+def apply(stacker: Stacker, table: pl.DataFrame) -> Floats:
+    """Refine the logits of whole studies.
+
+    Args:
+        stacker: Boosters and gates.
+        table: As :func:`rsna_seq.stack_features.opinions` makes it, whole studies.
+
+    Returns:
+        (row, 6) logits.
+    """
+    refined: Floats = table.select(f"seq_{c}" for c in CLASSES).to_numpy().copy()
+    used = [name for name in CLASSES if stacker.gates.get(name) and name in stacker.boosters]
+    if not used:
+        return refined
+    features = stack_features(table, stacker.cfg.neighbours)
+    for name in used:
+        chosen = features.select(class_features(features.columns, name)).to_numpy()
+        refined[:, CLASSES.index(name)] += stacker.boosters[name].predict(chosen, raw_score=True)
+    return refined
+
+
+def load(cfg: StackConfig, out: Path) -> dict[int, Stacker]:
+    """The boosters of a finished stage, by crossed fold, each text checked against its hash.
+
+    Raises:
+        IntegrityError: The stage is not finished, or a text is not the one that was written.
+    """
+    manifest = read_manifest(out)
+    saved = json.loads((out / "gates.json").read_text(encoding="utf-8"))
+    stackers = {}
+    for fold in saved["folds"]:
+        boosters = {}
+        for name in CLASSES:
+            file = out / "boosters" / f"{fold}_{name}.txt"
+            known = manifest.files.get(file.relative_to(out).as_posix())
+            if known is None:
+                continue
+            if digest_file(file) != known:
+                raise IntegrityError(f"{file}: not the text that was written; rebuild stack")
+            boosters[name] = lgb.Booster(model_str=file.read_text(encoding="utf-8"))
+        stackers[fold] = Stacker(cfg, boosters, saved["gates"][str(_ALL)])
+    return stackers
+
+
+def _build(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: Path, seed: int) -> Receipt:
+    """Fit all crossed folds, decide the gates, write the logits of what each fold left out."""
+    truth = slabs.select(
+        "study", "slab", "patient", *(pl.col(c).alias(f"y_{c}") for c in CLASSES), own="cross_fold"
+    )
+    table = table.join(truth, on=["study", "slab"], how="left", maintain_order="left")
+    features = stack_features(table, cfg.neighbours)
+    labels = table.select(f"y_{c}" for c in CLASSES).to_numpy()
+    base = table.select(f"seq_{c}" for c in CLASSES).to_numpy()
+    own, cross = table["own"].to_numpy(), table["cross"].to_numpy()
+    boosted = base.copy()
+    folds = sorted(set(own[own >= 0].tolist()))
+    with progress("stack", len(folds)) as advance:
+        for fold in folds:
+            train, left = (own >= 0) & (own != fold), cross == fold
+            boosters = fit(cfg, features.filter(train), base[train], labels[train], seed + fold)
+            _write_boosters(boosters, folder / "boosters", fold)
+            boosted[left] = apply(Stacker(cfg, boosters, dict.fromkeys(CLASSES, True)), table.filter(left))
+            advance(1)
+    gates = _decide(base, boosted, labels, own, table["patient"].to_numpy(), folds)
+    for fold in folds:
+        for c, name in enumerate(CLASSES):
+            closed = (cross == fold) & ~np.where(own == -1, gates[_ALL][name], gates[fold][name])
+            boosted[closed, c] = base[closed, c]
+    logits = table.select("study", "slab", "net", "cross").with_columns(
+        pl.Series(name, boosted[:, c], pl.Float64) for c, name in enumerate(CLASSES)
+    )
+    write_table(logits.sort("study", "slab", "net", "cross"), folder / "logits.parquet", LOGITS)
+    write_json(folder / "gates.json", {"folds": folds, "gates": gates})
+    open_gates = sum(gates[_ALL].values())
+    return Receipt(
+        {"boosters": len(list((folder / "boosters").glob("*.txt"))), "classes refined": open_gates}, {}
+    )
+
+
+def _write_boosters(boosters: dict[str, lgb.Booster], folder: Path, fold: int) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, booster in boosters.items():
+        with atomic_path(folder / f"{fold}_{name}.txt") as path:
+            booster.save_model(str(path))
+
+
+def _decide(
+    base: Floats,
+    boosted: Floats,
+    labels: NDArray[np.int8],
+    own: NDArray[np.int16],
+    patients: NDArray[np.object_],
+    folds: list[int],
+) -> dict[int, dict[str, bool]]:
+    """The gates that each fold meets, decided on the others; and those of unseen studies, on all."""
+    seen = own >= 0
+    gain = _class_gain(base[seen], boosted[seen], labels[seen])
+    whose, fold_of = patients[seen], own[seen]
+    decided = {}
+    for fold in (*folds, _ALL):
+        others = fold_of != fold
+        decided[fold] = {name: _helps(gain[others, c], whose[others]) for c, name in enumerate(CLASSES)}
+    return decided
+
+
+def _class_gain(base: Floats, boosted: Floats, labels: NDArray[np.int8]) -> Floats:
+    """How much lower the loss of each row and class is after boosting."""
+
+    def loss(logits: Floats) -> Floats:
+        return class_log_loss(labels, 1 / (1 + np.exp(-logits)))
+
+    return loss(base) - loss(boosted)
+
+
+def _helps(gain: Floats, patients: NDArray[np.object_]) -> bool:
+    """Whether the mean gain lies above one standard error over patients."""
+    if len(gain) == 0:
+        return False
+    _, group = np.unique(patients.astype(str), return_inverse=True)
+    total = np.bincount(group, weights=gain - gain.mean())
+    error = np.sqrt((total**2).sum()) / len(gain)
+    return bool(gain.mean() > error)
+
+
+def _safe(names: list[str]) -> list[str]:
+    """Feature names without the characters that LightGBM's text format reserves."""
+    return [name.replace(":", ".") for name in names]
