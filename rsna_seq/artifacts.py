@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rsna_seq.console import say
 from rsna_seq.errors import IntegrityError
 from rsna_seq.provenance import commit, package_version
+
+Section = TypeVar("Section", bound=BaseModel)
 
 MANIFEST = "manifest.json"
 _UNFINISHED = "unfinished.json"
@@ -88,6 +90,10 @@ class Manifest(BaseModel):
     files: dict[str, str]
     """SHA-256 of each file, by path relative to the folder."""
     wall_s: float
+
+    def section(self, kind: type[Section]) -> Section:
+        """The config of the stage that made this, as its class."""
+        return kind.model_validate({k: v for k, v in self.config.items() if k in kind.model_fields})
 
     @property
     def content(self) -> str:

@@ -4,6 +4,7 @@ A table's rows are in the order in which its stage made them: studies by StudyIn
 lowest to the highest along the slice normal.
 """
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -153,6 +154,11 @@ def logit_table(
     keys = slabs.select("study", "slab", net=pl.lit(net, pl.Int16), cross=pl.lit(cross, pl.Int16))
     columns = [pl.Series(name, logits[:, i], pl.Float64) for i, name in enumerate(CLASSES)]
     return keys.with_columns(columns)
+
+
+def table_digest(table: pl.DataFrame) -> str:
+    """SHA-256 of a table's values, for the key of what is made from it."""
+    return hashlib.sha256(table.write_csv().encode()).hexdigest()
 
 
 def from_rows(rows: list[dict[str, object]], schema: Schema) -> pl.DataFrame:

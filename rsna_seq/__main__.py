@@ -1,0 +1,191 @@
+"""The command line: one command a stage, in the order of the data. A stage is imported only when it runs."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rsna_seq.config import Config
+
+_INTERRUPTED = 130
+_RESEARCH = "For research; not a medical device."
+app = typer.Typer(
+    name="rsna-seq",
+    help=f"Intracranial haemorrhage on head CT, slice by slice with the whole study in view. {_RESEARCH}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of differences to the defaults.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many studies: a dry run.")]
+Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make anew what is there, learned or not.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 where input was quarantined.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as embed.epochs=3.")]
+
+_STAGES = {
+    "index": "Headers to a table: slices grouped by study, ordered, labelled, in folds.",
+    "cache": "Pixels to Hounsfield units, decoded once, cropped to the head.",
+    "embed": "Train the 2.5D CNN and embed every slice out of fold.",
+    "sequence": "Train the GRU over the whole study.",
+    "stack": "Fit the boosted trees over both models' logits.",
+    "evaluate": "The official metric, the ladder, the report.",
+}
+
+
+def _stage_command(stage: str) -> Callable[..., None]:
+    def command(
+        overrides: Overrides = None,
+        config: ConfigFile = None,
+        out: Out = Path("runs/default"),
+        limit: Limit = None,
+        rebuild: Rebuild = False,
+        strict: Strict = False,
+    ) -> None:
+        from rsna_seq import pipeline
+
+        pipeline.run_stage(stage, _config(config, overrides, limit), out, rebuild=rebuild)
+        _strict(strict, out)
+
+    return command
+
+
+for _name, _text in _STAGES.items():
+    app.command(_name, help=_text, rich_help_panel="The corridor")(_stage_command(_name))
+
+
+@app.command(rich_help_panel="The corridor")
+def predict(
+    folders: Annotated[list[str], typer.Argument(metavar="FOLDER... [KEY=VALUE]...", help="DICOM studies.")],
+    run: Annotated[list[Path], typer.Option("--run", help="A finished run; several are averaged.")],
+    out: Annotated[Path, typer.Option("--out", help="Receives slices.csv, studies.csv, report.html.")],
+    sample: Annotated[Path | None, typer.Option("--sample", help="The competition's sample submission.")] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Average with the flipped study.")] = False,
+    config: ConfigFile = None,
+    limit: Limit = None,
+    rebuild: Rebuild = False,
+    strict: Strict = False,
+) -> None:
+    """Score unseen DICOM studies with one or more finished runs."""
+    from rsna_seq import pipeline
+
+    overrides = [f for f in folders if "=" in f and not Path(f).exists()]
+    places = [Path(f) for f in folders if f not in overrides]
+    cfg = _config(config, overrides + (["predict.tta=true"] if tta else []), limit)
+    pipeline.predict(places, run, out, cfg, sample=sample, rebuild=rebuild)
+    _strict(strict, out)
+
+
+@app.command("run", rich_help_panel="The whole way")
+def run_command(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    out: Out = Path("runs/default"),
+    limit: Limit = None,
+    rebuild: Rebuild = False,
+    strict: Strict = False,
+) -> None:
+    """Walk from index to evaluate, and to the submission where there are test images."""
+    from rsna_seq import pipeline
+
+    pipeline.run_all(_config(config, overrides, limit), out, rebuild=rebuild)
+    _strict(strict, out)
+
+
+@app.command(rich_help_panel="The whole way")
+def demo(
+    overrides: Overrides = None,
+    config: ConfigFile = Path("configs/demo.yaml"),
+    out: Out = Path("runs/demo"),
+    rebuild: Rebuild = False,
+) -> None:
+    """The corridor on phantoms, in minutes, and a prediction for phantoms it never saw."""
+    from rsna_seq import pipeline
+
+    pipeline.demo(_config(config, overrides, None), out, rebuild=rebuild)
+
+
+@app.command(rich_help_panel="Tools")
+def synth(
+    out: Annotated[Path, typer.Option("--out", help="Receives DICOM files and CSVs.")],
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+) -> None:
+    """Write phantom studies in the competition's layout."""
+    from rsna_seq.tools import synth as tool
+
+    cfg = _config(config, overrides, None)
+    tool.run(cfg.synth, out, seed=cfg.seed, workers=cfg.workers or os.cpu_count() or 1)
+
+
+@app.command(rich_help_panel="Tools")
+def labels(
+    source: Annotated[Path, typer.Argument(help="A label CSV, long or wide.")],
+    target: Annotated[Path, typer.Argument(help="Receives the other form.")],
+) -> None:
+    """Turn the competition's long label CSV into one wide row a slice, or back."""
+    from rsna_seq.tools import labels as tool
+
+    typer.echo(tool.run(source, target))
+
+
+@app.command("config", rich_help_panel="Tools")
+def config_command(overrides: Overrides = None, config: ConfigFile = None) -> None:
+    """Print the resolved config, every key."""
+    from rsna_seq.config import dump_config
+
+    typer.echo(dump_config(_config(config, overrides, None)), nl=False)
+
+
+def _config(file: Path | None, overrides: list[str] | None, limit: int | None) -> "Config":
+    from rsna_seq.config import load_config
+
+    extra = [] if limit is None else [f"limit={limit}"]
+    return load_config(file, [*(overrides or []), *extra])
+
+
+def _strict(strict: bool, out: Path) -> None:
+    """Under ``--strict``, quarantined input is an error, once everything else is done."""
+    if not strict:
+        return
+    import polars as pl
+
+    from rsna_seq.errors import QuarantinedError
+    from rsna_seq.reasons import Action
+
+    tables = [pl.read_parquet(file) for file in sorted(out.rglob("quarantine.parquet"))]
+    lost = sum(len(t.filter(pl.col("action") == Action.QUARANTINED)) for t in tables)
+    if lost:
+        raise QuarantinedError(f"{lost} files were quarantined; see quarantine.parquet below {out}")
+
+
+def _terminated(_signal: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def main() -> NoReturn:
+    """Run a command and end with the exit code that the README lists."""
+    from rsna_seq.errors import RsnaSeqError
+
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except RsnaSeqError as error:
+        typer.echo(f"rsna-seq: {error}", err=True)
+        sys.exit(error.exit_code)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            typer.echo("rsna-seq: interrupted; the same command goes on from here", err=True)
+        raise
+    raise AssertionError("a command always ends in SystemExit")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""``predict``: unseen studies and a finished run -> probabilities; the ``apply`` of every stage, chained.
+
+1. ``index.scan`` finds the slices below a folder and orders them.
+2. For each study: ``cache.apply`` -> volume; for every network ``embed.apply`` -> vectors and logits; for
+   every pair of network and sequence model ``sequence.apply`` and ``stack.apply`` -> logits.
+3. Probabilities are averaged over the pairs, never embeddings; then over the runs.
+4. ``slices.csv``, ``studies.csv``, ``report.html``, ``quarantine.parquet``; with a sample, ``submission.csv``.
+
+The only stage that imports others.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rsna_seq.artifacts import Key, Manifest, Receipt, atomic_path, digest_file, ensure, read_manifest
+from rsna_seq.config import CacheConfig, EmbedConfig, IndexConfig, PredictConfig, SequenceConfig, StackConfig
+from rsna_seq.console import progress
+from rsna_seq.errors import NothingUsableError
+from rsna_seq.imaging.volume import PixelCache, Volume
+from rsna_seq.labels import CLASSES
+from rsna_seq.provenance import source_digest
+from rsna_seq.stack_features import opinions
+from rsna_seq.stages import cache, embed, index, sequence, stack
+from rsna_seq.submission import fill_set_aside, prior_of, submission, write_submission
+from rsna_seq.tables import PREDICTED_SLICES, QUARANTINE, check, from_rows, logit_table, table_digest, write_table
+
+Floats = NDArray[np.float64]
+
+
+class TrainedRun:
+    """A finished run, loaded once: everything that a study needs to be scored.
+
+    Args:
+        folder: The folder of the run, with ``2_cache`` to ``5_stack``.
+        device: ``auto`` or a torch device.
+
+    Raises:
+        IntegrityError: A stage is not finished, or its files are damaged.
+    """
+
+    def __init__(self, folder: Path, device: str = "auto") -> None:
+        self.folder, self.device = folder, device
+        manifests = {name: read_manifest(folder / name) for name in ("2_cache", "3_embed", "4_sequence", "5_stack")}
+        self.content = {name: m.content for name, m in manifests.items() if name != "2_cache"}
+        self.cache = manifests["2_cache"].section(CacheConfig)
+        self.embedders = embed.load(manifests["3_embed"].section(EmbedConfig), folder / "3_embed", device)
+        self.models = sequence.load(manifests["4_sequence"].section(SequenceConfig), folder / "4_sequence", device)
+        self.stackers = stack.load(manifests["5_stack"].section(StackConfig), folder / "5_stack")
+
+    @cached_property
+    def prior(self) -> Floats:
+        """Prevalence of each class in the slices that were trained on, (6,)."""
+        slabs = PixelCache(self.folder / "2_cache").slabs
+        return prior_of(slabs.filter(pl.col("fold") >= 0).explode("slices"))
+
+    def score(self, volume: Volume, *, tta: bool = False) -> Floats:
+        """Probabilities of one study, (slab, 6); they depend on nothing but the study.
+
+        Args:
+            volume: The study, as ``cache`` makes it.
+            tta: Average with the left-right flipped study.
+        """
+        slabs = _geometry(volume)
+        cnn, refined = [], []
+        for net, embedder in self.embedders.items():
+            seen = embed.apply(embedder, volume, tta=tta or None)
+            cnn.append(logit_table(slabs, seen.logits, net=net))
+            for cross, models in self.models.items():
+                logits = sequence.apply(models, seen.vectors, seen.logits, volume.z_mm)
+                refined.append(logit_table(slabs, logits, net=net, cross=cross))
+        table = opinions(pl.concat(cnn), pl.concat(refined), slabs)
+        total = np.zeros((len(volume), len(CLASSES)))
+        for cross, stacker in self.stackers.items():
+            logits = stack.apply(stacker, table.filter(pl.col("cross") == cross))
+            total += (1 / (1 + np.exp(-logits))).reshape(len(self.embedders), len(volume), -1).sum(axis=0)
+        probabilities: Floats = total / (len(self.embedders) * len(self.stackers))
+        return probabilities
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is known of the studies below the folders, unclipped.
+
+    Attributes:
+        slices: PREDICTED_SLICES, one row a slice that was read.
+        set_aside: QUARANTINE.
+    """
+
+    slices: pl.DataFrame
+    set_aside: pl.DataFrame
+
+    def studies(self) -> pl.DataFrame:
+        """One row a study: its slices, and for each class the maximum, its z in mm and its slice."""
+        best = [
+            e
+            for c in CLASSES
+            for e in (
+                pl.col(c).max().alias(c),
+                pl.col("z_mm").get(pl.col(c).arg_max()).alias(f"{c}_z_mm"),
+                pl.col("slice").get(pl.col(c).arg_max()).alias(f"{c}_slice"),
+            )
+        ]
+        return self.slices.group_by("study", maintain_order=True).agg(pl.len().alias("slices"), *best)
+
+
+def run(
+    cfg: PredictConfig,
+    folders: list[Path],
+    runs: list[Path],
+    out: Path,
+    *,
+    indexing: IndexConfig,
+    sample: Path | None = None,
+    device: str = "auto",
+    workers: int = 1,
+    limit: int | None = None,
+    rebuild: bool = False,
+) -> Manifest:
+    """Score the studies below some folders with one or more finished runs.
+
+    Args:
+        cfg: Averaging, clipping, the report's threshold.
+        folders: Folders of DICOM studies.
+        runs: Folders of finished runs; their probabilities are averaged.
+        out: Receives the tables and the report.
+        indexing: How headers are read.
+        sample: The competition's sample submission, which is then answered in ``submission.csv``.
+        device: ``auto`` or a torch device.
+        workers: Processes that read headers.
+        limit: Only so many studies of each folder.
+        rebuild: Predict anew what is there.
+
+    Raises:
+        NothingUsableError: There is no readable slice, and no sample to answer.
+        IntegrityError: A run is not finished.
+    """
+    trained = [TrainedRun(folder, device) for folder in runs]
+    scans = [index.scan(folder, indexing, workers=workers, limit=limit, title="predict") for folder in folders]
+    if not any(len(s.slices) for s in scans) and sample is None:
+        raise NothingUsableError(f"predict: no readable CT slice below {', '.join(map(str, folders))}")
+    inputs = {f"{i} {name}": digest for i, t in enumerate(trained) for name, digest in t.content.items()}
+    inputs |= {f"folder {i}": table_digest(scan.slices) for i, scan in enumerate(scans)}
+    inputs |= {"sample": digest_file(sample)} if sample else {}
+    key = Key("predict", {**cfg.model_dump(mode="json"), "limit": limit}, inputs, source_digest(__name__))
+
+    def build(target: Path) -> Receipt:
+        prediction = score_studies(cfg, list(zip(folders, scans, strict=True)), trained)
+        return _write(cfg, prediction, trained, dict(zip(folders, scans, strict=True)), sample, target)
+
+    return ensure(out, key, build, rebuild=rebuild)
+
+
+def score_studies(
+    cfg: PredictConfig, scans: list[tuple[Path, index.Scan]], trained: list[TrainedRun]
+) -> Prediction:
+    """Score every study of some scans, one after the other, in memory that does not grow with their number.
+
+    Args:
+        cfg: Averaging.
+        scans: Folders and what was found below them.
+        trained: Runs whose probabilities are averaged.
+    """
+    tables, set_aside = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine for _, scan in scans]
+    with progress("predict", sum(len(scan.studies) for _, scan in scans)) as advance:
+        for root, scan in scans:
+            for _, rows in scan.slices.group_by("study", maintain_order=True):
+                probabilities, lost = _score_study(cfg, rows, root, trained)
+                tables.append(probabilities)
+                set_aside.append(from_rows(lost, QUARANTINE))
+                advance(1)
+    slices = check(pl.concat(tables), PREDICTED_SLICES, "slices")
+    return Prediction(slices, pl.concat(set_aside))
+
+
+def _score_study(
+    cfg: PredictConfig, rows: pl.DataFrame, root: Path, trained: list[TrainedRun]
+) -> tuple[pl.DataFrame, list[dict[str, object]]]:
+    """PREDICTED_SLICES of one study, and the slices whose pixels could not be read."""
+    reads: dict[CacheConfig, cache.Read] = {}
+    answers = []
+    for run_ in trained:
+        if run_.cache not in reads:
+            reads[run_.cache] = cache.apply(rows, root, run_.cache)
+        read = reads[run_.cache]
+        if read.volume is not None:
+            answers.append(_per_slice(read.slabs, run_.score(read.volume, tta=cfg.tta)))
+    lost = next(iter(reads.values())).set_aside
+    if not answers:
+        return pl.DataFrame(schema=dict(PREDICTED_SLICES)), lost
+    mean = pl.concat(answers).group_by("slice").agg(pl.col(c).mean() for c in CLASSES)
+    keys = rows.select("study", "series", "slice", "file", "z_mm")
+    return keys.join(mean, on="slice", how="inner", maintain_order="left"), lost
+
+
+def _per_slice(slabs: pl.DataFrame, probabilities: Floats) -> pl.DataFrame:
+    """Give every slice its slab's answer."""
+    answered = slabs.select("slices").with_columns(
+        pl.Series(name, probabilities[:, c]) for c, name in enumerate(CLASSES)
+    )
+    return answered.explode("slices").rename({"slices": "slice"})
+
+
+def _geometry(volume: Volume) -> pl.DataFrame:
+    """The columns of SLABS that the stacker's features need, of one volume."""
+    gaps = np.diff(volume.z_mm)
+    return pl.DataFrame(
+        {
+            "study": [volume.study] * len(volume),
+            "slab": pl.Series(range(len(volume)), dtype=pl.Int32),
+            "z_mm": volume.z_mm,
+            "gap_below_mm": [None, *gaps.tolist()],
+            "gap_above_mm": [*gaps.tolist(), None],
+        },
+        schema_overrides={"gap_below_mm": pl.Float64, "gap_above_mm": pl.Float64},
+    )
+
+
+def _write(
+    cfg: PredictConfig,
+    prediction: Prediction,
+    trained: list[TrainedRun],
+    scans: dict[Path, index.Scan],
+    sample: Path | None,
+    out: Path,
+) -> Receipt:
+    """Write the tables, the answer to a sample, and the report."""
+    classes = [pl.col(c).clip(cfg.clip, 1 - cfg.clip) for c in CLASSES]
+    slices = prediction.slices.with_columns(classes)
+    _write_csv(slices, out / "slices.csv")
+    studies = prediction.studies().with_columns(classes)
+    _write_csv(studies, out / "studies.csv")
+    write_table(prediction.set_aside, out / "quarantine.parquet", QUARANTINE)
+    counts = {"studies": len(studies), "slices": len(slices)}
+    if sample is not None:
+        known = prediction.slices.select("slice", *CLASSES)
+        filled = fill_set_aside(prediction.slices, prediction.set_aside)
+        prior = np.mean([t.prior for t in trained], axis=0)
+        answer, unanswered = submission(sample, pl.concat([known, filled]), prior, cfg.clip)
+        write_submission(answer, sample, out / "submission.csv")
+        counts |= {"rows of submission": len(answer), "filled from neighbours": len(filled), "from the prior": unanswered}
+
+    def read(study: str) -> Volume | None:
+        for root, scan in scans.items():
+            rows = scan.slices.filter(pl.col("study") == study)
+            if len(rows):
+                return cache.apply(rows, root, trained[0].cache).volume
+        return None
+
+    write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
+    reasons = prediction.set_aside.group_by("reason").len().rows()
+    return Receipt(counts, dict(reasons), str(trained[0].device))
+
+
+def _write_csv(table: pl.DataFrame, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        table.write_csv(temporary, float_precision=8)
