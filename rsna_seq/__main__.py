@@ -1,6 +1,5 @@
 """The command line: one command a stage, in the order of the data. A stage is imported only when it runs."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -23,12 +22,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of differences to the defaults.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of differences to the defaults.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many studies: a dry run.")]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make anew what is there, learned or not.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 where input was quarantined.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as embed.epochs=3.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as embed.epochs=3.")
+]
 
 _STAGES = {
     "index": "Headers to a table: slices grouped by study, ordered, labelled, in folds.",
@@ -66,7 +69,9 @@ def predict(
     folders: Annotated[list[str], typer.Argument(metavar="FOLDER... [KEY=VALUE]...", help="DICOM studies.")],
     run: Annotated[list[Path], typer.Option("--run", help="A finished run; several are averaged.")],
     out: Annotated[Path, typer.Option("--out", help="Receives slices.csv, studies.csv, report.html.")],
-    sample: Annotated[Path | None, typer.Option("--sample", help="The competition's sample submission.")] = None,
+    sample: Annotated[
+        Path | None, typer.Option("--sample", help="The competition's sample submission.")
+    ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average with the flipped study.")] = False,
     config: ConfigFile = None,
     limit: Limit = None,
@@ -119,10 +124,11 @@ def synth(
     config: ConfigFile = None,
 ) -> None:
     """Write phantom studies in the competition's layout."""
+    from rsna_seq.pipeline import workers_of
     from rsna_seq.tools import synth as tool
 
     cfg = _config(config, overrides, None)
-    tool.run(cfg.synth, out, seed=cfg.seed, workers=cfg.workers or os.cpu_count() or 1)
+    tool.run(cfg.synth, out, seed=cfg.seed, workers=workers_of(cfg))
 
 
 @app.command(rich_help_panel="Tools")

@@ -12,6 +12,7 @@
 """
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rsna_seq.artifacts import MANIFEST
@@ -19,8 +20,97 @@ from rsna_seq.config import Config
 from rsna_seq.console import say
 from rsna_seq.layout import find_layout
 
-STAGES = ("index", "cache", "embed", "sequence", "stack", "evaluate")
+At = Mapping[str, Path]
+"""The folder of each stage."""
+
+
+def _index(cfg: Config, at: At, rebuild: bool) -> None:
+    from rsna_seq.stages import index
+
+    index.run(
+        cfg.index,
+        cfg.data,
+        at["index"],
+        seed=cfg.seed,
+        workers=workers_of(cfg),
+        limit=cfg.limit,
+        rebuild=rebuild,
+    )
+
+
+def _cache(cfg: Config, at: At, rebuild: bool) -> None:
+    from rsna_seq.stages import cache
+
+    cache.run(
+        cfg.cache,
+        at["index"],
+        cfg.data.root,
+        at["cache"],
+        workers=workers_of(cfg),
+        limit=cfg.limit,
+        rebuild=rebuild,
+    )
+
+
+def _embed(cfg: Config, at: At, rebuild: bool) -> None:
+    from rsna_seq.stages import embed
+
+    embed.run(
+        cfg.embed,
+        at["cache"],
+        at["embed"],
+        seed=cfg.seed,
+        device=cfg.device,
+        workers=workers_of(cfg),
+        limit=cfg.limit,
+        rebuild=rebuild,
+    )
+
+
+def _sequence(cfg: Config, at: At, rebuild: bool) -> None:
+    from rsna_seq.stages import sequence
+
+    sequence.run(
+        cfg.sequence,
+        at["cache"],
+        at["embed"],
+        at["sequence"],
+        seed=cfg.seed,
+        device=cfg.device,
+        rebuild=rebuild,
+    )
+
+
+def _stack(cfg: Config, at: At, rebuild: bool) -> None:
+    from rsna_seq.stages import stack
+
+    stack.run(
+        cfg.stack, at["cache"], at["embed"], at["sequence"], at["stack"], seed=cfg.seed, rebuild=rebuild
+    )
+
+
+def _evaluate(cfg: Config, at: At, rebuild: bool) -> None:
+    from rsna_seq.stages import evaluate
+
+    evaluate.run(cfg.evaluate, at["evaluate"].parent, at["evaluate"], seed=cfg.seed, rebuild=rebuild)
+
+
+_WALK: Mapping[str, Callable[[Config, At, bool], None]] = {
+    "index": _index,
+    "cache": _cache,
+    "embed": _embed,
+    "sequence": _sequence,
+    "stack": _stack,
+    "evaluate": _evaluate,
+}
+
+STAGES = tuple(_WALK)
 """The stages that a run walks, in order; ``predict`` follows where there are test images."""
+
+
+def workers_of(cfg: Config) -> int:
+    """Worker processes: as the config says, or one a core."""
+    return cfg.workers or os.cpu_count() or 1
 
 
 def folder_of(run: Path, stage: str) -> Path:
@@ -40,55 +130,9 @@ def run_stage(stage: str, cfg: Config, run: Path, *, rebuild: bool = False) -> N
     Raises:
         RsnaSeqError: As the stage's own ``run`` says.
     """
-    at = {name: folder_of(run, name) for name in STAGES}
-    workers = cfg.workers or os.cpu_count() or 1
-    match stage:
-        case "index":
-            from rsna_seq.stages import index
-
-            index.run(cfg.index, cfg.data, at["index"], seed=cfg.seed, workers=workers, limit=cfg.limit, rebuild=rebuild)
-        case "cache":
-            from rsna_seq.stages import cache
-
-            root = cfg.data.root
-            cache.run(cfg.cache, at["index"], root, at["cache"], workers=workers, limit=cfg.limit, rebuild=rebuild)
-        case "embed":
-            from rsna_seq.stages import embed
-
-            embed.run(
-                cfg.embed,
-                at["cache"],
-                at["embed"],
-                seed=cfg.seed,
-                device=cfg.device,
-                workers=workers,
-                limit=cfg.limit,
-                rebuild=rebuild,
-            )
-        case "sequence":
-            from rsna_seq.stages import sequence
-
-            sequence.run(
-                cfg.sequence,
-                at["cache"],
-                at["embed"],
-                at["sequence"],
-                seed=cfg.seed,
-                device=cfg.device,
-                rebuild=rebuild,
-            )
-        case "stack":
-            from rsna_seq.stages import stack
-
-            stack.run(
-                cfg.stack, at["cache"], at["embed"], at["sequence"], at["stack"], seed=cfg.seed, rebuild=rebuild
-            )
-        case "evaluate":
-            from rsna_seq.stages import evaluate
-
-            evaluate.run(cfg.evaluate, run, at["evaluate"], seed=cfg.seed, rebuild=rebuild)
-        case _:
-            raise ValueError(f"no stage is called {stage!r}")
+    if stage not in _WALK:
+        raise ValueError(f"no stage is called {stage!r}")
+    _WALK[stage](cfg, {name: folder_of(run, name) for name in STAGES}, rebuild)
 
 
 def run_all(cfg: Config, run: Path, *, rebuild: bool = False) -> None:
@@ -109,7 +153,13 @@ def run_all(cfg: Config, run: Path, *, rebuild: bool = False) -> None:
 
 
 def predict(
-    folders: list[Path], runs: list[Path], out: Path, cfg: Config, *, sample: Path | None = None, rebuild: bool = False
+    folders: list[Path],
+    runs: list[Path],
+    out: Path,
+    cfg: Config,
+    *,
+    sample: Path | None = None,
+    rebuild: bool = False,
 ) -> None:
     """Score the studies below some folders with finished runs.
 
@@ -131,7 +181,7 @@ def predict(
         indexing=cfg.index,
         sample=sample,
         device=cfg.device,
-        workers=cfg.workers or os.cpu_count() or 1,
+        workers=workers_of(cfg),
         limit=cfg.limit,
         rebuild=rebuild,
     )
@@ -148,7 +198,7 @@ def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> None:
     from rsna_seq.submission import score_answer
     from rsna_seq.tools import synth
 
-    workers = cfg.workers or os.cpu_count() or 1
+    workers = workers_of(cfg)
     seen, unseen = out / "phantoms", out / "unseen_phantoms"
     synth.run(cfg.synth, seen, seed=cfg.seed, workers=workers)
     others = cfg.synth.model_copy(update={"studies": cfg.synth.test_studies, "test_studies": 0})
@@ -160,4 +210,3 @@ def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> None:
     say("demo", f"log loss on phantoms of another seed: {loss.value:.4f} ({loss.low:.4f} to {loss.high:.4f})")
     say("demo", f"the report: {folder_of(out, 'evaluate') / 'report.html'}")
     say("demo", f"the unseen studies, slice by slice: {answer / 'report.html'}")
-

@@ -1,4 +1,4 @@
-"""The competition's answer file: exactly the ids of the sample submission, in its order, every one answered."""
+"""The competition's answer file: the ids of the sample submission, in its order, every one answered."""
 
 from pathlib import Path
 
@@ -25,7 +25,9 @@ def fill_set_aside(slices: pl.DataFrame, set_aside: pl.DataFrame) -> pl.DataFram
     Returns:
         slice and the six classes, for those that have a study to take an answer from.
     """
-    lost = set_aside.filter(pl.col("slice").is_not_null() & pl.col("study").is_in(slices["study"].unique().implode()))
+    lost = set_aside.filter(
+        pl.col("slice").is_not_null() & pl.col("study").is_in(slices["study"].unique().implode())
+    )
     lost = lost.filter(~pl.col("slice").is_in(slices["slice"].implode())).unique("slice", maintain_order=True)
     if lost.is_empty():
         return slices.head(0).select("slice", *CLASSES)
@@ -78,7 +80,7 @@ def write_submission(answer: pl.DataFrame, sample: Path, path: Path) -> None:
     assert answer["ID"].equals(wanted), "the submission's ids are not the sample's"
     assert len(answer) == len(wanted), len(answer)
     label = answer["Label"]
-    assert label.is_finite().all() and label.is_between(0, 1, closed="none").all(), "not all are probabilities"
+    assert label.is_between(0, 1, closed="none").fill_null(value=False).all(), "not all are probabilities"
     with atomic_path(path) as temporary:
         answer.write_csv(temporary, float_precision=8)
 
@@ -90,7 +92,7 @@ def prior_of(labels: pl.DataFrame) -> Floats:
 
 
 def score_answer(slices: Path, labels: Path, seed: int = 0) -> Interval:
-    """The official metric of a prediction whose truth is known, with an interval from a bootstrap over studies.
+    """The official metric of a prediction whose truth is known; the interval resamples studies.
 
     Args:
         slices: A ``slices.csv`` that ``predict`` wrote.

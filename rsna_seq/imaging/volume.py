@@ -31,7 +31,9 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.hu.ndim != 3 or len(self.hu) != len(self.z_mm):
-            raise ValueError(f"{self.study}: {self.hu.shape} pixels and {self.z_mm.shape} positions do not match")
+            raise ValueError(
+                f"{self.study}: {self.hu.shape} pixels and {self.z_mm.shape} positions do not match"
+            )
 
     def __len__(self) -> int:
         return len(self.hu)

@@ -168,7 +168,7 @@ def apply(embedder: Embedder, volume: Volume, *, tta: bool | None = None) -> Emb
         tta: Average with the left-right flipped study; None takes the config's.
     """
     cfg, device = embedder.cfg, device_of(embedder)
-    hu = torch.from_numpy(np.ascontiguousarray(volume.hu)).to(device).float()
+    hu = torch.from_numpy(volume.hu.astype(np.float32)).to(device)
     at = torch.from_numpy(neighbour_indices(volume.z_mm, cfg.neighbours, cfg.spacing_mm)).to(device)
     flips = (False, True) if (cfg.tta if tta is None else tta) else (False,)
     vectors, logits = [], []

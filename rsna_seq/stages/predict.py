@@ -4,7 +4,8 @@
 2. For each study: ``cache.apply`` -> volume; for every network ``embed.apply`` -> vectors and logits; for
    every pair of network and sequence model ``sequence.apply`` and ``stack.apply`` -> logits.
 3. Probabilities are averaged over the pairs, never embeddings; then over the runs.
-4. ``slices.csv``, ``studies.csv``, ``report.html``, ``quarantine.parquet``; with a sample, ``submission.csv``.
+4. ``slices.csv``, ``studies.csv``, ``report.html``, ``quarantine.parquet``; with a sample
+   ``submission.csv``.
 
 The only stage that imports others.
 """
@@ -27,7 +28,15 @@ from rsna_seq.provenance import source_digest
 from rsna_seq.stack_features import opinions
 from rsna_seq.stages import cache, embed, index, sequence, stack
 from rsna_seq.submission import fill_set_aside, prior_of, submission, write_submission
-from rsna_seq.tables import PREDICTED_SLICES, QUARANTINE, check, from_rows, logit_table, table_digest, write_table
+from rsna_seq.tables import (
+    PREDICTED_SLICES,
+    QUARANTINE,
+    check,
+    from_rows,
+    logit_table,
+    table_digest,
+    write_table,
+)
 
 Floats = NDArray[np.float64]
 
@@ -45,11 +54,15 @@ class TrainedRun:
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
         self.folder, self.device = folder, device
-        manifests = {name: read_manifest(folder / name) for name in ("2_cache", "3_embed", "4_sequence", "5_stack")}
+        manifests = {
+            name: read_manifest(folder / name) for name in ("2_cache", "3_embed", "4_sequence", "5_stack")
+        }
         self.content = {name: m.content for name, m in manifests.items() if name != "2_cache"}
         self.cache = manifests["2_cache"].section(CacheConfig)
         self.embedders = embed.load(manifests["3_embed"].section(EmbedConfig), folder / "3_embed", device)
-        self.models = sequence.load(manifests["4_sequence"].section(SequenceConfig), folder / "4_sequence", device)
+        self.models = sequence.load(
+            manifests["4_sequence"].section(SequenceConfig), folder / "4_sequence", device
+        )
         self.stackers = stack.load(manifests["5_stack"].section(StackConfig), folder / "5_stack")
 
     @cached_property
@@ -140,7 +153,9 @@ def run(
         IntegrityError: A run is not finished.
     """
     trained = [TrainedRun(folder, device) for folder in runs]
-    scans = [index.scan(folder, indexing, workers=workers, limit=limit, title="predict") for folder in folders]
+    scans = [
+        index.scan(folder, indexing, workers=workers, limit=limit, title="predict") for folder in folders
+    ]
     if not any(len(s.slices) for s in scans) and sample is None:
         raise NothingUsableError(f"predict: no readable CT slice below {', '.join(map(str, folders))}")
     inputs = {f"{i} {name}": digest for i, t in enumerate(trained) for name, digest in t.content.items()}
@@ -242,7 +257,11 @@ def _write(
         prior = np.mean([t.prior for t in trained], axis=0)
         answer, unanswered = submission(sample, pl.concat([known, filled]), prior, cfg.clip)
         write_submission(answer, sample, out / "submission.csv")
-        counts |= {"rows of submission": len(answer), "filled from neighbours": len(filled), "from the prior": unanswered}
+        counts |= {
+            "rows of submission": len(answer),
+            "filled from neighbours": len(filled),
+            "from the prior": unanswered,
+        }
 
     def read(study: str) -> Volume | None:
         for root, scan in scans.items():

@@ -1,6 +1,7 @@
 """``stack``: gradient-boosted refinement over the study, one booster a class, on both models' logits.
 
-1. Features (:mod:`rsna_seq.stack_features`): the slice's logits, its neighbours', running statistics, geometry.
+1. Features (:mod:`rsna_seq.stack_features`): the slice's logits, its neighbours', running statistics,
+   geometry.
 2. For each crossed fold and class, :func:`fit` boosts from the sequence model's logit on the other folds.
 3. A gate a class: the booster is used only where it helps out of fold, by more than one standard error over
    patients; the gate that a fold meets is decided on the other folds.

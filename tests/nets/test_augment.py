@@ -20,7 +20,9 @@ def test_without_any_draw_nothing_changes() -> None:
 def test_flips_are_exact_mirrors() -> None:
     cfg = STILL.model_copy(update={"flip": 1.0, "depth_flip": 1.0})
     hu = _hu()
-    torch.testing.assert_close(augment(hu, draw(cfg, 3, torch.Generator())), hu.flip(-1).flip(1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        augment(hu, draw(cfg, 3, torch.Generator())), hu.flip(-1).flip(1), atol=1e-3, rtol=0
+    )
 
 
 def test_parameters_are_drawn_per_sample_and_repeat_with_the_seed() -> None:

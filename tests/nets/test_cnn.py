@@ -69,7 +69,9 @@ def test_a_file_is_a_start(tmp_path: Path) -> None:
     model = timm.create_model("resnet10t")
     save_file(model.state_dict(), tmp_path / "start.safetensors")
     net = Embedder(SCRATCH.model_copy(update={"pretrained": tmp_path / "start.safetensors", "neighbours": 0}))
-    assert torch.equal(net.backbone.state_dict()["layer1.0.conv1.weight"], model.state_dict()["layer1.0.conv1.weight"])
+    assert torch.equal(
+        net.backbone.state_dict()["layer1.0.conv1.weight"], model.state_dict()["layer1.0.conv1.weight"]
+    )
 
 
 def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:

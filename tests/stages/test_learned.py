@@ -1,0 +1,133 @@
+"""The three learned stages on a tiny cache: out of fold, repeatable, resumable, never thrown away unasked."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from builders import tiny_cache
+
+from rsna_seq.artifacts import read_manifest
+from rsna_seq.config import EmbedConfig, SequenceConfig, StackConfig
+from rsna_seq.errors import IntegrityError
+from rsna_seq.imaging.volume import PixelCache
+from rsna_seq.labels import CLASSES
+from rsna_seq.stages import embed, sequence, stack
+from rsna_seq.tables import LOGITS, SLABS, read_table, write_table
+
+EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=2, batch=8)
+SEQUENCE = SequenceConfig(epochs=2, batch=4, project=16, hidden=8)
+STACK = StackConfig(rounds=10, min_leaf=2)
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("run")
+    tiny_cache(run / "2_cache")
+    _walk(run)
+    return run
+
+
+def _walk(run: Path) -> None:
+    embed.run(EMBED, run / "2_cache", run / "3_embed", device="cpu")
+    sequence.run(SEQUENCE, run / "2_cache", run / "3_embed", run / "4_sequence", device="cpu")
+    stack.run(STACK, run / "2_cache", run / "3_embed", run / "4_sequence", run / "5_stack")
+
+
+def test_every_labelled_slice_is_answered_once_by_the_network_that_never_saw_it(walked: Path) -> None:
+    slabs = PixelCache(walked / "2_cache").slabs
+    for stage in ("3_embed", "4_sequence", "5_stack"):
+        table = read_table(walked / stage / "logits.parquet", LOGITS).join(
+            slabs, on=["study", "slab"], suffix="_y"
+        )
+        assert len(table) == len(slabs)
+        assert (table["net"] == table["fold"]).all()
+        if stage != "3_embed":
+            assert (table["cross"] == table["cross_fold"]).all()
+
+
+def test_the_same_seed_gives_the_same_bytes(walked: Path, tmp_path: Path) -> None:
+    shutil.copytree(walked / "2_cache", tmp_path / "2_cache")
+    _walk(tmp_path)
+    for stage in ("3_embed", "4_sequence", "5_stack"):
+        assert read_manifest(tmp_path / stage).files == read_manifest(walked / stage).files
+
+
+def test_a_second_call_reuses_what_is_there(walked: Path) -> None:
+    before = (walked / "3_embed" / "fold0" / "manifest.json").stat().st_mtime_ns
+    _walk(walked)
+    assert (walked / "3_embed" / "fold0" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_trained_work_is_not_thrown_away_unasked(walked: Path, tmp_path: Path) -> None:
+    shutil.copytree(walked, tmp_path / "run")
+    other = EMBED.model_copy(update={"lr": 0.5})
+    with pytest.raises(IntegrityError, match="config lr"):
+        embed.run(other, tmp_path / "run" / "2_cache", tmp_path / "run" / "3_embed", device="cpu")
+    assert read_manifest(tmp_path / "run" / "3_embed" / "fold0").config["lr"] == EMBED.lr
+
+
+def test_flipped_labels_of_a_fold_leave_its_own_predictions_untouched(walked: Path, tmp_path: Path) -> None:
+    shutil.copytree(walked / "2_cache", tmp_path / "2_cache")
+    slabs = PixelCache(walked / "2_cache").slabs
+    flip = [
+        pl.when(pl.col("fold") == 0).then(1 - pl.col(c)).otherwise(pl.col(c)).cast(pl.Int8).alias(c)
+        for c in CLASSES
+    ]
+    write_table(slabs.with_columns(flip), tmp_path / "2_cache" / "slabs.parquet", SLABS)
+    embed.run(EMBED, tmp_path / "2_cache", tmp_path / "3_embed", device="cpu")
+    mine, theirs = (r / "3_embed" / "fold0" / "logits.parquet" for r in (tmp_path, walked))
+    assert mine.read_bytes() == theirs.read_bytes()
+    mine, theirs = (r / "3_embed" / "fold1" / "logits.parquet" for r in (tmp_path, walked))
+    assert mine.read_bytes() != theirs.read_bytes()
+
+
+def test_two_epochs_killed_and_two_more_are_four(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rsna_seq.nets import loop
+
+    four = EMBED.model_copy(update={"epochs": 4})
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    embed.run(four, walked / "2_cache", whole, device="cpu")
+    save, calls = loop._Training.save, []
+
+    def save_then_die(self: loop._Training, folder: Path, *, better: bool) -> None:
+        save(self, folder, better=better)
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._Training, "save", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        embed.run(four, walked / "2_cache", cut, device="cpu")
+    monkeypatch.undo()
+    embed.run(four, walked / "2_cache", cut, device="cpu")
+    assert read_manifest(cut).files == read_manifest(whole).files
+
+
+def test_one_fold_alone_leaves_the_stage_open_and_the_other_closes_it(walked: Path, tmp_path: Path) -> None:
+    for fold in (0, 1):
+        only = EMBED.model_copy(update={"folds": (fold,)})
+        manifest = embed.run(only, walked / "2_cache", tmp_path / "3_embed", device="cpu")
+        assert (manifest is None) == (fold == 0)
+    assert read_manifest(tmp_path / "3_embed").files == read_manifest(walked / "3_embed").files
+
+
+def test_a_study_is_embedded_the_same_alone_and_after_others(walked: Path) -> None:
+    cache = PixelCache(walked / "2_cache")
+    net = embed.load(EMBED, walked / "3_embed", "cpu")[0]
+    study = cache.slabs.filter(pl.col("fold") == 0)["study"][0]
+    table = read_table(walked / "3_embed" / "logits.parquet", LOGITS).filter(pl.col("study") == study)
+    np.testing.assert_array_equal(
+        embed.apply(net, cache.read(study)).logits, table.select(CLASSES).to_numpy()
+    )
+
+
+def test_a_booster_that_was_edited_is_refused(walked: Path, tmp_path: Path) -> None:
+    shutil.copytree(walked / "5_stack", tmp_path / "5_stack")
+    text = next((tmp_path / "5_stack" / "boosters").glob("*.txt"))
+    text.write_text(text.read_text(encoding="utf-8").replace("leaf_value=", "leaf_value=9"), encoding="utf-8")
+    with pytest.raises(IntegrityError, match="not the text that was written"):
+        stack.load(STACK, tmp_path / "5_stack")
