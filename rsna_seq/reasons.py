@@ -86,3 +86,26 @@ _SENTENCES = {
     Reason.WORKER_DIED: "the decoder crashed on this file",
     Reason.DECODE_TIMEOUT: "the decoder did not finish in time",
 }
+
+
+class SetAsideError(Exception):
+    """A file is not read, for a typed reason; what its header still told comes along."""
+
+    def __init__(self, reason: Reason, detail: str = "", *, action: Action = Action.QUARANTINED) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail, self.action = reason, detail, action
+        self.study: str | None = None
+        self.slice: str | None = None
+        self.z_mm: float | None = None
+
+    def row(self, file: str) -> dict[str, object]:
+        """The row of ``quarantine.parquet``."""
+        return {
+            "file": file,
+            "action": str(self.action),
+            "reason": str(self.reason),
+            "detail": self.detail,
+            "study": self.study,
+            "slice": self.slice,
+            "z_mm": self.z_mm,
+        }

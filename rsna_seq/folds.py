@@ -1,0 +1,86 @@
+"""Folds by patient: stratified on the rare classes, crossed between stages, with patients no stage sees.
+
+Source of the method: Sechidis, Tsoumakas & Vlahavas, On the Stratification of Multi-label Data, ECML 2011,
+with the patient in place of the sample.
+"""
+
+import hashlib
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rsna_seq.config import IndexConfig
+from rsna_seq.labels import CLASSES
+
+
+def assign(patients: pl.DataFrame, cfg: IndexConfig, seed: int) -> pl.DataFrame:
+    """Give each patient a fold and a crossed fold.
+
+    Args:
+        patients: Column patient, unique, and six label columns: 1 where any of the patient's slices has it.
+        cfg: Number of folds, share of patients held out.
+        seed: Seed of the tie-breaking; the order of the rows does not matter.
+
+    Returns:
+        patient, fold and cross_fold; both -1 for the held-out patients.
+    """
+    shuffled = patients.with_columns(at=pl.Series([_hash(p, seed) for p in patients["patient"]])).sort("at")
+    marks = shuffled.select(CLASSES).to_numpy().astype(bool)
+    fold = np.full(len(shuffled), -1)
+    seen = np.ones(len(shuffled), dtype=bool)
+    if cfg.holdout > 0:
+        seen = spread(marks, np.array([cfg.holdout, 1 - cfg.holdout])) == 1
+    fold[seen] = spread(marks[seen], np.full(cfg.folds, 1 / cfg.folds))
+    cross = np.full(len(shuffled), -1)
+    for k in range(cfg.folds):
+        inside = fold == k
+        # each fold begins with another crossed fold, so that what is left over evens out
+        share = spread(marks[inside], np.full(cfg.cross_folds, 1 / cfg.cross_folds))
+        cross[inside] = (share + k) % cfg.cross_folds
+    return shuffled.select(
+        "patient", fold=pl.Series(fold, dtype=pl.Int16), cross_fold=pl.Series(cross, dtype=pl.Int16)
+    )
+
+
+def spread(marks: NDArray[np.bool_], shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Spread rows over parts so that each part gets its share of every mark, rarest first.
+
+    Args:
+        marks: (row, mark).
+        shares: (part,) that sum to one.
+
+    Returns:
+        (row,) part of each row.
+    """
+    part = np.full(len(marks), -1)
+    room = shares * len(marks)
+    wanted = shares[:, None] * marks.sum(axis=0)[None]
+    while (part == -1).any():
+        left = part == -1
+        counts = marks[left].sum(axis=0)
+        if not counts.any():
+            break
+        rarest = int(np.argmin(np.where(counts > 0, counts, np.iinfo(np.int64).max)))
+        for row in np.flatnonzero(left & marks[:, rarest]):
+            _put(row, int(np.lexsort((-room, -wanted[:, rarest]))[0]), part, marks, room, wanted)
+    for row in np.flatnonzero(part == -1):
+        _put(row, int(np.argmax(room)), part, marks, room, wanted)
+    return part
+
+
+def _put(
+    row: int,
+    chosen: int,
+    part: NDArray[np.int64],
+    marks: NDArray[np.bool_],
+    room: NDArray[np.float64],
+    wanted: NDArray[np.float64],
+) -> None:
+    part[row] = chosen
+    room[chosen] -= 1
+    wanted[chosen] -= marks[row]
+
+
+def _hash(patient: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed} {patient}".encode()).hexdigest()

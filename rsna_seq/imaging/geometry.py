@@ -1,0 +1,79 @@
+"""Where slices lie: order, gaps and tilt, over a whole table at once.
+
+A slice's place is its ImagePositionPatient projected on the slice normal (DICOM PS3.3 C.7.6.2.1.1), turned
+towards +z; so gantry tilt does not matter and the lowest slice comes first.
+"""
+
+import polars as pl
+
+_ROUND_MM = 3
+_AXIAL_COSINE = 0.7
+"""Slices whose normal lies farther than about 45 degrees from z are coronal or sagittal."""
+
+
+def normal_exprs() -> list[pl.Expr]:
+    """Components n_x, n_y, n_z of the slice normal, turned towards +z, from columns o_0 to o_5."""
+    o = [pl.col(f"o_{i}") for i in range(6)]
+    cross = [o[1] * o[5] - o[2] * o[4], o[2] * o[3] - o[0] * o[5], o[0] * o[4] - o[1] * o[3]]
+    length = sum((c * c for c in cross), pl.lit(0.0)).sqrt()
+    turn = pl.when(cross[2] < 0).then(-1.0).otherwise(1.0)
+    return [(c / length * turn).alias(f"n_{axis}") for c, axis in zip(cross, "xyz", strict=True)]
+
+
+def place(headers: pl.DataFrame) -> pl.DataFrame:
+    """Add ``z_mm``, ``tilt_deg``, ``axial`` and ``placed_by`` to headers.
+
+    Args:
+        headers: Columns o_0..o_5 (orientation), p_0..p_2 (position in mm), location, number; null where absent.
+
+    Returns:
+        The same rows. ``placed_by`` says what the order rests on: position, location, number or nothing.
+    """
+    table = headers.with_columns(normal_exprs())
+    along = sum((pl.col(f"p_{i}") * pl.col(f"n_{a}") for i, a in enumerate("xyz")), pl.lit(0.0))
+    position = pl.coalesce(along, pl.col("p_2"))
+    number = pl.col("number").cast(pl.Float64)
+    return table.with_columns(
+        z_mm=pl.coalesce(position, "location", number, pl.lit(0.0)).round(_ROUND_MM),
+        tilt_deg=pl.col("n_z").clip(-1, 1).arccos().degrees(),
+        axial=pl.col("n_z").fill_null(1.0) >= _AXIAL_COSINE,
+        placed_by=pl.when(position.is_not_null())
+        .then(pl.lit("position"))
+        .when(pl.col("location").is_not_null())
+        .then(pl.lit("location"))
+        .when(number.is_not_null())
+        .then(pl.lit("number"))
+        .otherwise(pl.lit("nothing")),
+    )
+
+
+def order(slices: pl.DataFrame) -> pl.DataFrame:
+    """Sort slices by study and place, ties by SOPInstanceUID, and add ``order`` and both gaps.
+
+    Args:
+        slices: Columns study, slice, frame, z_mm.
+    """
+    table = slices.sort("study", "z_mm", "slice", "frame")
+    gap = (pl.col("z_mm") - pl.col("z_mm").shift(1)).over("study")
+    return table.with_columns(
+        order=pl.int_range(pl.len(), dtype=pl.Int32).over("study"),
+        gap_below_mm=gap,
+        gap_above_mm=(pl.col("z_mm").shift(-1) - pl.col("z_mm")).over("study"),
+    )
+
+
+def summarize(slices: pl.DataFrame) -> pl.DataFrame:
+    """One row a study: slices, median spacing, tilt, passes, largest gap.
+
+    Args:
+        slices: Ordered slices with gaps and tilt_deg.
+    """
+    gap = pl.col("gap_below_mm")
+    return slices.group_by("study", maintain_order=True).agg(
+        pl.len().cast(pl.Int32).alias("slices"),
+        gap.median().alias("spacing_mm"),
+        pl.col("tilt_deg").median().alias("tilt_deg"),
+        # places that two slices share, or nearly: a second pass over the same part of the head
+        (1 + (gap < 0.5 * gap.median()).any().cast(pl.Int16)).fill_null(1).cast(pl.Int16).alias("passes"),
+        gap.max().alias("largest_gap_mm"),
+    )

@@ -1,0 +1,102 @@
+"""Which slices of a study are read: duplicates merged, one axial series of the head chosen, with its grounds."""
+
+import polars as pl
+
+from rsna_seq.reasons import Action, Reason
+
+_BONE = r"(?i)\b(bone|sharp|edge|[BHU][rf]?[67]\d|FC[38]\d|lung)\b"
+"""Kernels that sharpen: bone reconstructions of the large vendors, which drown soft tissue in noise."""
+
+
+def merge_duplicates(slices: pl.DataFrame) -> tuple[pl.DataFrame, list[dict[str, object]]]:
+    """Merge files of one SOPInstanceUID that hold the same bytes, and set both aside where they differ.
+
+    Args:
+        slices: Headers with ``slice``, ``frame``, ``file`` and ``digest`` (of the file, where it is duplicated).
+
+    Returns:
+        The slices that stay, and the rows of QUARANTINE.
+    """
+    key = ["slice", "frame"]
+    twice = pl.struct(key).is_duplicated()
+    clash = twice & (pl.col("digest").n_unique().over(key) > 1)
+    copy = twice & ~clash & ~pl.struct(key).is_first_distinct()
+    marked = slices.with_columns(clash=clash, copy=copy)
+    aside = [_row(r, Reason.DUPLICATE_UID, Action.QUARANTINED, "") for r in _rows(marked, "clash")]
+    aside += [_row(r, Reason.DUPLICATE_FILE, Action.MERGED, "") for r in _rows(marked, "copy")]
+    return marked.filter(~pl.col("clash") & ~pl.col("copy")).drop("clash", "copy"), aside
+
+
+def choose_series(slices: pl.DataFrame, wanted: str | None) -> tuple[pl.DataFrame, list[dict[str, object]]]:
+    """Keep one series a study: axial, of the head, soft kernel before bone, most slices.
+
+    Args:
+        slices: Placed headers: study, series, patient, image_type, axial, kernel, description.
+        wanted: A SeriesInstanceUID that wins in the study that has it.
+
+    Returns:
+        The slices that stay, with ``grounds``, and the rows of QUARANTINE.
+    """
+    first = slices.with_columns(reason=_unfit())
+    aside = [
+        _row(r, Reason(r["reason"]), Action.SKIPPED, "")
+        for r in first.drop_nulls("reason").iter_rows(named=True)
+    ]
+    fit = first.filter(pl.col("reason").is_null()).drop("reason")
+    mixed = pl.col("patient").n_unique().over("study") > 1
+    for (study,), _rows_ in fit.filter(mixed).group_by("study", maintain_order=True):
+        detail = f"{len(_rows_)} slices"
+        aside.append(_study_row(str(study), Reason.MIXED_PATIENTS, Action.SKIPPED, detail))
+    ranked = _rank(fit.filter(~mixed), wanted)
+    chosen = ranked.filter(pl.col("place") == 0)
+    for row in ranked.filter(pl.col("place") > 0).iter_rows(named=True):
+        aside.append(_row(row, Reason.OTHER_SERIES, Action.SKIPPED, row["series"]))
+    return chosen.drop("place", "count", "bone"), aside
+
+
+def _unfit() -> pl.Expr:
+    """Why a slice belongs to no axial reconstruction; null where it does."""
+    kind = pl.col("image_type")
+    return (
+        pl.when(kind.str.contains("LOCALIZER"))
+        .then(pl.lit(str(Reason.LOCALIZER)))
+        .when(kind.str.contains("SECONDARY"))
+        .then(pl.lit(str(Reason.DERIVED_IMAGE)))
+        .when(~pl.col("axial"))
+        .then(pl.lit(str(Reason.NOT_AXIAL)))
+        .otherwise(None)
+    )
+
+
+def _rank(slices: pl.DataFrame, wanted: str | None) -> pl.DataFrame:
+    """Rank the series of each study: ``place`` 0 is read, and ``grounds`` says why."""
+    words = pl.col("kernel") + pl.lit(" ") + pl.col("description")
+    series = slices.group_by("study", "series").agg(count=pl.len(), bone=words.str.contains(_BONE).any())
+    series = series.with_columns(wish=pl.col("series") == (wanted or ""))
+    series = series.sort(
+        ["study", "wish", "bone", "count", "series"], descending=[False, True, False, True, False]
+    )
+    grounds = (
+        pl.when(pl.len().over("study") == 1)
+        .then(pl.lit("the only series"))
+        .when("wish")
+        .then(pl.lit("as asked"))
+        .when(~pl.col("bone") & pl.col("bone").any().over("study"))
+        .then(pl.lit("soft kernel before bone"))
+        .otherwise(pl.lit("most slices"))
+    )
+    series = series.with_columns(place=pl.int_range(pl.len()).over("study"), grounds=grounds).drop("wish")
+    return slices.join(series, on=["study", "series"], how="left", maintain_order="left")
+
+
+def _rows(table: pl.DataFrame, mark: str) -> list[dict[str, object]]:
+    return table.filter(pl.col(mark)).to_dicts()
+
+
+def _row(row: dict[str, object], reason: Reason, action: Action, detail: object) -> dict[str, object]:
+    told = {"study": row["study"], "slice": row["slice"], "z_mm": row.get("z_mm")}
+    return {"file": row["file"], "action": str(action), "reason": str(reason), "detail": str(detail), **told}
+
+
+def _study_row(study: str, reason: Reason, action: Action, detail: str) -> dict[str, object]:
+    return {"file": None, "action": str(action), "reason": str(reason), "detail": detail, "study": study}

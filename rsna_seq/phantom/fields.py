@@ -1,0 +1,149 @@
+"""Smooth shapes in space: signed depths in mm (positive inside), plane-wave noise, and shares of a slab.
+
+Everything anatomical is a depth field sampled on a coarse lattice. Depths are nearly linear where they
+matter, so cubic interpolation to the pixels loses nothing, and the share of a slab that lies inside a
+surface follows in closed form from the depths on the slab's two faces: partial volume without supersampling.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+"""Every field of the phantom: float32."""
+
+
+class Points(NamedTuple):
+    """Points of space as three arrays of one shape, in mm: x to the left, y to the back, z up (LPS)."""
+
+    x: F32
+    y: F32
+    z: F32
+
+
+class Shape(NamedTuple):
+    """An ellipsoid: centre and radii in mm, turned about z by an angle in degrees."""
+
+    centre: tuple[float, float, float]
+    radii: tuple[float, float, float]
+    turn: float = 0.0
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Plane waves of random direction and phase, whose sum is band-limited noise of unit variance."""
+
+    k: F32
+    """Wave vectors, (wave, 3), rad/mm."""
+    phase: F32
+    """Phases, (wave,), rad."""
+
+
+def draw_waves(rng: np.random.Generator, wavelength_mm: float, n: int = 20, spread: float = 0.15) -> Waves:
+    """Draw waves whose lengths scatter by ``spread`` (relative) about one wavelength in mm."""
+    direction = rng.standard_normal((n, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    length = wavelength_mm * np.exp(spread * rng.standard_normal((n, 1)))
+    k = direction * (2 * np.pi / length)
+    return Waves(k.astype(np.float32), rng.uniform(0, 2 * np.pi, n).astype(np.float32))
+
+
+def wave_noise(waves: Waves, p: Points) -> F32:
+    """Sum of the waves at the points; mean 0, variance 1."""
+    total = np.zeros_like(p.x)
+    for (kx, ky, kz), phase in zip(waves.k, waves.phase, strict=True):
+        total += np.cos(kx * p.x + ky * p.y + kz * p.z + phase)
+    total *= np.float32(np.sqrt(2 / len(waves.phase)))
+    return total
+
+
+def wave_distance(waves: Waves, p: Points) -> F32:
+    """Signed distance in mm to the nearest zero of the noise, to first order (value over gradient)."""
+    value = np.zeros_like(p.x)
+    gx, gy, gz = (np.zeros_like(p.x) for _ in range(3))
+    for (kx, ky, kz), phase in zip(waves.k, waves.phase, strict=True):
+        angle = kx * p.x + ky * p.y + kz * p.z + phase
+        value += np.cos(angle)
+        sine = np.sin(angle)
+        gx += kx * sine
+        gy += ky * sine
+        gz += kz * sine
+    floor = np.float32(0.15 * len(waves.phase) * np.mean(np.sum(waves.k**2, axis=1)))
+    return (value / np.sqrt(gx * gx + gy * gy + gz * gz + floor)).astype(np.float32)
+
+
+def ellipsoid(p: Points, shape: Shape) -> F32:
+    """Depth in mm below an ellipsoid's surface, exact to first order at the surface."""
+    x, y, z = p.x - shape.centre[0], p.y - shape.centre[1], p.z - shape.centre[2]
+    if shape.turn:
+        c, s = np.cos(np.radians(shape.turn)), np.sin(np.radians(shape.turn))
+        x, y = np.float32(c) * x + np.float32(s) * y, np.float32(c) * y - np.float32(s) * x
+    x, y, z = x / shape.radii[0], y / shape.radii[1], z / shape.radii[2]
+    k0 = np.sqrt(x * x + y * y + z * z) + np.float32(1e-4)
+    x, y, z = x / shape.radii[0], y / shape.radii[1], z / shape.radii[2]
+    k1 = np.sqrt(x * x + y * y + z * z) + np.float32(1e-6)
+    depth: F32 = k0 * (1 - k0) / k1
+    return depth
+
+
+def superellipsoid(p: Points, shape: Shape, power: float) -> F32:
+    """Depth in mm below a superellipsoid's surface; a power above 2 makes it boxier."""
+    ratios = [
+        np.abs(v - c) / np.float32(r) + np.float32(1e-3)
+        for v, c, r in zip(p, shape.centre, shape.radii, strict=True)
+    ]
+    rho = sum((r**power for r in ratios), np.zeros_like(p.x)) ** np.float32(1 / power)
+    gradient = sum(
+        ((r / rho) ** (2 * power - 2) / np.float32(s * s) for r, s in zip(ratios, shape.radii, strict=True)),
+        np.zeros_like(p.x),
+    )
+    depth: F32 = (1 - rho) / np.sqrt(gradient)
+    return depth
+
+
+def union(a: F32, b: F32, blend_mm: float = 0.0) -> F32:
+    """Depth in two shapes together, their seam rounded over ``blend_mm``."""
+    top: F32 = np.maximum(a, b)
+    if blend_mm:
+        h = np.maximum(blend_mm - np.abs(a - b), 0) / np.float32(blend_mm)
+        top = top + h * h * np.float32(blend_mm / 4)
+    return top
+
+
+def common(a: F32, b: F32, blend_mm: float = 0.0) -> F32:
+    """Depth in what two shapes share, the edge rounded over ``blend_mm``."""
+    return -union(-a, -b, blend_mm)
+
+
+def mirrored(p: Points, shape: Shape) -> F32:
+    """Depth in an ellipsoid of the left side (x > 0) and its mirror image on the right."""
+    return ellipsoid(Points(np.abs(p.x), p.y, p.z), shape)
+
+
+def share(face0: F32, face1: F32, soft: float) -> F32:
+    """Share of a slab with positive depth, 0 to 1, from the depths on its two faces.
+
+    Args:
+        face0: Depth on the lower face, mm.
+        face1: Depth on the upper face, mm.
+        soft: Half width of the edge in the plane, mm: half a pixel and the scanner's blur.
+    """
+    low, high = np.minimum(face0, face1), np.maximum(face0, face1)
+    ratio = (high + np.float32(soft)) / (high - low + np.float32(2 * soft))
+    clipped: F32 = np.clip(ratio, 0, 1)
+    return clipped
+
+
+def sheet(face0: F32, face1: F32, width: F32, soft: float) -> F32:
+    """Share of a slab within ``width`` mm either side of a surface given by signed distances."""
+    inside: F32 = share(face0 + width, face1 + width, soft) - share(face0 - width, face1 - width, soft)
+    return np.maximum(inside, 0)
+
+
+def smoothstep(x: F32, low: float, high: float) -> F32:
+    """Rise from 0 below ``low`` to 1 above ``high``, with flat ends."""
+    t = np.clip((x - np.float32(low)) / np.float32(high - low), 0, 1)
+    result: F32 = t * t * (3 - 2 * t)
+    return result

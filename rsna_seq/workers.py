@@ -1,0 +1,28 @@
+"""Work spread over spawned processes (never forked: polars and OpenMP hold locks that a fork would copy)."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def spread_over(
+    work: Callable[[Item], Result], items: Sequence[Item], workers: int, *, least: int = 2
+) -> Iterator[Result]:
+    """Apply a function to items, in order of the items.
+
+    Args:
+        work: A function of a module, so that a spawned process finds it.
+        items: What it is applied to.
+        workers: Processes; 1 stays in this one.
+        least: Fewer items than this stay in this process, for starting one takes a second.
+    """
+    if workers <= 1 or len(items) < least:
+        yield from map(work, items)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
+        yield from pool.map(work, items)
