@@ -1,0 +1,99 @@
+"""The rungs of the ladder as probabilities of slices, read from what the stages left."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rsna_seq.labels import CLASSES
+from rsna_seq.scores import Scope
+from rsna_seq.smoothing import smooth_along_z
+from rsna_seq.submission import prior_of
+from rsna_seq.tables import LOGITS, SLABS, SLICES, read_table
+
+Floats = NDArray[np.float64]
+_STAGES = {"cnn": "3_embed", "sequence": "4_sequence", "stack": "5_stack"}
+_KEYS = ["study", "slab"]
+
+
+def read_ladder(run: Path, smooth_mm: float) -> tuple[pl.DataFrame, dict[str, Floats]]:
+    """Every labelled slice of a run, and what each rung says of it.
+
+    Args:
+        run: The run's folder; stages that are not finished are left out.
+        smooth_mm: Standard deviation of the smoothing along z.
+
+    Returns:
+        The slices (study, slab, slice, patient, fold, z_mm, labels) and for each rung (slice, 6)
+        probabilities. A held-out slice takes the mean over all networks.
+    """
+    slabs = read_table(run / "2_cache" / "slabs.parquet", SLABS).filter(pl.col("fold").is_not_null())
+    keyed = slabs.select(*_KEYS, "z_mm", "fold")
+    rungs: dict[str, pl.DataFrame] = {}
+    for name, folder in _STAGES.items():
+        if not (run / folder / "manifest.json").is_file():
+            continue
+        rungs[name] = _probabilities(keyed, read_table(run / folder / "logits.parquet", LOGITS))
+        if name == "cnn":
+            rungs["smoothed"] = _smoothed(rungs[name], smooth_mm)
+    slices = _slices(run, slabs)
+    answers = {"prior": _prior(slices)}
+    for name, table in rungs.items():
+        answers[name] = (
+            slices.select(*_KEYS)
+            .join(table, on=_KEYS, how="left", maintain_order="left")
+            .select(CLASSES)
+            .to_numpy()
+        )
+    return slices, answers
+
+
+def scopes(slices: pl.DataFrame, rungs: dict[str, Floats]) -> Iterator[tuple[str, Scope]]:
+    """Cut the ladder into its two scopes: ``out_of_fold`` and, where patients were held out, ``held_out``."""
+    fold = slices["fold"].to_numpy()
+    for name, mask in (("out_of_fold", fold >= 0), ("held_out", fold == -1)):
+        if mask.any():
+            yield (
+                name,
+                Scope(
+                    labels=slices.select(CLASSES).to_numpy()[mask],
+                    patients=slices["patient"].to_numpy()[mask].astype(str),
+                    studies=slices["study"].to_numpy()[mask].astype(str),
+                    rungs={rung: p[mask] for rung, p in rungs.items()},
+                ),
+            )
+
+
+def _probabilities(keyed: pl.DataFrame, logits: pl.DataFrame) -> pl.DataFrame:
+    """Mean over networks of what each slab was given."""
+    mean = logits.group_by(_KEYS).agg((1 / (1 + (-pl.col(c)).exp())).mean().alias(c) for c in CLASSES)
+    return keyed.join(mean, on=_KEYS, how="left", maintain_order="left")
+
+
+def _smoothed(table: pl.DataFrame, sigma_mm: float) -> pl.DataFrame:
+    parts = []
+    for _, rows in table.group_by("study", maintain_order=True):
+        smooth = smooth_along_z(rows.select(CLASSES).to_numpy(), rows["z_mm"].to_numpy(), sigma_mm)
+        parts.append(rows.with_columns(pl.Series(c, smooth[:, i]) for i, c in enumerate(CLASSES)))
+    return pl.concat(parts)
+
+
+def _slices(run: Path, slabs: pl.DataFrame) -> pl.DataFrame:
+    """Labelled slices in the order of the cache, each with its slab."""
+    members = slabs.select(*_KEYS, "patient", "fold", pl.col("slices").alias("slice")).explode("slice")
+    truth = read_table(run / "1_index" / "slices.parquet", SLICES).select("slice", "z_mm", *CLASSES)
+    return members.join(truth, on="slice", how="left", maintain_order="left").filter(
+        pl.col("any").is_not_null()
+    )
+
+
+def _prior(slices: pl.DataFrame) -> Floats:
+    """For each slice the prevalences in the development slices of the other folds."""
+    fold = slices["fold"].to_numpy()
+    answer = np.empty((len(slices), len(CLASSES)))
+    for k in np.unique(fold):
+        others = slices.filter((pl.col("fold") != k) & (pl.col("fold") >= 0))
+        answer[fold == k] = np.clip(prior_of(others), 1e-4, 1 - 1e-4)
+    return answer
