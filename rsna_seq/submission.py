@@ -81,8 +81,31 @@ def write_submission(answer: pl.DataFrame, sample: Path, path: Path) -> None:
     assert len(answer) == len(wanted), len(answer)
     label = answer["Label"]
     assert label.is_between(0, 1, closed="none").fill_null(value=False).all(), "not all are probabilities"
+    write_csv(answer, path)
+
+
+def studies_table(slices: pl.DataFrame) -> pl.DataFrame:
+    """One row a study: how many slices, and for each class the maximum, its z in mm and its slice.
+
+    Args:
+        slices: PREDICTED_SLICES.
+    """
+    highest = [
+        expression
+        for c in CLASSES
+        for expression in (
+            pl.col(c).max().alias(c),
+            pl.col("z_mm").get(pl.col(c).arg_max()).alias(f"{c}_z_mm"),
+            pl.col("slice").get(pl.col(c).arg_max()).alias(f"{c}_slice"),
+        )
+    ]
+    return slices.group_by("study", maintain_order=True).agg(pl.len().alias("slices"), *highest)
+
+
+def write_csv(table: pl.DataFrame, path: Path) -> None:
+    """Write a table as CSV, complete or not at all; eight decimals."""
     with atomic_path(path) as temporary:
-        answer.write_csv(temporary, float_precision=8)
+        table.write_csv(temporary, float_precision=8)
 
 
 def prior_of(labels: pl.DataFrame) -> Floats:

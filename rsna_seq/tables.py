@@ -186,3 +186,8 @@ def read_table(path: Path, schema: Schema) -> pl.DataFrame:
     except (OSError, pl.exceptions.PolarsError) as error:
         raise IntegrityError(f"{path}: not readable as a table ({error}); rebuild its stage") from error
     return check(table, schema, str(path))
+
+
+def read_index(run: Path | str) -> pl.DataFrame:
+    """The slices of a run's index, SLICES: ordered, labelled, in folds; ``.to_pandas()`` for pandas users."""
+    return read_table(Path(run) / "1_index" / "slices.parquet", SLICES)

@@ -43,8 +43,7 @@ def run(cfg: EvaluateConfig, run: Path, out: Path, *, seed: int = 0, rebuild: bo
     if "3_embed" not in inputs:
         raise IntegrityError(f"{run}: embed is not finished; there is nothing to score")
     key = Key("evaluate", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
-    manifest = ensure(out, key, lambda folder: _build(cfg, run, folder, seed), rebuild=rebuild)
-    return manifest
+    return ensure(out, key, lambda folder: _build(cfg, run, folder, seed), rebuild=rebuild)
 
 
 def _build(cfg: EvaluateConfig, run: Path, out: Path, seed: int) -> Receipt:

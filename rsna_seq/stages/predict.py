@@ -13,12 +13,13 @@ The only stage that imports others.
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.artifacts import Key, Manifest, Receipt, atomic_path, digest_file, ensure, read_manifest
+from rsna_seq.artifacts import Key, Manifest, Receipt, digest_file, ensure, read_manifest
 from rsna_seq.config import CacheConfig, EmbedConfig, IndexConfig, PredictConfig, SequenceConfig, StackConfig
 from rsna_seq.console import progress
 from rsna_seq.errors import NothingUsableError
@@ -27,7 +28,14 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.provenance import source_digest
 from rsna_seq.stack_features import opinions
 from rsna_seq.stages import cache, embed, index, sequence, stack
-from rsna_seq.submission import fill_set_aside, prior_of, submission, write_submission
+from rsna_seq.submission import (
+    fill_set_aside,
+    prior_of,
+    studies_table,
+    submission,
+    write_csv,
+    write_submission,
+)
 from rsna_seq.tables import (
     PREDICTED_SLICES,
     QUARANTINE,
@@ -107,19 +115,6 @@ class Prediction:
     slices: pl.DataFrame
     set_aside: pl.DataFrame
 
-    def studies(self) -> pl.DataFrame:
-        """One row a study: its slices, and for each class the maximum, its z in mm and its slice."""
-        best = [
-            e
-            for c in CLASSES
-            for e in (
-                pl.col(c).max().alias(c),
-                pl.col("z_mm").get(pl.col(c).arg_max()).alias(f"{c}_z_mm"),
-                pl.col("slice").get(pl.col(c).arg_max()).alias(f"{c}_slice"),
-            )
-        ]
-        return self.slices.group_by("study", maintain_order=True).agg(pl.len().alias("slices"), *best)
-
 
 def run(
     cfg: PredictConfig,
@@ -168,6 +163,35 @@ def run(
         return _write(cfg, prediction, trained, dict(zip(folders, scans, strict=True)), sample, target)
 
     return ensure(out, key, build, rebuild=rebuild)
+
+
+def predict(
+    source: Path | str | NDArray[np.integer], run: TrainedRun | Path | str, **geometry: Any
+) -> pl.DataFrame:
+    """Probabilities for a folder of DICOM studies, or for one study in memory.
+
+    Args:
+        source: A folder, or (slice, y, x) Hounsfield units.
+        run: A finished run, or its folder.
+        geometry: For an array, ``z_mm``: (slice,) positions along the slice normal, rising towards the vertex.
+
+    Returns:
+        PREDICTED_SLICES for a folder; ``z_mm`` and the six classes, one row a slice, for an array.
+
+    Raises:
+        ValueError: An array without positions, or with others than rising ones.
+    """
+    trained = run if isinstance(run, TrainedRun) else TrainedRun(Path(run))
+    if not isinstance(source, np.ndarray):
+        scan = index.scan(Path(source), IndexConfig())
+        return score_studies(PredictConfig(), [(Path(source), scan)], [trained]).slices
+    z_mm = np.asarray(geometry["z_mm"] if set(geometry) == {"z_mm"} else [], dtype=np.float64)
+    if source.ndim != 3 or z_mm.shape != (len(source),) or (np.diff(z_mm) < 0).any():
+        raise ValueError("an array is (slice, y, x) HU, with z_mm=(slice,) positions in mm that rise")
+    pixels, slab, _ = cache.prepare([p.astype(np.int16) for p in source], z_mm, trained.cache)
+    centre = np.bincount(slab, weights=z_mm) / np.bincount(slab)
+    answer = trained.score(Volume("array", pixels, centre))[slab]
+    return pl.DataFrame({"z_mm": z_mm} | {name: answer[:, c] for c, name in enumerate(CLASSES)})
 
 
 def score_studies(
@@ -246,9 +270,9 @@ def _write(
     """Write the tables, the answer to a sample, and the report."""
     classes = [pl.col(c).clip(cfg.clip, 1 - cfg.clip) for c in CLASSES]
     slices = prediction.slices.with_columns(classes)
-    _write_csv(slices, out / "slices.csv")
-    studies = prediction.studies().with_columns(classes)
-    _write_csv(studies, out / "studies.csv")
+    write_csv(slices, out / "slices.csv")
+    studies = studies_table(prediction.slices).with_columns(classes)
+    write_csv(studies, out / "studies.csv")
     write_table(prediction.set_aside, out / "quarantine.parquet", QUARANTINE)
     counts = {"studies": len(studies), "slices": len(slices)}
     if sample is not None:
@@ -273,8 +297,3 @@ def _write(
     write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
     reasons = prediction.set_aside.group_by("reason").len().rows()
     return Receipt(counts, dict(reasons), str(trained[0].device))
-
-
-def _write_csv(table: pl.DataFrame, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        table.write_csv(temporary, float_precision=8)
