@@ -63,9 +63,9 @@ def spread(marks: NDArray[np.bool_], shares: NDArray[np.float64]) -> NDArray[np.
             break
         rarest = int(np.argmin(np.where(counts > 0, counts, np.iinfo(np.int64).max)))
         for row in np.flatnonzero(left & marks[:, rarest]):
-            _put(row, int(np.lexsort((-room, -wanted[:, rarest]))[0]), part, marks, room, wanted)
+            _put(int(row), int(np.lexsort((-room, -wanted[:, rarest]))[0]), part, marks, room, wanted)
     for row in np.flatnonzero(part == -1):
-        _put(row, int(np.argmax(room)), part, marks, room, wanted)
+        _put(int(row), int(np.argmax(room)), part, marks, room, wanted)
     return part
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
         return _named(patient_bootstrap(values, scope.patients, samples, seed), key)
 
     names = list(losses)
-    steps = [*zip(names[:-1], names[1:], strict=True), *_far_steps(names)]
+    steps = [*pairwise(names), *_far_steps(names)]
     return {
         "ladder": {name: interval(loss, "log_loss") for name, loss in losses.items()},
         "differences": {

@@ -83,30 +83,42 @@ def _read(path: Path, *, assume_hu: bool) -> Header:
         return _with_pixels(header, dataset, end, size)
     except SetAsideError as error:
         error.study, error.slice = _text(dataset, "StudyInstanceUID"), _text(dataset, "SOPInstanceUID")
-        position = _numbers(dataset, "ImagePositionPatient", 3)
-        error.z_mm = position[2] if position else None
+        error.z_mm = _place(_numbers(dataset, "ImagePositionPatient", 3), _orientation(dataset))
         raise
+
+
+def _place(position: tuple[float, ...] | None, orientation: tuple[float, ...] | None) -> float | None:
+    """Where a slice lies along its normal, in mm; ``geometry.place`` does the same for whole tables."""
+    if position is None or orientation is None:
+        return position[2] if position else None
+    normal = np.cross(orientation[:3], orientation[3:])
+    normal *= (-1.0 if normal[2] < 0 else 1.0) / np.linalg.norm(normal)
+    return round(float(normal @ position), 3)
 
 
 def _parse(path: Path) -> tuple[Dataset, int, int]:
     """The header, where it ends, and the size of the file."""
+    if _size(path) == 0:
+        raise SetAsideError(Reason.EMPTY_FILE)
     try:
-        size = path.stat().st_size
-        if size == 0:
-            raise SetAsideError(Reason.EMPTY_FILE)
         with path.open("rb") as file:
             dataset = pydicom.dcmread(file, stop_before_pixels=True)
-            return dataset, file.tell(), size
+            return dataset, file.tell(), _size(path)
     except InvalidDicomError as error:
         raise SetAsideError(Reason.NOT_DICOM, action=Action.SKIPPED) from error
     except OSError as error:
         raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
     except RecursionError as error:
         raise SetAsideError(Reason.NESTED_TOO_DEEP) from error
-    except SetAsideError:
-        raise
     except Exception as error:  # a damaged header raises anything
         raise SetAsideError(Reason.HEADER_INVALID, type(error).__name__) from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
 
 
 def _must_be_ct(dataset: Dataset) -> None:

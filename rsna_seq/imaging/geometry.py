@@ -24,7 +24,8 @@ def place(headers: pl.DataFrame) -> pl.DataFrame:
     """Add ``z_mm``, ``tilt_deg``, ``axial`` and ``placed_by`` to headers.
 
     Args:
-        headers: Columns o_0..o_5 (orientation), p_0..p_2 (position in mm), location, number; null where absent.
+        headers: Columns o_0..o_5 (orientation), p_0..p_2 (position in mm), location, number; null where
+            absent.
 
     Returns:
         The same rows. ``placed_by`` says what the order rests on: position, location, number or nothing.

@@ -17,8 +17,8 @@ def neighbour_indices(
     """Find the neighbours of every slab of one study.
 
     Neighbour ``j`` is the slab nearest to ``z + j * spacing_mm``, on its own side, at least half the median
-    gap away from the slab itself. Where there is none within reach, the last one found is repeated; at a study's
-    end that is the edge slab.
+    gap away from the slab itself. Where there is none within reach, the last one found is repeated; at a
+    study's end that is the edge slab.
 
     Args:
         z_mm: (slab,) positions, rising.

@@ -83,7 +83,7 @@ def is_wrapped(bits_stored: int, *, signed: bool, intercept: float) -> bool:
 
 
 def wrap_mended(stored: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Undo the wrap of 12-bit values: +1000, minus 4096 where that reaches 4096; the intercept is then -1000."""
+    """Undo the wrap of 12-bit values: +1000, minus 4096 from 4096 on; the intercept is then -1000."""
     shifted = stored.astype(np.int32) + 1000
     return np.where(shifted >= _WRAP, shifted - _WRAP, shifted)
 

@@ -1,4 +1,4 @@
-"""Which slices of a study are read: duplicates merged, one axial series of the head chosen, with its grounds."""
+"""Which slices of a study are read: duplicates merged, one axial series chosen, with its grounds."""
 
 import polars as pl
 
@@ -12,7 +12,7 @@ def merge_duplicates(slices: pl.DataFrame) -> tuple[pl.DataFrame, list[dict[str,
     """Merge files of one SOPInstanceUID that hold the same bytes, and set both aside where they differ.
 
     Args:
-        slices: Headers with ``slice``, ``frame``, ``file`` and ``digest`` (of the file, where it is duplicated).
+        slices: Headers with ``slice``, ``frame``, ``file`` and, where duplicated, ``digest`` of the file.
 
     Returns:
         The slices that stay, and the rows of QUARANTINE.

@@ -20,4 +20,5 @@ def apply_window(hu: NDArray[np.generic], level: float, width: float) -> NDArray
         width: Its width, in HU.
     """
     low = level - width / 2
-    return np.clip((hu.astype(np.float32) - low) / np.float32(width), 0, 1)
+    shown: NDArray[np.float32] = np.clip((hu.astype(np.float32) - low) / np.float32(width), 0, 1)
+    return shown

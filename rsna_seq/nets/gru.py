@@ -89,7 +89,8 @@ class SequenceModel(nn.Module):
         )
         packed = pack_padded_sequence(inputs, studies.lengths, batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
-        return self._smooth(studies, mask) * self.scale + self.correct(self.drop(states))
+        correction: Tensor = self.correct(self.drop(states))
+        return self._smooth(studies, mask) * self.scale + correction
 
     def _smooth(self, studies: Studies, mask: Tensor) -> Tensor:
         """The CNN's logits under a Gaussian along z, one width a class; (study, slab, 6)."""

@@ -137,7 +137,7 @@ def fit(
     """
     where = resolve_device(device)
     torch.manual_seed(seed)
-    net = Embedder(cfg).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = Embedder(cfg).to(memory_format=torch.channels_last)
     data = SlabDataset(cache, train, cfg.neighbours, cfg.spacing_mm)
     gpu = where.type == "cuda"
 

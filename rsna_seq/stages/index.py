@@ -133,12 +133,12 @@ def scan(
 
 
 def list_files(folder: Path) -> list[tuple[str, int, int]]:
-    """Files below a folder, sorted: path relative to it, size, modification time in ns. Links are not followed."""
+    """Files below a folder, sorted: path relative to it, size, mtime in ns; links are not followed."""
     found = []
-    for place, folders, names in os.walk(folder):
+    for where, folders, names in os.walk(folder):
         folders.sort()
         for name in names:
-            path = os.path.join(place, name)  # noqa: PTH118  (a million files: strings are ten times as fast)
+            path = os.path.join(where, name)  # noqa: PTH118  (a million files: strings are ten times as fast)
             stat = os.lstat(path)
             found.append((os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns))
     return sorted(found)

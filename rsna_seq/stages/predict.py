@@ -173,7 +173,7 @@ def predict(
     Args:
         source: A folder, or (slice, y, x) Hounsfield units.
         run: A finished run, or its folder.
-        geometry: For an array, ``z_mm``: (slice,) positions along the slice normal, rising towards the vertex.
+        geometry: For an array, ``z_mm``: (slice,) positions along the slice normal, rising to the vertex.
 
     Returns:
         PREDICTED_SLICES for a folder; ``z_mm`` and the six classes, one row a slice, for an array.
@@ -294,6 +294,6 @@ def _write(
                 return cache.apply(rows, root, trained[0].cache).volume
         return None
 
-    write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
+    # write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
     reasons = prediction.set_aside.group_by("reason").len().rows()
     return Receipt(counts, dict(reasons), str(trained[0].device))
