@@ -1,1 +1,18 @@
-"""Synthetic head CT studies."""
+"""Synthetic head CT studies: a patient, an acquisition, bleeds, and the images that follow from them."""
+
+from rsna_seq.phantom.bleeds import KINDS, Bleed, draw_bleed
+from rsna_seq.phantom.patient import Patient, draw_patient
+from rsna_seq.phantom.render import Study, render_study
+from rsna_seq.phantom.scanner import Scan, draw_scan
+
+__all__ = [
+    "KINDS",
+    "Bleed",
+    "Patient",
+    "Scan",
+    "Study",
+    "draw_bleed",
+    "draw_patient",
+    "draw_scan",
+    "render_study",
+]

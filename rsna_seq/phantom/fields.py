@@ -6,13 +6,13 @@ surface follows in closed form from the depths on the slab's two faces: partial 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
-"""Every field of the phantom: float32."""
+F32 = NDArray[np.floating[Any]]
+"""Every field of the phantom: float32 at run time, which a type checker cannot follow."""
 
 
 class Points(NamedTuple):

@@ -1,0 +1,210 @@
+"""The brain: ventricles, sulci, cisterns, deep grey nuclei, dura with its sinuses, and calcifications.
+
+Sulci are the zeros of band-limited noise that hardly changes with depth, which fold as gyri do; their width
+and depth grow with atrophy (cortex 2.5 to 3 mm thick, sulci to 20 mm deep: Fischl B, Dale AM, PNAS 2000).
+Ventricles, nuclei and cisterns are ellipsoids after Talairach J, Tournoux P, Co-planar Stereotaxic Atlas
+(1988), given from the foramina of Monro.
+"""
+
+import numpy as np
+
+from rsna_seq.phantom.fields import (
+    F32,
+    Points,
+    Shape,
+    common,
+    ellipsoid,
+    mirrored,
+    smoothstep,
+    union,
+    wave_distance,
+    wave_noise,
+)
+from rsna_seq.phantom.patient import Patient
+from rsna_seq.phantom.skull import sides
+
+_LATERAL = (
+    Shape((9, -24, 8), (4.5, 15, 8), 18),
+    Shape((12, 0, 19), (6, 26, 6.5), -4),
+    Shape((22, 30, 10), (7, 12, 10), -35),
+    Shape((26, 48, 3), (4.5, 15, 6), 12),
+    Shape((33, 8, -19), (2.2, 17, 3), -8),
+)
+_CISTERNS = (
+    Shape((0, -13, -22), (11, 9, 6)),
+    Shape((0, 31, -10), (13, 4, 6)),
+    Shape((0, 66, -70), (16, 12, 10)),
+)
+_SYLVIAN = (
+    Shape((41, -4, 2), (1.5, 22, 13), 8),
+    Shape((52, -10, 2), (14, 2.0, 5), 20),
+    Shape((30, -22, -16), (16, 2.2, 3), 15),
+)
+_STEM = Shape((0, 17, -34), (14, 13, 40))
+
+
+def brain_fields(p: Points, patient: Patient, cavity: F32) -> dict[str, F32]:
+    """Depths and distances of what lies inside the skull.
+
+    Args:
+        p: Points of the template, where a bleed has not pushed them, mm.
+        patient: Whose brain it is.
+        cavity: Depth below the inner table, or below an extra-axial bleed, mm.
+
+    Returns:
+        By name, mm: ``pia`` (depth in the brain), ``sulcus`` (signed distance to the nearest sulcus),
+        ``gate`` (how far below the floor of the sulci), ``reach`` (half width of a sulcus), ``vent``,
+        ``csf`` (cisterns), ``nuclei``, ``stem``, ``calcium``; and ``white``, HU to add to white matter.
+    """
+    m = sides(p)
+    infra = infratentorial(p)
+    pia = cavity - _gap(p, patient)
+    sulcus, gate, reach = _sulci(p, patient, pia, infra)
+    vent = ventricles(p, patient)
+    return {
+        "pia": pia,
+        "sulcus": sulcus,
+        "gate": gate,
+        "reach": reach,
+        "vent": vent,
+        "csf": _cisterns(p, patient),
+        "nuclei": _nuclei(m),
+        "stem": ellipsoid(p, _STEM),
+        "calcium": _calcium(p, m, patient),
+        "white": _white(p, patient, vent),
+    }
+
+
+def dura_fields(p: Points, patient: Patient, cavity: F32) -> dict[str, F32]:
+    """Falx, tentorium and venous sinuses, which a bleed hardly moves.
+
+    Returns:
+        By name, mm: ``falx`` and ``tent`` (signed distances), ``falx_in`` and ``tent_in`` (depth inside their
+        borders), ``vein`` (depth in a venous sinus).
+    """
+    falx = p.x - 0.8 * np.sin(p.y / 23 + p.z / 31)
+    falx_in = common(
+        -ellipsoid(Points(np.zeros_like(p.x), p.y, p.z), Shape((0, -2, 0), (1e3, 50, 34))), p.z + 12
+    )
+    tent = tentorium(p)
+    notch = -ellipsoid(Points(p.x, p.y, np.zeros_like(p.z)), Shape((0, 12, 0), (21, 34, 1e3)))
+    tent_in = common(notch, p.y - (0.55 * np.abs(p.x) - 4))
+    sagittal = common(4.2 - np.hypot(falx, cavity * 0.8), p.z + 20)
+    width = 3.6 + np.float32(1.6 * patient.dominance) * -np.sign(p.x)
+    transverse = common(width - np.hypot(tent, cavity * 0.8), p.y - 32)
+    straight = common(2.2 - np.hypot(falx, tent - 1), p.y - 46)
+    return {
+        "falx": falx.astype(np.float32),
+        "falx_in": falx_in,
+        "tent": tent,
+        "tent_in": tent_in,
+        "vein": union(union(sagittal, transverse), straight),
+    }
+
+
+def tentorium(p: Points) -> F32:
+    """Height above the tentorium, mm, measured across it."""
+    ridge = -6 - 0.33 * np.sqrt(p.x * p.x + 40) - 0.22 * np.maximum(p.y - 25, 0)
+    return ((p.z - ridge) * 0.92).astype(np.float32)
+
+
+def infratentorial(p: Points) -> F32:
+    """Depth in the posterior fossa: below the tentorium and behind the petrous ridges, mm."""
+    return common(-tentorium(p), p.y - (0.55 * np.abs(p.x) - 6))
+
+
+def ventricles(p: Points, patient: Patient) -> F32:
+    """Depth in the ventricles, lateral, third and fourth, mm."""
+    size = patient.ventricles
+    m = sides(p)
+    depth = None
+    for shape in _LATERAL:
+        radii = (shape.radii[0] * size**1.5, shape.radii[1] * size**0.5, shape.radii[2] * size)
+        part = ellipsoid(m, Shape(shape.centre, radii, shape.turn))
+        depth = part if depth is None else union(depth, part, 7.0)
+    assert depth is not None
+    septum = np.abs(p.x) - np.float32(0.8)
+    depth = common(depth, septum)
+    third = ellipsoid(p, Shape((0, 0, -4), (1.2 + 2.2 * size * patient.atrophy, 13, 10)))
+    fourth = ellipsoid(p, Shape((0, 36, -40), (6 * size, 4.5 * size, 9)))
+    return union(depth, union(third, fourth))
+
+
+def _gap(p: Points, patient: Patient) -> F32:
+    """Width of the fluid between skull and brain, mm; more over the forehead of the old."""
+    front = smoothstep(-p.y, 0, 70)
+    noise = 0.35 * wave_noise(patient.depth, p)
+    gap = 0.7 + patient.atrophy * (0.9 + 1.6 * front) * (1 + noise)
+    return np.maximum(gap, 0.4).astype(np.float32)
+
+
+def _sulci(p: Points, patient: Patient, pia: F32, infra: F32) -> tuple[F32, F32, F32]:
+    """Distance to the sulci, depth below their floor and half width, for cerebrum and cerebellum."""
+    radius = np.sqrt((p.x / 68) ** 2 + ((p.y - 3) / 84) ** 2 + ((p.z - 5) / 74) ** 2) + 0.05
+    stretch = (np.float32(0.92) * radius ** np.float32(-0.7)).astype(np.float32)
+    outward = Points(p.x * stretch, p.y * stretch, p.z * stretch)
+    cerebrum = wave_distance(patient.sulci, outward) / stretch
+    lively = wave_noise(patient.depth, p)
+    side = (smoothstep(infra, -2, 2)).astype(np.float32)
+    sulcus = cerebrum + side * (wave_distance(patient.folia, p) - cerebrum)
+    floor = (13 + 5 * lively) * (1 - side) + 9 * side
+    high = 1 + 0.5 * smoothstep(p.z, 20, 60)
+    width = (0.25 + 0.95 * patient.atrophy) * high * (1 + 0.35 * lively)
+    reach = np.maximum(width * (1 - side) + (0.15 + 0.25 * patient.atrophy) * side, 0.05)
+    return sulcus.astype(np.float32), (pia - floor).astype(np.float32), reach.astype(np.float32)
+
+
+def _cisterns(p: Points, patient: Patient) -> F32:
+    """Depth in the basal cisterns, the Sylvian fissures and the interhemispheric fissure, mm."""
+    grow = 0.75 + 0.5 * patient.atrophy
+    depth = ellipsoid(p, _CISTERNS[0])
+    for shape in _CISTERNS[1:]:
+        depth = union(depth, ellipsoid(p, Shape(shape.centre, _grown(shape.radii, grow))), 2.0)
+    for shape in _SYLVIAN:
+        depth = union(depth, mirrored(p, Shape(shape.centre, _grown(shape.radii, grow), shape.turn)), 2.0)
+    stem = ellipsoid(p, _STEM)
+    ring = common(np.float32(1.4 * grow) - np.abs(stem + 1.6), common(-4 - p.z, 30 - p.y, 2.0), 2.0)
+    width = (0.3 + 1.1 * patient.atrophy) * (0.4 + 0.6 * smoothstep(-p.y, -10, 60))
+    callosum = -ellipsoid(Points(np.zeros_like(p.x), p.y, p.z), Shape((0, -2, 4), (1e3, 42, 24)))
+    fissure = common((width - np.abs(p.x)).astype(np.float32), common(callosum, p.z + 14), 1.0)
+    return union(union(depth, ring), fissure)
+
+
+def _grown(radii: tuple[float, float, float], by: float) -> tuple[float, float, float]:
+    """Radii times a factor."""
+    return radii[0] * by, radii[1] * by, radii[2] * by
+
+
+def _nuclei(m: Points) -> F32:
+    """Depth in thalamus, caudate and lentiform nucleus, mm."""
+    nuclei = ellipsoid(m, Shape((11, 9, 2), (8, 13, 9), -20))
+    nuclei = union(nuclei, ellipsoid(m, Shape((14, -21, 6), (5, 10, 9), 12)))
+    return union(nuclei, ellipsoid(m, Shape((26, -5, 1), (7, 17, 9), 14)))
+
+
+def _calcium(p: Points, m: Points, patient: Patient) -> F32:
+    """Depth in calcifications of pineal, choroid plexus, pallidum and falx, mm."""
+    depth = np.full_like(p.x, -50)
+    if patient.pineal:
+        depth = union(depth, ellipsoid(p, Shape((0.5, 28, -2), (patient.pineal,) * 3)))
+    if patient.choroid:
+        r = patient.choroid
+        depth = union(depth, ellipsoid(m, Shape((23, 33, 8), (0.7 * r, 1.3 * r, r), -30)))
+    if patient.basal:
+        r = patient.basal
+        depth = union(depth, ellipsoid(m, Shape((20, -2, 1), (0.7 * r, r, r))))
+    if patient.falx_calcified:
+        r = patient.falx_calcified
+        depth = union(depth, ellipsoid(p, Shape((0.8, -58, 34), (1.5, r, r))))
+    return depth
+
+
+def _white(p: Points, patient: Patient, vent: F32) -> F32:
+    """HU to add to white matter: leukoaraiosis beside the ventricles, an old infarct, mottle."""
+    beside = np.exp(np.minimum(vent, 0) / 6)
+    x, y, z, radius = patient.infarct
+    added = -patient.leukoaraiosis * beside + 0.8 * wave_noise(patient.mottle, p)
+    if radius:
+        scar = ellipsoid(p, Shape((x, y, z), (radius, 1.2 * radius, radius)))
+        added = added - 18 * smoothstep(scar + 2 * wave_noise(patient.mottle, p), -2, 4)
+    return added.astype(np.float32)

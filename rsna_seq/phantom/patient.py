@@ -1,0 +1,144 @@
+"""Who lies on the table: the numbers that make one head unlike another, drawn once for each patient."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rsna_seq.phantom.fields import F32, Points, Waves, draw_waves, wave_noise
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Attenuation of the patient's tissues, HU.
+
+    Grey matter 37 to 41 and white matter 20 to 32 at 120 kVp, and their difference of 5 to 10: Arimitsu T
+    et al., White-gray matter differentiation, AJNR 1988; Bushberg JT et al., The Essential Physics of Medical
+    Imaging, 3rd ed., table 10-1 (CSF 0 to 15, fat -90, muscle 40 to 60, cortical bone 1000 and more).
+    """
+
+    grey: float
+    white: float
+    csf: float
+    vein: float
+    """Blood in the dural sinuses; HU about the haematocrit (Buyck PJ et al., J Neuroradiol 2013)."""
+    dura: float
+    table: float
+    """Inner and outer table of the skull."""
+    diploe: float
+    fat: float
+    muscle: float
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A head. Lengths in mm, shares without unit; see :func:`draw_patient` for the ranges."""
+
+    tissue: Tissue
+    scale: tuple[float, float, float]
+    """Size against the template, along x, y, z."""
+    egg: float
+    """Narrowing of the forehead."""
+    skull: float
+    scalp: float
+    atrophy: float
+    """0 a tight young brain, 1 wide sulci and cisterns."""
+    ventricles: float
+    """Linear size of the ventricles against the template."""
+    leukoaraiosis: float
+    """Fall of white matter beside the ventricles, HU."""
+    air: tuple[float, float, float, float]
+    """Pneumatisation of frontal, sphenoid, maxillary sinus and mastoid."""
+    pineal: float
+    """Radius of the calcification; 0 has none."""
+    choroid: float
+    basal: float
+    """Radius of calcifications in the pallidum; 0 has none."""
+    falx_calcified: float
+    dominance: float
+    """Of the right transverse sinus over the left, -1 to 1."""
+    hygroma: float
+    """Thickness of a chronic, hypodense collection, mm; 0 has none: no bleed for the readers."""
+    hygroma_side: float
+    infarct: tuple[float, float, float, float]
+    """An old infarct: centre and radius; radius 0 has none."""
+    warp: tuple[Waves, Waves, Waves]
+    sulci: Waves
+    folia: Waves
+    depth: Waves
+    mottle: Waves
+    strands: Waves
+    cells: Waves
+
+
+def draw_patient(rng: np.random.Generator) -> Patient:
+    """Draw a patient; older heads have wider sulci, larger ventricles and more calcium."""
+    age = float(np.clip(rng.normal(60, 19), 18, 95))
+    atrophy = float(np.clip((age - 30) / 60 + rng.normal(0, 0.17), 0.02, 1.15))
+    size = rng.normal(1.0, 0.03)
+    infarct = 0.0 if rng.random() > 0.12 else rng.uniform(6, 20)
+    return Patient(
+        tissue=_draw_tissue(rng, age),
+        scale=(
+            size * rng.normal(1.0, 0.03),
+            size * rng.normal(1.0, 0.025),
+            size * rng.normal(1.0, 0.03),
+        ),
+        egg=rng.uniform(0.06, 0.2),
+        skull=float(np.clip(rng.normal(6.3, 1.2), 4.0, 10.0)),
+        scalp=float(np.clip(rng.normal(5.2, 1.5), 2.8, 11.0)),
+        atrophy=atrophy,
+        ventricles=float(np.clip(0.72 + 0.42 * atrophy + rng.normal(0, 0.1), 0.55, 1.7)),
+        leukoaraiosis=max(0.0, (age - 55) / 6 + rng.normal(0, 2)),
+        air=(rng.uniform(0.2, 1.4), rng.uniform(0.5, 1.2), rng.uniform(0.7, 1.1), rng.uniform(0.3, 1.1)),
+        pineal=rng.uniform(1.2, 3.5) if rng.random() < 0.65 else 0.0,
+        choroid=rng.uniform(1.5, 4.5) if rng.random() < 0.55 else 0.0,
+        basal=rng.uniform(1.5, 4.0) if rng.random() < 0.12 else 0.0,
+        falx_calcified=rng.uniform(3.0, 9.0) if rng.random() < 0.15 else 0.0,
+        dominance=rng.uniform(-0.4, 1.0),
+        hygroma=rng.uniform(4.0, 12.0) if rng.random() < 0.05 else 0.0,
+        hygroma_side=float(rng.choice([-1.0, 1.0])),
+        infarct=(
+            float(rng.choice([-1, 1])) * rng.uniform(25, 50),
+            rng.uniform(-45, 60),
+            rng.uniform(-5, 45),
+            infarct,
+        ),
+        warp=(draw_waves(rng, 110, 8), draw_waves(rng, 110, 8), draw_waves(rng, 110, 8)),
+        sulci=draw_waves(rng, rng.uniform(26, 31), 24, 0.22),
+        folia=draw_waves(rng, 9.0, 16),
+        depth=draw_waves(rng, 38, 12),
+        mottle=draw_waves(rng, 16, 16, 0.4),
+        strands=draw_waves(rng, 17, 14, 0.3),
+        cells=draw_waves(rng, 6.5, 16, 0.25),
+    )
+
+
+def _draw_tissue(rng: np.random.Generator, age: float) -> Tissue:
+    """Draw the attenuations; the scanner's calibration moves grey and white together."""
+    shift = rng.normal(0, 1.3)
+    vein = rng.normal(52, 5) if rng.random() > 0.08 else rng.uniform(62, 72)
+    return Tissue(
+        grey=37.5 + shift,
+        white=37.5 + shift - float(np.clip(rng.normal(8.5 - 0.02 * (age - 50), 1.3), 5, 11)),
+        csf=rng.normal(7, 2),
+        vein=vein,
+        dura=rng.normal(52, 5),
+        table=rng.normal(1500, 120),
+        diploe=rng.normal(650, 150),
+        fat=rng.normal(-98, 7),
+        muscle=rng.normal(56, 4),
+    )
+
+
+def to_template(p: Points, patient: Patient) -> Points:
+    """Carry points of the patient's head, mm, to the template in which the organs are described."""
+    x, y, z = (v / np.float32(s) for v, s in zip(p, patient.scale, strict=True))
+    q = Points(x, y, z)
+    dx, dy, dz = (_bend(w, q) for w in patient.warp)
+    return Points(x + dx, y + dy, z + dz)
+
+
+def _bend(waves: Waves, p: Points) -> F32:
+    """A displacement of about 2 mm."""
+    bend: F32 = wave_noise(waves, p) * np.float32(1.8)
+    return bend

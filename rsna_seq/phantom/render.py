@@ -1,0 +1,173 @@
+"""A study from a patient, an acquisition and the bleeds: fields on the slices' faces, then slice by slice.
+
+1. Planes: the lower and upper face of every slice, shared where slices touch.
+2. Fields on a coarse lattice of each plane, all at once (plane, row, column).
+3. For each slice the fields of its two faces at working resolution (row, column), composed to HU.
+4. Kernel, motion, beam hardening, table and noise at the matrix's resolution.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rsna_seq.phantom.bleeds import KINDS, Bleed, push_points
+from rsna_seq.phantom.brain import brain_fields, dura_fields
+from rsna_seq.phantom.clots import bleed_depth, oedema, outside_room
+from rsna_seq.phantom.fields import F32
+from rsna_seq.phantom.noise import blurred, dark_bands, moved, noise_slice, noise_tile
+from rsna_seq.phantom.patient import Patient, to_template
+from rsna_seq.phantom.scanner import Scan, lattice
+from rsna_seq.phantom.skull import skull_fields
+from rsna_seq.phantom.tissue import Slab, compose
+
+COARSE = 96
+"""Points along each side of the lattice of the fields, about 2.5 mm apart."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A rendered study, slices in the order of acquisition."""
+
+    hu: NDArray[np.int16]
+    """HU (slice, row, column), without padding."""
+    area: F32
+    """Area of each of the five types in each slice, mm2 (slice, type); 0 where it is absent."""
+    scan: Scan
+    bleeds: tuple[Bleed, ...]
+
+    @property
+    def labels(self) -> NDArray[np.bool_]:
+        """Labels (slice, class) in the order of :data:`rsna_seq.labels.CLASSES`."""
+        types = self.area > 0
+        return np.concatenate([types, types.any(axis=1, keepdims=True)], axis=1)
+
+
+def render_study(
+    patient: Patient, scan: Scan, bleeds: tuple[Bleed, ...], matrix: int, rng: np.random.Generator
+) -> Study:
+    """Render a study.
+
+    Args:
+        patient: Whose head it is.
+        scan: How it is scanned.
+        bleeds: What bled.
+        matrix: Rows and columns.
+        rng: Source of the noise.
+    """
+    offsets, thickness = np.array(scan.offsets), np.array(scan.thickness)
+    faces = np.concatenate([offsets - thickness / 2, offsets + thickness / 2]).round(3)
+    planes, which = np.unique(faces, return_inverse=True)
+    fields = _fields(patient, scan, bleeds, planes.astype(np.float32))
+    work = matrix // 2 if matrix >= 400 else matrix
+    texture = _textures(rng, scan, matrix, work)
+    hu = np.empty((len(offsets), matrix, matrix), np.int16)
+    area = np.empty((len(offsets), len(KINDS)), np.float32)
+    ready: dict[int, dict[str, F32]] = {}
+    for i in range(len(offsets)):
+        pair = int(which[i]), int(which[i + len(offsets)])
+        ready = {k: ready[k] if k in ready else _face(fields, k, work) for k in pair}
+        slab = Slab(
+            ready[pair[0]], ready[pair[1]], 0.55 * scan.field_of_view / work, scan.field_of_view / work,
+            noise_slice(rng, texture.fine, work),
+        )  # fmt: skip
+        image, area[i], dense = compose(slab, patient, bleeds)
+        hu[i] = _acquire(image, dense, scan, i, texture, rng)
+    return Study(hu, area, scan, bleeds)
+
+
+@dataclass(frozen=True)
+class _Textures:
+    """What is made once for all slices of a study."""
+
+    tile: F32
+    """Reconstruction noise."""
+    fine: F32
+    """Texture of marrow and muscle, at working resolution."""
+    table: F32
+    """Attenuation of table or headrest, HU (row, column), -1000 where there is none."""
+    loud: F32
+    """Standard deviation of the noise, HU (row, column)."""
+
+
+def _textures(rng: np.random.Generator, scan: Scan, matrix: int, work: int) -> _Textures:
+    """Draw a study's textures."""
+    pixel = scan.field_of_view / matrix
+    side = (np.arange(matrix, dtype=np.float32) + 0.5) / matrix - 0.5
+    radius = np.hypot(side[:, None], side[None, :]) * 2
+    loud = scan.noise * (1.08 - 0.3 * radius * radius)
+    return _Textures(
+        tile=noise_tile(rng, matrix, pixel, scan.grain),
+        fine=noise_tile(rng, work, scan.field_of_view / work, 0.9),
+        table=_table(scan, side * scan.field_of_view),
+        loud=loud.astype(np.float32),
+    )
+
+
+def _fields(patient: Patient, scan: Scan, bleeds: tuple[Bleed, ...], planes: F32) -> dict[str, F32]:
+    """All fields on the coarse lattice, each (plane, row, column)."""
+    points, gravity = lattice(scan, planes, COARSE)
+    still = to_template(points, patient)
+    fields = skull_fields(still, patient)
+    depths: dict[int, F32] = {}
+    for i, b in enumerate(bleeds):
+        if b.kind in {"epidural", "subdural", "hygroma"}:
+            depths[i] = bleed_depth(b, still, gravity, fields)
+    outer = tuple(bleeds[i] for i in depths)
+    room = outside_room(outer, list(depths.values()), fields["cavity"])
+    pushed = push_points(still, bleeds)
+    fields |= brain_fields(pushed, patient, room)
+    fields |= dura_fields(still, patient, fields["cavity"])
+    for i, b in enumerate(bleeds):
+        if i not in depths:
+            depths[i] = bleed_depth(b, still, gravity, fields)
+        fields[f"bleed{i}"] = depths[i]
+    fields["wet"] = oedema(bleeds, [depths[i] for i in range(len(bleeds))], gravity)
+    fields["gravity"] = gravity
+    return fields
+
+
+def _face(fields: dict[str, F32], plane: int, size: int) -> dict[str, F32]:
+    """The fields of one plane at working resolution."""
+    return {
+        name: cv2.resize(np.ascontiguousarray(field[plane]), (size, size), interpolation=cv2.INTER_CUBIC)
+        for name, field in fields.items()
+    }
+
+
+def _table(scan: Scan, side: F32) -> F32:
+    """Headrest or table under the head, (row, column), HU."""
+    u, v = side[None, :], side[:, None]
+    if scan.table == "none":
+        return np.full((len(side), len(side)), -1000, np.float32)
+    if scan.table == "headrest":
+        away = np.abs(np.hypot(u / 98, (v - 8) / 103) - 1) * 98 - 0.5
+        away = np.where(v > -5, away, 9)
+    elif scan.table == "shell":
+        away = np.abs(np.hypot(u / 112, (v + 5) / 116) - 1) * 112 - 0.8
+        away = np.where(v > 20, away, 9)
+    else:
+        away = np.abs(v + 0 * u - 108) - 1.0
+    pixel = float(side[1] - side[0])
+    result: F32 = (-1000 + 1150 * np.clip(0.5 - away / pixel, 0, 1)).astype(np.float32)
+    return result
+
+
+def _acquire(
+    image: F32, dense: F32, scan: Scan, i: int, texture: _Textures, rng: np.random.Generator
+) -> NDArray[np.int16]:
+    """Turn a slab's HU at working resolution into what the scanner writes, (row, column)."""
+    matrix = texture.loud.shape[0]
+    bands = dark_bands(dense, scan.hardening)
+    image = image + bands * np.clip((image + 300) / 300, 0, 1)
+    first, last, way = scan.motion
+    if way and first <= i <= last:
+        image = moved(image, way / (scan.field_of_view / len(image)), float(rng.normal(0, 1.5)))
+    if len(image) != matrix:
+        image = cv2.resize(image, (matrix, matrix), interpolation=cv2.INTER_CUBIC)
+    image = np.maximum(image, texture.table)
+    image = blurred(image, scan.kernel / (scan.field_of_view / matrix), scan.sharpen)
+    loud = texture.loud * (1 - cv2.resize(bands, (matrix, matrix)) / 15)
+    image = image + loud * noise_slice(rng, texture.tile, matrix)
+    return np.clip(np.rint(image), -1024, 3071).astype(np.int16)

@@ -1,0 +1,169 @@
+"""Bone, air and soft tissue: the cranial cavity with its three fossae, the skull round it, base and face.
+
+Coordinates are the template's, mm, LPS, with the origin at the foramina of Monro. Measures follow Gray's
+Anatomy (42nd ed., chs. 27 to 32) and published means: inner calvaria 135 x 170 mm, calvarial thickness 6 to
+7 mm (Lynnerup N, Forensic Sci Int 2001), orbit 35 x 40 mm, maxillary sinus 34 x 33 x 23 mm
+(Emirzeoglu M et al., Surg Radiol Anat 2007), petrous axis 40 to 50 degrees to the midline.
+"""
+
+import numpy as np
+
+from rsna_seq.phantom.fields import (
+    F32,
+    Points,
+    Shape,
+    common,
+    ellipsoid,
+    mirrored,
+    smoothstep,
+    superellipsoid,
+    union,
+    wave_noise,
+)
+from rsna_seq.phantom.patient import Patient
+
+PETROUS = Shape((36, 13, -40), (33, 8.5, 10), 33)
+MASTOID = Shape((56, 24, -46), (12, 16, 21))
+ORBIT = Shape((31, -62, -36), (18, 27, 17), -14)
+GLOBE = Shape((32, -77, -36), (12, 12, 12))
+
+
+def sides(p: Points) -> Points:
+    """Points folded on the left side, for what both sides have."""
+    return Points(np.abs(p.x), p.y, p.z)
+
+
+def skull_fields(p: Points, patient: Patient) -> dict[str, F32]:
+    """Depths of what is not brain.
+
+    Returns:
+        Depths in mm by name: ``cavity`` (all inside the inner table), ``bone``, ``dense`` (petrous bone),
+        ``head`` (all inside the skin), ``air``, ``pneumatic`` (honeycombs of bone and air), ``orbit``,
+        ``globe``, ``lens``, ``temporal`` (temporal muscle), and the noises ``cells`` and ``strands``.
+    """
+    m = sides(p)
+    base = _base(p, m)
+    dense = ellipsoid(m, PETROUS)
+    room = common(_cavity(p, patient), -union(base, dense, 3.0), 3.0)
+    shell = room + _thickness(p, patient)
+    orbit = common(ellipsoid(m, ORBIT), -(room + 2.2), 3.0)
+    air, walls = _sinuses(p, m, patient)
+    mastoid = ellipsoid(m, MASTOID)
+    bone = union(union(shell, base, 3.0), union(dense, mastoid, 3.0))
+    rim = common(orbit + 2.4, p.y + 84)
+    bone = union(bone, union(rim, union(walls, _face_bones(m))))
+    pneumatic = union(mastoid * np.float32(patient.air[3]) - 1.5, _ethmoid(p))
+    globe = ellipsoid(m, GLOBE)
+    return {
+        "cavity": room,
+        "bone": bone,
+        "dense": dense,
+        "head": union(_skin(p, m, shell, patient), globe + 1.0),
+        "air": union(air, _canals(p, m)),
+        "pneumatic": pneumatic,
+        "orbit": orbit,
+        "globe": globe,
+        "lens": ellipsoid(m, Shape((32, -86, -36), (4.8, 2.2, 4.8))),
+        "temporal": ellipsoid(m, Shape((64, -26, -22), (9, 27, 34))),
+        "cells": wave_noise(patient.cells, p),
+        "strands": wave_noise(patient.strands, p),
+    }
+
+
+def _cavity(p: Points, patient: Patient) -> F32:
+    """The room inside the skull: vault, middle and posterior fossa, and the canal below."""
+    front = np.clip(-p.y / 80, 0, 1.2)
+    narrow = Points(p.x / (1 - np.float32(patient.egg) * front * front), p.y, p.z)
+    vault = superellipsoid(narrow, Shape((0, 3, 5), (68, 84, 74)), 2.3)
+    ax = np.abs(p.x)
+    roof = 9 * np.exp(-(((ax - 28) / 15) ** 2) - ((p.y + 45) / 25) ** 2) - 5 * np.exp(-((ax / 7) ** 2))
+    floor = -20 + roof - 45 * smoothstep(p.y, -34, 4)
+    room = common(vault, p.z - floor.astype(np.float32), 6.0)
+    room = union(room, mirrored(p, Shape((37, -15, -22), (27, 36, 25))), 8.0)
+    room = union(room, ellipsoid(p, Shape((0, 40, -36), (57, 47, 43))), 8.0)
+    canal = common(15 - np.hypot(p.x, (p.y - 30) * 1.1), -60 - p.z, 4.0)
+    return union(room, canal, 4.0)
+
+
+def _thickness(p: Points, patient: Patient) -> F32:
+    """Thickness of the skull, mm: thin temporal squama and base, thick occiput and forehead midline."""
+    ax = np.abs(p.x)
+    squama = np.exp(-(((ax - 62) / 22) ** 2) - ((p.y + 5) / 40) ** 2 - ((p.z + 12) / 30) ** 2)
+    occiput = np.exp(-((ax / 14) ** 2) - ((p.y - 85) / 25) ** 2 - ((p.z + 28) / 20) ** 2)
+    crest = np.exp(-((ax / 5) ** 2) - ((p.y + 82) / 16) ** 2 - ((p.z - 0) / 26) ** 2)
+    low = 1 - 0.45 * smoothstep(-p.z, 12, 45)
+    waviness = 1 + 0.12 * wave_noise(patient.depth, p)
+    t = patient.skull * low * waviness * (1 - 0.45 * squama) + 6 * occiput + 4 * crest
+    result: F32 = t.astype(np.float32)
+    return result
+
+
+def _base(p: Points, m: Points) -> F32:
+    """Sphenoid body, clivus and lesser wings: the bone between the fossae."""
+    body = ellipsoid(p, Shape((0, -24, -36), (15, 19, 14)))
+    slanted = Points(p.x, p.y - (5 - 0.49 * (p.z + 47)), p.z)
+    clivus = ellipsoid(slanted, Shape((0, 0, -48), (13, 5.5, 26)))
+    wing = ellipsoid(m, Shape((32, -41, -20), (30, 3.5, 5), -22))
+    greater = ellipsoid(m, Shape((36, -46, -36), (20, 4, 14), 40))
+    condyle = ellipsoid(m, Shape((19, 26, -86), (8, 13, 10)))
+    return union(union(body, clivus, 6.0), union(union(wing, greater, 3.0), condyle), 4.0)
+
+
+def _face_bones(m: Points) -> F32:
+    """Zygomatic arch, mandible with its condyle, pterygoid plate, lateral orbital pillar."""
+    parts = (
+        Shape((65, -36, -52), (3.5, 27, 4.5), 4),
+        Shape((52, -6, -58), (9, 5, 7)),
+        Shape((50, -20, -90), (4.5, 15, 33)),
+        Shape((17, -30, -66), (2.5, 9, 16), 20),
+        Shape((48, -68, -40), (5, 9, 14), 30),
+        Shape((52, -64, -58), (9, 7, 7), 30),
+        Shape((9, -88, -42), (3.5, 9, 16), 20),
+    )
+    bone = ellipsoid(m, parts[0])
+    for shape in parts[1:]:
+        bone = union(bone, ellipsoid(m, shape), 2.0)
+    return bone
+
+
+def _sinuses(p: Points, m: Points, patient: Patient) -> tuple[F32, F32]:
+    """Air of frontal, sphenoid and maxillary sinuses and of the nose, and their bony walls."""
+    frontal, sphenoid, maxillary, _ = patient.air
+    wavy = 2.0 * wave_noise(patient.strands, p)
+    front = ellipsoid(m, Shape((11, -82, -10), (19 * frontal, 5.5, 15 * frontal))) + 0.6 * wavy
+    back = ellipsoid(m, Shape((7, -26, -37), (8 * sphenoid, 13 * sphenoid, 10 * sphenoid)))
+    cheek = (
+        ellipsoid(m, Shape((29, -64, -66), (15 * maxillary, 18 * maxillary, 17 * maxillary), 20)) + 0.5 * wavy
+    )
+    septum = np.float32(1.2) - np.abs(p.x)
+    turbinate = np.abs(np.abs(p.x) - 7) - np.float32(2.2) + 0.4 * wavy
+    nose = superellipsoid(p, Shape((0, -66, -60), (13, 30, 24)), 3.0)
+    nose = common(nose, common(turbinate.astype(np.float32), -septum, 1.0))
+    throat = ellipsoid(p, Shape((0, -24, -82), (14, 9, 26)))
+    walls = union(cheek + 1.6, union(back + 2.0, front + 2.5))
+    palate = common(superellipsoid(p, Shape((0, -62, -88), (24, 30, 4)), 3.0), p.y + 95)
+    return union(union(front, back), union(cheek, union(nose, throat))), union(walls, palate)
+
+
+def _ethmoid(p: Points) -> F32:
+    """The ethmoid labyrinth between the orbits."""
+    return superellipsoid(p, Shape((0, -58, -36), (13, 20, 12)), 3.0)
+
+
+def _canals(p: Points, m: Points) -> F32:
+    """External ear canal and tympanic cavity."""
+    y, z = m.y - 9 - (m.x - 45) * 0.1, m.z + 46
+    canal = common(3.6 - np.hypot(y, z), np.minimum(m.x - 40, 90 - m.x))
+    return union(canal, ellipsoid(m, Shape((40, 9, -44), (4, 5, 6))))
+
+
+def _skin(p: Points, m: Points, shell: F32, patient: Patient) -> F32:
+    """Depth below the skin: scalp, temples, face, nose, ears and neck."""
+    temple = ellipsoid(m, Shape((63, -26, -24), (12, 32, 40)))
+    face = superellipsoid(p, Shape((0, -42, -66), (66, 54, 62)), 2.3)
+    nose = ellipsoid(p, Shape((0, -98, -58), (12, 18, 20)))
+    neck = ellipsoid(p, Shape((0, 25, -112), (62, 62, 64)))
+    ear = ellipsoid(m, Shape((80, 18, -40), (3.2, 15, 27), 65)) - 0.8 * np.abs(wave_noise(patient.cells, p))
+    scalp = shell + np.float32(patient.scalp)
+    skin = union(union(scalp, temple, 12.0), union(face, neck, 14.0), 14.0)
+    return union(union(skin, nose, 8.0), ear, 3.0)

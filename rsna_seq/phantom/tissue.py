@@ -1,0 +1,136 @@
+"""From depth fields to attenuation: one slab of the head in HU, and how much of each bleed it holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rsna_seq.phantom.bleeds import KINDS, Bleed, clot_unevenness
+from rsna_seq.phantom.fields import F32, share, sheet, smoothstep
+from rsna_seq.phantom.patient import Patient
+
+MIN_AREA_MM2 = 12.0
+"""A bleed covering less of a slice than this, partial volume counted by its share, is not drawn there."""
+MIN_PEAK = 0.35
+"""Nor one that fills no pixel of the slice to this share."""
+
+
+@dataclass(frozen=True)
+class Slab:
+    """The fields of one slice on its lower and upper face, at working resolution."""
+
+    low: dict[str, F32]
+    high: dict[str, F32]
+    soft: float
+    """Half width of edges in the plane, mm."""
+    pixel_mm: float
+    grain: F32
+    """Fine noise without unit, for marrow and muscle."""
+
+    def part(self, name: str) -> F32:
+        """Share of each pixel's slab within a shape."""
+        return share(self.low[name], self.high[name], self.soft)
+
+    def mean(self, name: str) -> F32:
+        """A field in the middle of the slab."""
+        middle: F32 = (self.low[name] + self.high[name]) * np.float32(0.5)
+        return middle
+
+
+def blend(under: F32, over: F32 | float, part: F32) -> F32:
+    """``over`` laid on ``under`` with opacity ``part``."""
+    result: F32 = under + (over - under) * part
+    return result
+
+
+def compose(slab: Slab, patient: Patient, bleeds: Sequence[Bleed]) -> tuple[F32, F32, F32]:
+    """Compose the HU of a slab.
+
+    Returns:
+        HU (row, column); area of each of :data:`KINDS` in mm2, 0 where it is too little to be drawn, (5,);
+        and the share of dense bone (row, column).
+    """
+    outside = _outside(slab, patient)
+    bone = _bone(slab, patient)
+    part_bone = slab.part("bone")
+    image = blend(outside, bone, part_bone)
+    image = blend(image, -1000.0, slab.part("air"))
+    brain, fluid = _brain(slab, patient)
+    cavity = slab.part("cavity")
+    brain, area = _bleed(slab, brain, fluid, cavity, bleeds)
+    dense = part_bone * (1 - cavity) * smoothstep(bone, 800, 1700)
+    return blend(image, brain, cavity), area, dense
+
+
+def _outside(slab: Slab, patient: Patient) -> F32:
+    """Air, skin, fat, muscle and the orbits."""
+    tissue = patient.tissue
+    skin = slab.mean("head")
+    fleshy = smoothstep(slab.mean("strands") + np.minimum(skin - 9, 6) / 8, -0.3, 0.5)
+    muscle = np.maximum(fleshy * smoothstep(skin, 3, 6), slab.part("temporal") * smoothstep(skin, 3, 5))
+    galea = smoothstep(slab.mean("bone"), -2.2, -1.2)
+    flesh = tissue.fat + (tissue.muscle - tissue.fat) * np.maximum(muscle, 0.7 * galea)
+    flesh = flesh + 6 * slab.grain
+    flesh = blend(flesh, 35.0, 1 - smoothstep(skin, 1.2, 2.4))
+    orbit = slab.part("orbit")
+    flesh = blend(flesh, tissue.fat + 60 * smoothstep(slab.mean("strands"), 0.9, 1.3), orbit)
+    flesh = blend(flesh, 45.0, share(slab.low["globe"] + 1.2, slab.high["globe"] + 1.2, slab.soft))
+    flesh = blend(flesh, 12.0, slab.part("globe"))
+    flesh = blend(flesh, 75.0, slab.part("lens"))
+    return blend(np.full_like(skin, -1000), flesh, slab.part("head"))
+
+
+def _bone(slab: Slab, patient: Patient) -> F32:
+    """Compact tables, marrow between them, dense petrous bone, and honeycombs of air."""
+    tissue = patient.tissue
+    below = np.minimum(slab.mean("bone"), -slab.mean("cavity"))
+    marrow = tissue.diploe + 170 * slab.grain + 120 * slab.mean("strands")
+    bone = blend(np.full_like(below, tissue.table), marrow, smoothstep(below, 1.1, 2.6))
+    bone = blend(bone, tissue.table + 350, smoothstep(slab.mean("dense"), -1, 3))
+    hollow = slab.part("pneumatic") * smoothstep(slab.mean("cells"), -0.55, 0.1)
+    return blend(bone, -950.0, hollow)
+
+
+def _brain(slab: Slab, patient: Patient) -> tuple[F32, F32]:
+    """Brain, fluid, dura and calcium; and the share of fluid that blood may fill."""
+    tissue = patient.tissue
+    gate, sulcus = slab.mean("gate"), slab.mean("sulcus")
+    width = slab.mean("reach") * np.clip(gate * -0.2, 0, 1)
+    far = np.abs(sulcus) + np.maximum(gate + 2, 0)
+    cortex = 1 - smoothstep(np.minimum(slab.mean("pia"), far), 2.2, 4.2)
+    grey = np.maximum(cortex, 0.85 * slab.part("nuclei"))
+    grey = np.maximum(grey, 0.45 * slab.part("stem"))
+    wet = slab.mean("wet")
+    white = tissue.white + slab.mean("white")
+    brain = white + (tissue.grey - white) * grey - wet * (11 - 7 * grey)
+    fluid = np.maximum(sheet(slab.low["sulcus"], slab.high["sulcus"], width, slab.soft), slab.part("csf"))
+    fluid = np.maximum(fluid, 1 - slab.part("pia"))
+    brain = blend(brain, tissue.csf, fluid)
+    brain = blend(brain, tissue.csf, slab.part("vent"))
+    for name, thick in (("falx", 0.6), ("tent", 0.7)):
+        width = thick * np.clip(slab.mean(f"{name}_in") / 4, 0, 1)
+        brain = blend(brain, tissue.dura, sheet(slab.low[name], slab.high[name], width, slab.soft))
+    brain = blend(brain, tissue.vein, slab.part("vein"))
+    return blend(brain, 450.0, slab.part("calcium")), fluid
+
+
+def _bleed(slab: Slab, brain: F32, fluid: F32, cavity: F32, bleeds: Sequence[Bleed]) -> tuple[F32, F32]:
+    """Lay the bleeds over the brain, kind by kind, where a slice holds enough of a kind."""
+    area = np.zeros(len(KINDS), np.float32)
+    parts = [slab.part(f"bleed{i}") for i in range(len(bleeds))]
+    parts = [
+        part * fluid if b.kind == "subarachnoid" else part for part, b in zip(parts, bleeds, strict=True)
+    ]
+    parts = [part * cavity for part in parts]
+    for k, kind in enumerate(KINDS):
+        mine = [part for part, b in zip(parts, bleeds, strict=True) if b.kind == kind]
+        if mine:
+            whole = np.maximum.reduce(mine)
+            amount = float(whole.sum()) * slab.pixel_mm**2
+            if amount >= MIN_AREA_MM2 and float(whole.max()) >= MIN_PEAK:
+                area[k] = amount
+    for b, part in zip(bleeds, parts, strict=True):
+        if b.kind == "hygroma" or area[KINDS.index(b.kind)]:
+            clot = b.hu + clot_unevenness(b, slab.mean("strands"), slab.mean("gravity"))
+            brain = blend(brain, clot, part)
+    return brain, area
