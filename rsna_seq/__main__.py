@@ -142,6 +142,29 @@ def labels(
     typer.echo(tool.run(source, target))
 
 
+@app.command(rich_help_panel="Tools")
+def png(
+    folder: Annotated[Path, typer.Argument(help="DICOM studies.")],
+    out: Annotated[Path, typer.Option("--out", help="Receives a folder a study.")],
+    window: Annotated[
+        list[str] | None,
+        typer.Option("--window", help="brain, subdural, bone or LEVEL/WIDTH; once or three times."),
+    ] = None,
+    size: Annotated[int | None, typer.Option("--size", min=16, help="Rows and columns.")] = None,
+    limit: Limit = None,
+) -> None:
+    """Write windowed PNGs of every slice; three windows become red, green and blue."""
+    from rsna_seq.imaging.windows import parse_windows
+    from rsna_seq.pipeline import workers_of
+    from rsna_seq.tools import png as tool
+
+    windows = parse_windows(window or ["brain", "subdural", "bone"])
+    counts = tool.run(
+        folder, out, windows=windows, workers=workers_of(_config(None, None, None)), size=size, limit=limit
+    )
+    typer.echo(f"{counts.pop('written', 0):,} images in {out}; {counts.total():,} set aside")
+
+
 @app.command("config", rich_help_panel="Tools")
 def config_command(overrides: Overrides = None, config: ConfigFile = None) -> None:
     """Print the resolved config, every key."""

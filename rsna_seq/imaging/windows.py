@@ -3,12 +3,35 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from rsna_seq.errors import UsageError
+
 WINDOWS: dict[str, tuple[float, float]] = {
     "brain": (40, 80),
     "subdural": (80, 200),
     "bone": (600, 2800),
 }
 """Level and width in HU of the windows in which a head CT is read."""
+
+
+def parse_windows(words: list[str]) -> tuple[tuple[float, float], ...]:
+    """Windows by name (``brain``) or as ``LEVEL/WIDTH`` in HU; one, or three.
+
+    Raises:
+        UsageError: An unknown name, a width that is not positive, or another number of windows.
+    """
+    windows = []
+    for word in words:
+        level, sign, width = word.partition("/")
+        try:
+            window = (float(level), float(width)) if sign else WINDOWS[word]
+        except (KeyError, ValueError):
+            raise UsageError(
+                f"{word!r} is no window: {', '.join(WINDOWS)} or LEVEL/WIDTH, such as 40/80"
+            ) from None
+        windows.append(window)
+    if len(windows) not in {1, 3} or any(width <= 0 for _, width in windows):
+        raise UsageError(f"{' '.join(words)}: one window or three, each of a positive width")
+    return tuple(windows)
 
 
 def apply_window(hu: NDArray[np.generic], level: float, width: float) -> NDArray[np.float32]:

@@ -26,6 +26,7 @@ from rsna_seq.errors import NothingUsableError
 from rsna_seq.imaging.volume import PixelCache, Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.provenance import source_digest
+from rsna_seq.report.page import write_prediction_report
 from rsna_seq.stack_features import opinions
 from rsna_seq.stages import cache, embed, index, sequence, stack
 from rsna_seq.submission import (
@@ -294,6 +295,6 @@ def _write(
                 return cache.apply(rows, root, trained[0].cache).volume
         return None
 
-    # write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
+    write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
     reasons = prediction.set_aside.group_by("reason").len().rows()
     return Receipt(counts, dict(reasons), str(trained[0].device))

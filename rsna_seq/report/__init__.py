@@ -1,0 +1,1 @@
+"""The reports: figures and self-contained pages."""
