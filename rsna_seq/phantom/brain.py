@@ -16,19 +16,34 @@ from rsna_seq.phantom.fields import (
     ellipsoid,
     mirrored,
     smoothstep,
+    tube,
     union,
     wave_distance,
     wave_noise,
 )
-from rsna_seq.phantom.patient import Patient
+from rsna_seq.phantom.patient import Patient, rippled
 from rsna_seq.phantom.skull import sides
 
 _LATERAL = (
-    Shape((9, -24, 8), (4.5, 15, 8), 18),
-    Shape((12, 0, 19), (6, 26, 6.5), -4),
-    Shape((22, 30, 10), (7, 12, 10), -35),
-    Shape((26, 48, 3), (4.5, 15, 6), 12),
-    Shape((33, 8, -19), (2.2, 17, 3), -8),
+    (17.0, -38.0, 6.0, 3.4),
+    (11.5, -27.0, 10.0, 6.0),
+    (9.0, -10.0, 15.0, 6.0),
+    (12.5, 12.0, 19.0, 6.6),
+    (22.0, 30.0, 14.0, 8.2),
+    (27.0, 46.0, 6.0, 5.6),
+    (26.0, 61.0, 3.0, 2.4),
+)
+"""The lateral ventricle from the frontal to the occipital horn: x, y, z and radius."""
+_TEMPORAL = (
+    (22.0, 31.0, 10.0, 5.0),
+    (31.0, 22.0, -8.0, 2.6),
+    (34.0, 4.0, -19.0, 2.2),
+    (30.0, -9.0, -22.0, 1.6),
+)
+_ARTERIES = (
+    ((0.0, 3.0, -52.0, 1.8), (0.0, -3.0, -28.0, 1.7)),
+    ((9.0, -13.0, -30.0, 2.2), (9.0, -16.0, -21.0, 1.9), (24.0, -16.0, -16.0, 1.5), (39.0, -14.0, -9.0, 1.1)),
+    ((9.0, -16.0, -21.0, 1.4), (2.0, -24.0, -17.0, 1.3), (1.5, -44.0, 8.0, 1.1)),
 )
 _CISTERNS = (
     Shape((0, -13, -22), (11, 9, 6)),
@@ -52,26 +67,27 @@ def brain_fields(p: Points, patient: Patient, cavity: F32) -> dict[str, F32]:
         cavity: Depth below the inner table, or below an extra-axial bleed, mm.
 
     Returns:
-        By name, mm: ``pia`` (depth in the brain), ``sulcus`` (signed distance to the nearest sulcus),
-        ``gate`` (how far below the floor of the sulci), ``reach`` (half width of a sulcus), ``vent``,
-        ``csf`` (cisterns), ``nuclei``, ``stem``, ``calcium``; and ``white``, HU to add to white matter.
+        By name, mm: ``pia`` (depth in the brain), ``sulcus`` and ``shallow`` (signed distances to the
+        nearest deep and shallow sulcus), ``gate`` (how far below the floor of the deep ones), ``reach``
+        (half width of a sulcus), ``vent``, ``csf`` (cisterns), ``nuclei``, ``stem``, ``calcium``,
+        ``artery``; and ``white``, HU to add to white matter.
     """
-    m = sides(p)
     infra = infratentorial(p)
-    pia = cavity - _gap(p, patient)
-    sulcus, gate, reach = _sulci(p, patient, pia, infra)
     vent = ventricles(p, patient)
+    lively = wave_noise(patient.depth, p)
+    p = rippled(p, patient)
+    m = sides(p)
+    pia = cavity - _gap(p, patient, lively)
     return {
         "pia": pia,
-        "sulcus": sulcus,
-        "gate": gate,
-        "reach": reach,
         "vent": vent,
         "csf": _cisterns(p, patient),
         "nuclei": _nuclei(m),
         "stem": ellipsoid(p, _STEM),
         "calcium": _calcium(p, m, patient),
+        "artery": union(union(tube(m, _ARTERIES[0]), tube(m, _ARTERIES[1])), tube(m, _ARTERIES[2])),
         "white": _white(p, patient, vent),
+        **_sulci(p, patient, pia, infra, lively),
     }
 
 
@@ -117,12 +133,9 @@ def ventricles(p: Points, patient: Patient) -> F32:
     """Depth in the ventricles, lateral, third and fourth, mm."""
     size = patient.ventricles
     m = sides(p)
-    depth = None
-    for shape in _LATERAL:
-        radii = (shape.radii[0] * size**1.5, shape.radii[1] * size**0.5, shape.radii[2] * size)
-        part = ellipsoid(m, Shape(shape.centre, radii, shape.turn))
-        depth = part if depth is None else union(depth, part, 7.0)
-    assert depth is not None
+    knots = [(x, y, z, r * size**1.3) for x, y, z, r in _LATERAL]
+    horn = [(x, y, z, r * size**1.6 - 0.4) for x, y, z, r in _TEMPORAL]
+    depth = union(tube(m, knots, 2.0), tube(m, horn), 3.0)
     septum = np.abs(p.x) - np.float32(0.8)
     depth = common(depth, septum)
     third = ellipsoid(p, Shape((0, 0, -4), (1.2 + 2.2 * size * patient.atrophy, 13, 10)))
@@ -130,28 +143,31 @@ def ventricles(p: Points, patient: Patient) -> F32:
     return union(depth, union(third, fourth))
 
 
-def _gap(p: Points, patient: Patient) -> F32:
+def _gap(p: Points, patient: Patient, lively: F32) -> F32:
     """Width of the fluid between skull and brain, mm; more over the forehead of the old."""
     front = smoothstep(-p.y, 0, 70)
-    noise = 0.35 * wave_noise(patient.depth, p)
-    gap = 0.7 + patient.atrophy * (0.9 + 1.6 * front) * (1 + noise)
+    gap = 0.6 + patient.atrophy * (0.6 + 1.5 * front) * (1 + 0.35 * lively)
     return np.maximum(gap, 0.4).astype(np.float32)
 
 
-def _sulci(p: Points, patient: Patient, pia: F32, infra: F32) -> tuple[F32, F32, F32]:
-    """Distance to the sulci, depth below their floor and half width, for cerebrum and cerebellum."""
+def _sulci(p: Points, patient: Patient, pia: F32, infra: F32, lively: F32) -> dict[str, F32]:
+    """Distances to the sulci of cerebrum and cerebellum, depth below their floor and half width."""
     radius = np.sqrt((p.x / 68) ** 2 + ((p.y - 3) / 84) ** 2 + ((p.z - 5) / 74) ** 2) + 0.05
-    stretch = (np.float32(0.92) * radius ** np.float32(-0.7)).astype(np.float32)
+    stretch = np.float32(0.92) * radius ** np.float32(-0.7)
     outward = Points(p.x * stretch, p.y * stretch, p.z * stretch)
-    cerebrum = wave_distance(patient.sulci, outward) / stretch
-    lively = wave_noise(patient.depth, p)
-    side = (smoothstep(infra, -2, 2)).astype(np.float32)
-    sulcus = cerebrum + side * (wave_distance(patient.folia, p) - cerebrum)
-    floor = (13 + 5 * lively) * (1 - side) + 9 * side
+    side = smoothstep(infra, -2, 2)
+    deep = wave_distance(patient.sulci, outward) / stretch
+    deep = deep + side * (wave_distance(patient.folia, p) - deep)
+    floor = (15 + 5 * lively) * (1 - side) + 9 * side
     high = 1 + 0.5 * smoothstep(p.z, 20, 60)
-    width = (0.25 + 0.95 * patient.atrophy) * high * (1 + 0.35 * lively)
-    reach = np.maximum(width * (1 - side) + (0.15 + 0.25 * patient.atrophy) * side, 0.05)
-    return sulcus.astype(np.float32), (pia - floor).astype(np.float32), reach.astype(np.float32)
+    width = (0.3 + 0.9 * patient.atrophy) * high * (1 + 0.3 * lively)
+    reach = np.maximum(width * (1 - side) + (0.1 + 0.2 * patient.atrophy) * side, 0.05)
+    return {
+        "sulcus": deep,
+        "shallow": wave_distance(patient.shallow, outward) / stretch + 20 * side,
+        "gate": pia - floor,
+        "reach": reach,
+    }
 
 
 def _cisterns(p: Points, patient: Patient) -> F32:
@@ -163,7 +179,9 @@ def _cisterns(p: Points, patient: Patient) -> F32:
     for shape in _SYLVIAN:
         depth = union(depth, mirrored(p, Shape(shape.centre, _grown(shape.radii, grow), shape.turn)), 2.0)
     stem = ellipsoid(p, _STEM)
-    ring = common(np.float32(1.4 * grow) - np.abs(stem + 1.6), common(-4 - p.z, 30 - p.y, 2.0), 2.0)
+    low = common(-4 - p.z, np.maximum(p.z + 23, 6 - p.y), 3.0)
+    ahead = 0.8 + 1.4 * smoothstep(-p.y, -18, 2)
+    ring = common(np.float32(grow) * ahead - np.abs(stem + 1.6), low, 2.0)
     width = (0.3 + 1.1 * patient.atrophy) * (0.4 + 0.6 * smoothstep(-p.y, -10, 60))
     callosum = -ellipsoid(Points(np.zeros_like(p.x), p.y, p.z), Shape((0, -2, 4), (1e3, 42, 24)))
     fissure = common((width - np.abs(p.x)).astype(np.float32), common(callosum, p.z + 14), 1.0)
@@ -189,7 +207,7 @@ def _calcium(p: Points, m: Points, patient: Patient) -> F32:
         depth = union(depth, ellipsoid(p, Shape((0.5, 28, -2), (patient.pineal,) * 3)))
     if patient.choroid:
         r = patient.choroid
-        depth = union(depth, ellipsoid(m, Shape((23, 33, 8), (0.7 * r, 1.3 * r, r), -30)))
+        depth = union(depth, ellipsoid(m, Shape((22, 32, 11), (0.7 * r, 1.3 * r, r), -30)))
     if patient.basal:
         r = patient.basal
         depth = union(depth, ellipsoid(m, Shape((20, -2, 1), (0.7 * r, r, r))))
@@ -203,8 +221,9 @@ def _white(p: Points, patient: Patient, vent: F32) -> F32:
     """HU to add to white matter: leukoaraiosis beside the ventricles, an old infarct, mottle."""
     beside = np.exp(np.minimum(vent, 0) / 6)
     x, y, z, radius = patient.infarct
-    added = -patient.leukoaraiosis * beside + 0.8 * wave_noise(patient.mottle, p)
+    mottle = wave_noise(patient.mottle, p)
+    added = -patient.leukoaraiosis * beside + 0.8 * mottle
     if radius:
         scar = ellipsoid(p, Shape((x, y, z), (radius, 1.2 * radius, radius)))
-        added = added - 18 * smoothstep(scar + 2 * wave_noise(patient.mottle, p), -2, 4)
+        added = added - 18 * smoothstep(scar + 2 * mottle, -2, 4)
     return added.astype(np.float32)

@@ -72,12 +72,11 @@ def _settled(b: Bleed, p: Points, gravity: F32) -> F32:
     return (gravity - level - other).astype(np.float32)
 
 
-def outside_room(bleeds: tuple[Bleed, ...], depths: list[F32], cavity: F32) -> F32:
-    """Depth below the inner table that is left to the brain, mm."""
+def outside_room(depths: list[F32], cavity: F32) -> F32:
+    """Depth below the inner table that bleeds outside the brain leave to it, mm."""
     room = cavity
-    for b, depth in zip(bleeds, depths, strict=True):
-        if b.kind in OUTSIDE:
-            room = common(room, -depth)
+    for depth in depths:
+        room = common(room, -depth)
     return room
 
 

@@ -5,7 +5,9 @@ matter, so cubic interpolation to the pixels loses nothing, and the share of a s
 surface follows in closed form from the depths on the slab's two faces: partial volume without supersampling.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +33,9 @@ class Shape(NamedTuple):
     turn: float = 0.0
 
 
+_BLOCK = 4096
+
+
 @dataclass(frozen=True)
 class Waves:
     """Plane waves of random direction and phase, whose sum is band-limited noise of unit variance."""
@@ -41,37 +46,48 @@ class Waves:
     """Phases, (wave,), rad."""
 
 
-def draw_waves(rng: np.random.Generator, wavelength_mm: float, n: int = 20, spread: float = 0.15) -> Waves:
-    """Draw waves whose lengths scatter by ``spread`` (relative) about one wavelength in mm."""
+def draw_waves(
+    rng: np.random.Generator, wavelength_mm: float, n: int = 20, spread: float = 0.15, tall: float = 1.0
+) -> Waves:
+    """Draw waves whose lengths scatter by ``spread`` (relative) about one in mm; ``tall`` stretches z."""
     direction = rng.standard_normal((n, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     length = wavelength_mm * np.exp(spread * rng.standard_normal((n, 1)))
-    k = direction * (2 * np.pi / length)
+    k = direction * (2 * np.pi / length) / np.array([1, 1, tall])
     return Waves(k.astype(np.float32), rng.uniform(0, 2 * np.pi, n).astype(np.float32))
 
 
 def wave_noise(waves: Waves, p: Points) -> F32:
     """Sum of the waves at the points; mean 0, variance 1."""
-    total = np.zeros_like(p.x)
-    for (kx, ky, kz), phase in zip(waves.k, waves.phase, strict=True):
-        total += np.cos(kx * p.x + ky * p.y + kz * p.z + phase)
+    total = np.empty(p.x.size, np.float32)
+    for part, angle in _angles(waves, p):
+        np.cos(angle, out=angle)
+        total[part] = angle.sum(axis=0)
     total *= np.float32(np.sqrt(2 / len(waves.phase)))
-    return total
+    return total.reshape(p.x.shape)
 
 
 def wave_distance(waves: Waves, p: Points) -> F32:
     """Signed distance in mm to the nearest zero of the noise, to first order (value over gradient)."""
-    value = np.zeros_like(p.x)
-    gx, gy, gz = (np.zeros_like(p.x) for _ in range(3))
-    for (kx, ky, kz), phase in zip(waves.k, waves.phase, strict=True):
-        angle = kx * p.x + ky * p.y + kz * p.z + phase
-        value += np.cos(angle)
-        sine = np.sin(angle)
-        gx += kx * sine
-        gy += ky * sine
-        gz += kz * sine
-    floor = np.float32(0.15 * len(waves.phase) * np.mean(np.sum(waves.k**2, axis=1)))
-    return (value / np.sqrt(gx * gx + gy * gy + gz * gz + floor)).astype(np.float32)
+    distance = np.empty(p.x.size, np.float32)
+    floor = np.float32(0.02 * len(waves.phase) * np.mean(np.sum(waves.k**2, axis=1)))
+    for part, angle in _angles(waves, p):
+        gradient = np.einsum("wa,wn->an", waves.k, np.sin(angle))
+        steep = np.sqrt(np.einsum("an,an->n", gradient, gradient) + floor)
+        distance[part] = np.cos(angle, out=angle).sum(axis=0) / steep
+    return distance.reshape(p.x.shape)
+
+
+def _angles(waves: Waves, p: Points) -> Iterator[tuple[slice, F32]]:
+    """Phase of each wave at blocks of points, (wave, point), small enough for the cache."""
+    x, y, z = (np.ravel(v) for v in p)
+    for start in range(0, x.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        angle = waves.k[:, :1] * x[part]
+        angle += waves.k[:, 1:2] * y[part]
+        angle += waves.k[:, 2:] * z[part]
+        angle += waves.phase[:, None]
+        yield part, angle
 
 
 def ellipsoid(p: Points, shape: Shape) -> F32:
@@ -100,6 +116,20 @@ def superellipsoid(p: Points, shape: Shape, power: float) -> F32:
         np.zeros_like(p.x),
     )
     depth: F32 = (1 - rho) / np.sqrt(gradient)
+    return depth
+
+
+def tube(p: Points, knots: Sequence[tuple[float, float, float, float]], blend_mm: float = 0.0) -> F32:
+    """Depth in a tube through knots (x, y, z, radius), mm, its radius changing evenly between them."""
+    depth: F32 | None = None
+    for (ax, ay, az, ra), (bx, by, bz, rb) in pairwise(knots):
+        dx, dy, dz = bx - ax, by - ay, bz - az
+        x, y, z = p.x - ax, p.y - ay, p.z - az
+        t = np.clip((x * dx + y * dy + z * dz) / (dx * dx + dy * dy + dz * dz), 0, 1)
+        x, y, z = x - t * dx, y - t * dy, z - t * dz
+        part: F32 = ra + t * (rb - ra) - np.sqrt(x * x + y * y + z * z)
+        depth = part if depth is None else union(depth, part, blend_mm)
+    assert depth is not None
     return depth
 
 

@@ -59,7 +59,7 @@ def dark_bands(dense: F32, depth: float) -> F32:
         turned = cv2.warpAffine(small, turn, (64, 64))
         left = np.cumsum(turned, axis=1)
         right = left[:, -1:] - left
-        band = np.sqrt(np.maximum(left, 0) * np.maximum(right, 0)) / 6
+        band = np.maximum(np.sqrt(np.maximum(left, 0) * np.maximum(right, 0)) - 2.4, 0) / 4
         back = cv2.invertAffineTransform(turn)
         total += cv2.warpAffine(band.astype(np.float32), back, (64, 64)) * np.float32(
             0.4 if angle == 90 else 1

@@ -65,9 +65,10 @@ class Patient:
     sulci: Waves
     folia: Waves
     depth: Waves
+    shallow: Waves
+    ripple: tuple[Waves, Waves, Waves]
     mottle: Waves
     strands: Waves
-    cells: Waves
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
@@ -104,22 +105,23 @@ def draw_patient(rng: np.random.Generator) -> Patient:
             infarct,
         ),
         warp=(draw_waves(rng, 110, 8), draw_waves(rng, 110, 8), draw_waves(rng, 110, 8)),
-        sulci=draw_waves(rng, rng.uniform(26, 31), 24, 0.22),
+        sulci=draw_waves(rng, rng.uniform(22.5, 27), 24, 0.25, 1.8),
+        shallow=draw_waves(rng, 18, 18, 0.25, 1.8),
+        ripple=(draw_waves(rng, 24, 9, 0.3), draw_waves(rng, 24, 9, 0.3), draw_waves(rng, 24, 9, 0.3)),
         folia=draw_waves(rng, 9.0, 16),
         depth=draw_waves(rng, 38, 12),
         mottle=draw_waves(rng, 16, 16, 0.4),
         strands=draw_waves(rng, 17, 14, 0.3),
-        cells=draw_waves(rng, 6.5, 16, 0.25),
     )
 
 
 def _draw_tissue(rng: np.random.Generator, age: float) -> Tissue:
     """Draw the attenuations; the scanner's calibration moves grey and white together."""
-    shift = rng.normal(0, 1.3)
+    shift = rng.normal(0, 1.6)
     vein = rng.normal(52, 5) if rng.random() > 0.08 else rng.uniform(62, 72)
     return Tissue(
-        grey=37.5 + shift,
-        white=37.5 + shift - float(np.clip(rng.normal(8.5 - 0.02 * (age - 50), 1.3), 5, 11)),
+        grey=38.5 + shift,
+        white=38.5 + shift - float(np.clip(rng.normal(7.6 - 0.02 * (age - 50), 1.2), 4.5, 10)),
         csf=rng.normal(7, 2),
         vein=vein,
         dura=rng.normal(52, 5),
@@ -136,6 +138,12 @@ def to_template(p: Points, patient: Patient) -> Points:
     q = Points(x, y, z)
     dx, dy, dz = (_bend(w, q) for w in patient.warp)
     return Points(x + dx, y + dy, z + dz)
+
+
+def rippled(p: Points, patient: Patient) -> Points:
+    """Points moved by about 1.5 mm, which makes the organs of the template irregular, mm."""
+    dx, dy, dz = (np.float32(1.5) * wave_noise(w, p) for w in patient.ripple)
+    return Points(p.x + dx, p.y + dy, p.z + dz)
 
 
 def _bend(waves: Waves, p: Points) -> F32:

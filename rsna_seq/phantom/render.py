@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 
 from rsna_seq.phantom.bleeds import KINDS, Bleed, push_points
 from rsna_seq.phantom.brain import brain_fields, dura_fields
-from rsna_seq.phantom.clots import bleed_depth, oedema, outside_room
-from rsna_seq.phantom.fields import F32
+from rsna_seq.phantom.clots import OUTSIDE, bleed_depth, oedema, outside_room
+from rsna_seq.phantom.fields import F32, Points
 from rsna_seq.phantom.noise import blurred, dark_bands, moved, noise_slice, noise_tile
 from rsna_seq.phantom.patient import Patient, to_template
 from rsna_seq.phantom.scanner import Scan, lattice
 from rsna_seq.phantom.skull import skull_fields
 from rsna_seq.phantom.tissue import Slab, compose
 
-COARSE = 96
-"""Points along each side of the lattice of the fields, about 2.5 mm apart."""
+COARSE = 104
+"""Points along each side of the lattice of the fields, about 2.3 mm apart."""
+NEAR_MM = 7.0
+"""The brain's fields are taken this far beyond the inner table, for the interpolation to the pixels."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def render_study(
         ready = {k: ready[k] if k in ready else _face(fields, k, work) for k in pair}
         slab = Slab(
             ready[pair[0]], ready[pair[1]], 0.55 * scan.field_of_view / work, scan.field_of_view / work,
-            noise_slice(rng, texture.fine, work),
+            noise_slice(rng, texture.fine, work), noise_slice(rng, texture.cells, work),
         )  # fmt: skip
         image, area[i], dense = compose(slab, patient, bleeds)
         hu[i] = _acquire(image, dense, scan, i, texture, rng)
@@ -85,6 +87,8 @@ class _Textures:
     """Reconstruction noise."""
     fine: F32
     """Texture of marrow and muscle, at working resolution."""
+    cells: F32
+    """Texture of honeycombed bone, at working resolution."""
     table: F32
     """Attenuation of table or headrest, HU (row, column), -1000 where there is none."""
     loud: F32
@@ -100,31 +104,46 @@ def _textures(rng: np.random.Generator, scan: Scan, matrix: int, work: int) -> _
     return _Textures(
         tile=noise_tile(rng, matrix, pixel, scan.grain),
         fine=noise_tile(rng, work, scan.field_of_view / work, 0.9),
+        cells=noise_tile(rng, work, scan.field_of_view / work, 1.5),
         table=_table(scan, side * scan.field_of_view),
         loud=loud.astype(np.float32),
     )
 
 
 def _fields(patient: Patient, scan: Scan, bleeds: tuple[Bleed, ...], planes: F32) -> dict[str, F32]:
-    """All fields on the coarse lattice, each (plane, row, column)."""
+    """All fields on the coarse lattice, each (plane, row, column); those of the brain only in and near it."""
     points, gravity = lattice(scan, planes, COARSE)
     still = to_template(points, patient)
     fields = skull_fields(still, patient)
+    within = fields["cavity"] > -NEAR_MM
+    inner = _brain(
+        patient, bleeds, Points(*(v[within] for v in still)), gravity[within], fields["cavity"][within]
+    )
+    for name, values in inner.items():
+        fields[name] = np.zeros_like(gravity)
+        fields[name][within] = values
+    fields["gravity"] = gravity
+    return fields
+
+
+def _brain(
+    patient: Patient, bleeds: tuple[Bleed, ...], still: Points, gravity: F32, cavity: F32
+) -> dict[str, F32]:
+    """Fields of the brain, its dura and its bleeds at points of the template."""
+    fields = {"cavity": cavity}
     depths: dict[int, F32] = {}
     for i, b in enumerate(bleeds):
-        if b.kind in {"epidural", "subdural", "hygroma"}:
+        if b.kind in OUTSIDE:
             depths[i] = bleed_depth(b, still, gravity, fields)
-    outer = tuple(bleeds[i] for i in depths)
-    room = outside_room(outer, list(depths.values()), fields["cavity"])
-    pushed = push_points(still, bleeds)
-    fields |= brain_fields(pushed, patient, room)
-    fields |= dura_fields(still, patient, fields["cavity"])
+    room = outside_room(list(depths.values()), cavity)
+    fields |= brain_fields(push_points(still, bleeds), patient, room)
+    fields |= dura_fields(still, patient, cavity)
     for i, b in enumerate(bleeds):
         if i not in depths:
             depths[i] = bleed_depth(b, still, gravity, fields)
         fields[f"bleed{i}"] = depths[i]
     fields["wet"] = oedema(bleeds, [depths[i] for i in range(len(bleeds))], gravity)
-    fields["gravity"] = gravity
+    del fields["cavity"]
     return fields
 
 

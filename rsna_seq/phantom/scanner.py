@@ -87,16 +87,16 @@ def draw_scan(rng: np.random.Generator, patient: Patient) -> Scan:
     head = (rng.normal(0, 4), rng.normal(0, 8), rng.uniform(-20, 160))
     along_table = rng.random() < 0.8
     feed = (0.0, 0.0, float(1 / np.cos(t))) if along_table else (0.0, float(np.sin(t)), float(np.cos(t)))
-    field = float(np.clip(rng.normal(236, 10), 216, 260))
-    centre = (rng.normal(0, 2), head[1] - 3 + rng.normal(0, 3), head[2])
+    field = float(np.clip(rng.normal(243, 10), 222, 265))
+    centre = (rng.normal(0, 2), head[1] - 1 + rng.normal(0, 3), head[2])
     bone = rng.random() < 0.03
     first = int(rng.integers(0, len(offsets) - 4))
     return Scan(
         tilt=tilt, feed=feed, centre=centre, head=head, pose=pose, offsets=offsets, thickness=thickness,
         field_of_view=field,
         kernel=rng.uniform(0.32, 0.62), sharpen=rng.uniform(0.8, 1.6) if bone else rng.uniform(0.0, 0.25),
-        noise=float(np.clip(rng.lognormal(np.log(3.9), 0.28), 2.2, 8.5)) * (2.0 if bone else 1.0),
-        grain=rng.uniform(0.38, 0.75),
+        noise=float(np.clip(rng.lognormal(np.log(3.6), 0.28), 2.2, 8.5)) * (2.0 if bone else 1.0),
+        grain=rng.uniform(0.55, 1.0),
         hardening=rng.uniform(4, 16),
         motion=(first, first + int(rng.integers(1, 5)), rng.uniform(1.5, 6) if rng.random() < 0.08 else 0.0),
         table=str(rng.choice(["headrest", "shell", "flat", "none"], p=[0.4, 0.35, 0.1, 0.15])),

@@ -17,13 +17,14 @@ from rsna_seq.phantom.fields import (
     mirrored,
     smoothstep,
     superellipsoid,
+    tube,
     union,
     wave_noise,
 )
 from rsna_seq.phantom.patient import Patient
 
 PETROUS = Shape((36, 13, -40), (33, 8.5, 10), 33)
-MASTOID = Shape((56, 24, -46), (12, 16, 21))
+MASTOID = Shape((54, 24, -46), (10, 14, 20))
 ORBIT = Shape((31, -62, -36), (18, 27, 17), -14)
 GLOBE = Shape((32, -77, -36), (12, 12, 12))
 
@@ -39,15 +40,18 @@ def skull_fields(p: Points, patient: Patient) -> dict[str, F32]:
     Returns:
         Depths in mm by name: ``cavity`` (all inside the inner table), ``bone``, ``dense`` (petrous bone),
         ``head`` (all inside the skin), ``air``, ``pneumatic`` (honeycombs of bone and air), ``orbit``,
-        ``globe``, ``lens``, ``temporal`` (temporal muscle), and the noises ``cells`` and ``strands``.
+        ``globe``, ``lens``, ``muscle``, ``nerve`` (optic nerve and eye muscles), and the noise ``strands``.
     """
     m = sides(p)
     base = _base(p, m)
     dense = ellipsoid(m, PETROUS)
     room = common(_cavity(p, patient), -union(base, dense, 3.0), 3.0)
+    crest = _crests(p)
     shell = room + _thickness(p, patient)
+    room = room - crest
     orbit = common(ellipsoid(m, ORBIT), -(room + 2.2), 3.0)
-    air, walls = _sinuses(p, m, patient)
+    strands = wave_noise(patient.strands, p)
+    air, walls = _sinuses(p, m, patient, 2.0 * strands)
     mastoid = ellipsoid(m, MASTOID)
     bone = union(union(shell, base, 3.0), union(dense, mastoid, 3.0))
     rim = common(orbit + 2.4, p.y + 84)
@@ -64,9 +68,9 @@ def skull_fields(p: Points, patient: Patient) -> dict[str, F32]:
         "orbit": orbit,
         "globe": globe,
         "lens": ellipsoid(m, Shape((32, -86, -36), (4.8, 2.2, 4.8))),
-        "temporal": ellipsoid(m, Shape((64, -26, -22), (9, 27, 34))),
-        "cells": wave_noise(patient.cells, p),
-        "strands": wave_noise(patient.strands, p),
+        "muscle": _muscles(m),
+        "nerve": _nerves(m),
+        "strands": strands,
     }
 
 
@@ -89,13 +93,20 @@ def _thickness(p: Points, patient: Patient) -> F32:
     """Thickness of the skull, mm: thin temporal squama and base, thick occiput and forehead midline."""
     ax = np.abs(p.x)
     squama = np.exp(-(((ax - 62) / 22) ** 2) - ((p.y + 5) / 40) ** 2 - ((p.z + 12) / 30) ** 2)
-    occiput = np.exp(-((ax / 14) ** 2) - ((p.y - 85) / 25) ** 2 - ((p.z + 28) / 20) ** 2)
-    crest = np.exp(-((ax / 5) ** 2) - ((p.y + 82) / 16) ** 2 - ((p.z - 0) / 26) ** 2)
     low = 1 - 0.45 * smoothstep(-p.z, 12, 45)
     waviness = 1 + 0.12 * wave_noise(patient.depth, p)
-    t = patient.skull * low * waviness * (1 - 0.45 * squama) + 6 * occiput + 4 * crest
+    t = patient.skull * low * waviness * (1 - 0.45 * squama)
     result: F32 = t.astype(np.float32)
     return result
+
+
+def _crests(p: Points) -> F32:
+    """Bone that stands into the room, mm: the internal occipital protuberance and the frontal crest."""
+    ax = np.abs(p.x)
+    occiput = np.exp(-((ax / 12) ** 2) - ((p.y - 85) / 22) ** 2 - ((p.z + 28) / 18) ** 2)
+    frontal = np.exp(-((ax / 5) ** 2) - ((p.y + 80) / 16) ** 2 - ((p.z - 0) / 26) ** 2)
+    crest: F32 = 6 * occiput + 4.5 * frontal
+    return crest
 
 
 def _base(p: Points, m: Points) -> F32:
@@ -126,10 +137,9 @@ def _face_bones(m: Points) -> F32:
     return bone
 
 
-def _sinuses(p: Points, m: Points, patient: Patient) -> tuple[F32, F32]:
+def _sinuses(p: Points, m: Points, patient: Patient, wavy: F32) -> tuple[F32, F32]:
     """Air of frontal, sphenoid and maxillary sinuses and of the nose, and their bony walls."""
     frontal, sphenoid, maxillary, _ = patient.air
-    wavy = 2.0 * wave_noise(patient.strands, p)
     front = ellipsoid(m, Shape((11, -82, -10), (19 * frontal, 5.5, 15 * frontal))) + 0.6 * wavy
     back = ellipsoid(m, Shape((7, -26, -37), (8 * sphenoid, 13 * sphenoid, 10 * sphenoid)))
     cheek = (
@@ -141,7 +151,7 @@ def _sinuses(p: Points, m: Points, patient: Patient) -> tuple[F32, F32]:
     nose = common(nose, common(turbinate.astype(np.float32), -septum, 1.0))
     throat = ellipsoid(p, Shape((0, -24, -82), (14, 9, 26)))
     walls = union(cheek + 1.6, union(back + 2.0, front + 2.5))
-    palate = common(superellipsoid(p, Shape((0, -62, -88), (24, 30, 4)), 3.0), p.y + 95)
+    palate = common(superellipsoid(p, Shape((0, -60, -88), (20, 27, 2.2)), 3.0), p.y + 95)
     return union(union(front, back), union(cheek, union(nose, throat))), union(walls, palate)
 
 
@@ -157,13 +167,39 @@ def _canals(p: Points, m: Points) -> F32:
     return union(canal, ellipsoid(m, Shape((40, 9, -44), (4, 5, 6))))
 
 
+def _muscles(m: Points) -> F32:
+    """Temporal, masseter, pterygoid and neck muscles."""
+    parts = (
+        Shape((64, -26, -22), (9, 27, 34)),
+        Shape((61, -28, -82), (7, 19, 28)),
+        Shape((34, -24, -72), (9, 17, 18), -20),
+        Shape((13, 74, -96), (11, 15, 38)),
+        Shape((36, 64, -96), (13, 15, 38), -30),
+        Shape((57, 32, -98), (8, 15, 34)),
+        Shape((16, 2, -92), (11, 9, 30)),
+    )
+    muscle = ellipsoid(m, parts[0])
+    for shape in parts[1:]:
+        muscle = union(muscle, ellipsoid(m, shape))
+    return muscle
+
+
+def _nerves(m: Points) -> F32:
+    """Optic nerve and the four straight muscles of the eye."""
+    nerve = tube(m, ((31, -66, -36, 1.9), (24, -50, -35, 2.0), (15, -38, -33, 2.0)))
+    for dx, dz in ((-12, 0), (12, 0), (0, 10), (0, -10)):
+        front, belly = (31 + dx, -76, -36 + dz, 1.2), (28 + 0.85 * dx, -58, -35 + 0.85 * dz, 2.2)
+        nerve = union(nerve, tube(m, (front, belly, (20, -38, -33, 1.5))))
+    return nerve
+
+
 def _skin(p: Points, m: Points, shell: F32, patient: Patient) -> F32:
     """Depth below the skin: scalp, temples, face, nose, ears and neck."""
     temple = ellipsoid(m, Shape((63, -26, -24), (12, 32, 40)))
     face = superellipsoid(p, Shape((0, -42, -66), (66, 54, 62)), 2.3)
     nose = ellipsoid(p, Shape((0, -98, -58), (12, 18, 20)))
     neck = ellipsoid(p, Shape((0, 25, -112), (62, 62, 64)))
-    ear = ellipsoid(m, Shape((80, 18, -40), (3.2, 15, 27), 65)) - 0.8 * np.abs(wave_noise(patient.cells, p))
+    ear = ellipsoid(m, Shape((78, 17, -40), (3.0, 15, 27), -37)) + 1.2 * wave_noise(patient.folia, p)
     scalp = shell + np.float32(patient.scalp)
     skin = union(union(scalp, temple, 12.0), union(face, neck, 14.0), 14.0)
     return union(union(skin, nose, 8.0), ear, 3.0)

@@ -26,6 +26,8 @@ class Slab:
     pixel_mm: float
     grain: F32
     """Fine noise without unit, for marrow and muscle."""
+    cells: F32
+    """Coarser noise without unit, for honeycombs of air."""
 
     def part(self, name: str) -> F32:
         """Share of each pixel's slab within a shape."""
@@ -54,6 +56,7 @@ def compose(slab: Slab, patient: Patient, bleeds: Sequence[Bleed]) -> tuple[F32,
     bone = _bone(slab, patient)
     part_bone = slab.part("bone")
     image = blend(outside, bone, part_bone)
+    image = blend(image, _orbit(slab, patient), slab.part("orbit") * slab.part("head"))
     image = blend(image, -1000.0, slab.part("air"))
     brain, fluid = _brain(slab, patient)
     cavity = slab.part("cavity")
@@ -66,18 +69,21 @@ def _outside(slab: Slab, patient: Patient) -> F32:
     """Air, skin, fat, muscle and the orbits."""
     tissue = patient.tissue
     skin = slab.mean("head")
-    fleshy = smoothstep(slab.mean("strands") + np.minimum(skin - 9, 6) / 8, -0.3, 0.5)
-    muscle = np.maximum(fleshy * smoothstep(skin, 3, 6), slab.part("temporal") * smoothstep(skin, 3, 5))
+    fleshy = smoothstep(slab.mean("strands") + np.minimum(skin - 12, 6) / 9, 0.3, 1.0)
+    muscle = np.maximum(fleshy * smoothstep(skin, 3, 6), slab.part("muscle") * smoothstep(skin, 3, 5))
     galea = smoothstep(slab.mean("bone"), -2.2, -1.2)
     flesh = tissue.fat + (tissue.muscle - tissue.fat) * np.maximum(muscle, 0.7 * galea)
     flesh = flesh + 6 * slab.grain
     flesh = blend(flesh, 35.0, 1 - smoothstep(skin, 1.2, 2.4))
-    orbit = slab.part("orbit")
-    flesh = blend(flesh, tissue.fat + 60 * smoothstep(slab.mean("strands"), 0.9, 1.3), orbit)
-    flesh = blend(flesh, 45.0, share(slab.low["globe"] + 1.2, slab.high["globe"] + 1.2, slab.soft))
-    flesh = blend(flesh, 12.0, slab.part("globe"))
-    flesh = blend(flesh, 75.0, slab.part("lens"))
     return blend(np.full_like(skin, -1000), flesh, slab.part("head"))
+
+
+def _orbit(slab: Slab, patient: Patient) -> F32:
+    """Fat, eye muscles and optic nerve, the globe with its wall and lens."""
+    content = blend(patient.tissue.fat + 6 * slab.grain, patient.tissue.muscle - 12, slab.part("nerve"))
+    content = blend(content, 48.0, share(slab.low["globe"] + 1.2, slab.high["globe"] + 1.2, slab.soft))
+    content = blend(content, 12.0, slab.part("globe"))
+    return blend(content, 75.0, slab.part("lens"))
 
 
 def _bone(slab: Slab, patient: Patient) -> F32:
@@ -87,7 +93,7 @@ def _bone(slab: Slab, patient: Patient) -> F32:
     marrow = tissue.diploe + 170 * slab.grain + 120 * slab.mean("strands")
     bone = blend(np.full_like(below, tissue.table), marrow, smoothstep(below, 1.1, 2.6))
     bone = blend(bone, tissue.table + 350, smoothstep(slab.mean("dense"), -1, 3))
-    hollow = slab.part("pneumatic") * smoothstep(slab.mean("cells"), -0.55, 0.1)
+    hollow = slab.part("pneumatic") * smoothstep(slab.cells, -0.5, 0.3)
     return blend(bone, -950.0, hollow)
 
 
@@ -95,22 +101,28 @@ def _brain(slab: Slab, patient: Patient) -> tuple[F32, F32]:
     """Brain, fluid, dura and calcium; and the share of fluid that blood may fill."""
     tissue = patient.tissue
     gate, sulcus = slab.mean("gate"), slab.mean("sulcus")
-    width = slab.mean("reach") * np.clip(gate * -0.2, 0, 1)
-    far = np.abs(sulcus) + np.maximum(gate + 2, 0)
-    cortex = 1 - smoothstep(np.minimum(slab.mean("pia"), far), 2.2, 4.2)
-    grey = np.maximum(cortex, 0.85 * slab.part("nuclei"))
+    pia, reach = slab.mean("pia"), slab.mean("reach")
+    width = reach * np.clip(gate * -0.25, 0, 1)
+    thin = 0.7 * reach * np.clip((7 - pia) * 0.3, 0, 1)
+    far = np.minimum(
+        np.abs(sulcus) + np.maximum(gate + 2, 0), np.abs(slab.mean("shallow")) + np.maximum(pia - 6, 0)
+    )
+    cortex = 1 - smoothstep(np.minimum(pia, far), 2.4, 4.4)
+    grey = np.maximum(cortex, 0.65 * smoothstep(slab.mean("nuclei"), -1.5, 1.5))
     grey = np.maximum(grey, 0.45 * slab.part("stem"))
     wet = slab.mean("wet")
     white = tissue.white + slab.mean("white")
     brain = white + (tissue.grey - white) * grey - wet * (11 - 7 * grey)
-    fluid = np.maximum(sheet(slab.low["sulcus"], slab.high["sulcus"], width, slab.soft), slab.part("csf"))
-    fluid = np.maximum(fluid, 1 - slab.part("pia"))
+    fluid = np.maximum(slab.part("csf"), 1 - slab.part("pia"))
+    fluid = np.maximum(fluid, sheet(slab.low["sulcus"], slab.high["sulcus"], width, slab.soft))
+    fluid = np.maximum(fluid, sheet(slab.low["shallow"], slab.high["shallow"], thin, slab.soft))
     brain = blend(brain, tissue.csf, fluid)
     brain = blend(brain, tissue.csf, slab.part("vent"))
     for name, thick in (("falx", 0.6), ("tent", 0.7)):
         width = thick * np.clip(slab.mean(f"{name}_in") / 4, 0, 1)
         brain = blend(brain, tissue.dura, sheet(slab.low[name], slab.high[name], width, slab.soft))
     brain = blend(brain, tissue.vein, slab.part("vein"))
+    brain = blend(brain, tissue.vein - 6, slab.part("artery"))
     return blend(brain, 450.0, slab.part("calcium")), fluid
 
 
