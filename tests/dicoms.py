@@ -84,8 +84,12 @@ def write_set(root: Path, *, studies: int = 6, slices: int = 6, test_studies: in
             bleed = i % 2 == 0 and k in (2, 3)
             folder = root / ("stage_2_train" if train else "stage_2_test")
             hu = head(5.0 * k, bleed=bleed)
-            write_slice(folder, name, study=f"ID_s{i}", patient=f"ID_p{i}", z=5.0 * k, hu=hu, implicit=i % 3 == 0)
-            answers = [int(bleed and c in ("subdural" if i % 4 else "intraparenchymal", "any")) for c in CLASSES]
+            write_slice(
+                folder, name, study=f"ID_s{i}", patient=f"ID_p{i}", z=5.0 * k, hu=hu, implicit=i % 3 == 0
+            )
+            answers = [
+                int(bleed and c in ("subdural" if i % 4 else "intraparenchymal", "any")) for c in CLASSES
+            ]
             rows += [f"{name}_{c},{a}" for c, a in zip(CLASSES, answers, strict=True)] if train else []
             sample += [] if train else [f"{name}_{c},0.5" for c in CLASSES]
     (root / "stage_2_train.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -14,17 +14,17 @@ import rsna_seq
 from rsna_seq.artifacts import read_manifest
 from rsna_seq.labels import CLASSES
 
-QUICK = (
-    "device=cpu cache.size=32 index.folds=2 index.cross_folds=2 index.holdout=0 embed.backbone=resnet10t "
-    "embed.pretrained=false embed.epochs=1 embed.batch=8 sequence.epochs=1 sequence.batch=4 sequence.project=16 "
-    "sequence.hidden=8 stack.rounds=5 stack.min_leaf=2 evaluate.bootstrap=20 workers=1"
-).split()
+QUICK = ["device=cpu", "cache.size=32", "index.folds=2", "index.cross_folds=2", "index.holdout=0", "embed.backbone=resnet10t", "embed.pretrained=false", "embed.epochs=1", "embed.batch=8", "sequence.epochs=1", "sequence.batch=4", "sequence.project=16", "sequence.hidden=8", "stack.rounds=5", "stack.min_leaf=2", "evaluate.bootstrap=20", "workers=1"]
 
 
 def cli(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"COLUMNS": "200"}
     done = subprocess.run(
-        [sys.executable, "-m", "rsna_seq", *map(str, words)], capture_output=True, text=True, env=env, check=False
+        [sys.executable, "-m", "rsna_seq", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=False,
     )
     assert done.returncode == code, done.stderr[-3000:]
     return done
@@ -101,7 +101,16 @@ def test_several_runs_are_averaged(walked: Path, tmp_path: Path) -> None:
 
 
 def test_averaging_the_flipped_study_changes_the_answer(walked: Path, tmp_path: Path) -> None:
-    cli("predict", walked / "data" / "stage_2_test", "--run", walked / "run", "--out", tmp_path, "--tta", "device=cpu")
+    cli(
+        "predict",
+        walked / "data" / "stage_2_test",
+        "--run",
+        walked / "run",
+        "--out",
+        tmp_path,
+        "--tta",
+        "device=cpu",
+    )
     plain = pl.read_csv(walked / "run" / "7_predict" / "slices.csv")
     assert not plain.equals(pl.read_csv(tmp_path / "slices.csv"))
 
@@ -148,6 +157,9 @@ def test_exit_codes(tmp_path: Path, words: list[str], code: int, said: str) -> N
 
 
 def test_strict_reports_quarantined_input(walked: Path) -> None:
-    assert "quarantined" in cli(
-        "index", "--strict", "--out", walked / "run", f"data.root={walked / 'data'}", *QUICK, code=3
-    ).stderr
+    assert (
+        "quarantined"
+        in cli(
+            "index", "--strict", "--out", walked / "run", f"data.root={walked / 'data'}", *QUICK, code=3
+        ).stderr
+    )

@@ -1,0 +1,185 @@
+"""Pixels to HU: equal to pydicom's own rescale, mended, cropped, in order, and checked."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import polars as pl
+import pydicom
+import pytest
+from dicoms import head, write_set, write_slice
+from pydicom.pixels import apply_rescale
+
+from rsna_seq.artifacts import read_manifest
+from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
+from rsna_seq.errors import IntegrityError
+from rsna_seq.imaging.head import head_square, slab_numbers
+from rsna_seq.imaging.volume import PixelCache
+from rsna_seq.stages import cache, index
+
+INDEX = IndexConfig(folds=2, cross_folds=2, holdout=0)
+AS_IT_IS = CacheConfig(size=64, crop=False)
+
+
+def read(folder: Path, cfg: CacheConfig = AS_IT_IS) -> cache.Read:
+    return cache.apply(index.scan(folder, INDEX).slices, folder, cfg)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize(("slope", "intercept"), [(1, -1024), (2, -1000), (0.5, -1024.5)])
+def test_hu_are_those_of_pydicom(tmp_path: Path, implicit: bool, slope: float, intercept: float) -> None:
+    stored = np.random.default_rng(0).integers(0, 3000, (64, 64)).astype("<i2")
+    write_slice(
+        tmp_path,
+        "ID_1",
+        implicit=implicit,
+        RescaleSlope=slope,
+        RescaleIntercept=intercept,
+        PixelData=stored.tobytes(),
+    )
+    volume = read(tmp_path).volume
+    assert volume is not None
+    dataset = pydicom.dcmread(tmp_path / "ID_1.dcm")
+    expected = np.clip(np.rint(apply_rescale(dataset.pixel_array, dataset)), -1024, 32767)
+    assert np.array_equal(volume.hu[0], expected)
+
+
+def test_the_twelve_bit_wrap_is_mended(tmp_path: Path) -> None:
+    hu = head(0.0)
+    stored = (hu.astype(int) + 4096 * (hu < 0)) % 4096
+    wrapped = np.where(hu < 0, (hu + 4096) % 4096, hu).astype("<u2")
+    assert (wrapped == stored).all()
+    write_slice(
+        tmp_path,
+        "ID_1",
+        PixelData=wrapped.tobytes(),
+        BitsStored=12,
+        HighBit=11,
+        PixelRepresentation=0,
+        RescaleIntercept=0,
+    )
+    found = read(tmp_path)
+    assert found.volume is not None
+    assert np.array_equal(found.volume.hu[0], hu)
+    assert index.scan(tmp_path, INDEX).slices["flags"][0] == "wrap"
+
+
+def test_padding_and_what_lies_below_air_is_air(tmp_path: Path) -> None:
+    hu = head(0.0)
+    hu[:4] = -3024
+    write_slice(tmp_path, "ID_1", hu=hu, PixelPaddingValue=30 + 1024)
+    volume = read(tmp_path).volume
+    assert volume is not None
+    assert volume.hu.min() == -1024
+    assert (volume.hu[0][hu == 30] == -1024).all()
+
+
+@pytest.mark.parametrize("syntax", ["rle", "jpeg2000", "jpegls"])
+def test_compressed_pixels_equal_their_source(tmp_path: Path, syntax: str) -> None:
+    from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+
+    path = write_slice(tmp_path, "ID_1")
+    dataset = pydicom.dcmread(path)
+    dataset.compress(
+        {"rle": RLELossless, "jpeg2000": JPEG2000Lossless, "jpegls": JPEGLSLossless}[syntax],
+        generate_instance_uid=False,
+    )
+    dataset.save_as(path)
+    volume = read(tmp_path).volume
+    assert volume is not None
+    assert np.array_equal(volume.hu[0], head(0.0))
+
+
+def test_the_crop_is_one_square_around_the_head(tmp_path: Path) -> None:
+    hu = np.full((4, 128, 128), -1000, dtype=np.int16)
+    hu[:, 60:124, 30:94] = head(0.0)
+    hu[:, 126:, :] = 300  # a table
+    x, y, side = head_square(hu)
+    assert 48 <= side <= 72
+    assert abs(x + side / 2 - 62) <= 4
+    assert abs(y + side / 2 - 92) <= 4
+
+
+def test_a_study_without_a_head_keeps_the_whole_image() -> None:
+    assert head_square(np.full((2, 64, 48), -1024, dtype=np.int16)) == (0, 0, 64)
+
+
+def test_resizing_is_by_area(tmp_path: Path) -> None:
+    write_slice(tmp_path, "ID_1")
+    volume = read(tmp_path, CacheConfig(size=32, crop=False)).volume
+    assert volume is not None
+    assert np.array_equal(
+        volume.hu[0], cv2.resize(head(0.0).astype(np.int16), (32, 32), interpolation=cv2.INTER_AREA)
+    )
+
+
+def test_thin_series_become_slabs_that_hold_every_slice_once(tmp_path: Path) -> None:
+    for i in range(20):
+        write_slice(tmp_path, f"ID_{i:02d}", z=0.625 * i, hu=np.full((64, 64), i))
+    found = read(tmp_path)
+    assert found.volume is not None
+    assert len(found.volume) == 3
+    assert sum(found.slabs["slices"].to_list(), []) == [f"ID_{i:02d}" for i in range(20)]
+    assert found.volume.hu[:, 0, 0].tolist() == [
+        round(np.mean(range(a, b))) for a, b in ((0, 8), (8, 16), (16, 20))
+    ]
+    assert slab_numbers(np.arange(5) * 2.5, slab_mm=5, thin_mm=2).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_file_cut_after_the_index_costs_one_slice(tmp_path: Path) -> None:
+    for i in range(3):
+        write_slice(tmp_path, f"ID_{i}", z=5.0 * i)
+    slices = index.scan(tmp_path, INDEX).slices
+    (tmp_path / "ID_1.dcm").write_bytes((tmp_path / "ID_1.dcm").read_bytes()[:3000])
+    found = cache.apply(slices, tmp_path, AS_IT_IS)
+    assert [row["reason"] for row in found.set_aside] == ["pixels_truncated"]
+    assert found.slabs["gap_above_mm"].to_list() == [10.0, None]
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> Path:
+    root = write_set(tmp_path / "data")
+    index.run(INDEX, DataConfig(root=root), tmp_path / "1_index")
+    cfg = CacheConfig(size=32, shard_slices=10)
+    cache.run(cfg, tmp_path / "1_index", root, tmp_path / "2_cache", workers=1)
+    return tmp_path
+
+
+def test_a_study_in_the_cache_is_the_study_applied_alone(cached: Path) -> None:
+    pixels = PixelCache(cached / "2_cache")
+    assert sorted(pixels.slabs["shard"].unique()) == [0, 1, 2]
+    slices = index.scan(cached / "data" / "stage_2_train", INDEX, root=cached / "data").slices
+    for study in pixels.studies:
+        alone = cache.apply(slices.filter(pl.col("study") == study), cached / "data", CacheConfig(size=32))
+        assert alone.volume is not None
+        assert np.array_equal(pixels.read(study).hu, alone.volume.hu)
+        assert np.array_equal(pixels.read(study).z_mm, alone.volume.z_mm)
+
+
+def test_workers_give_the_same_bytes(cached: Path) -> None:
+    cfg = CacheConfig(size=32, shard_slices=10)
+    cache.run(cfg, cached / "1_index", cached / "data", cached / "again", workers=2)
+    assert read_manifest(cached / "again").files == read_manifest(cached / "2_cache").files
+
+
+def test_a_flipped_bit_is_found(cached: Path) -> None:
+    shard = cached / "2_cache" / "shard_0000.npy"
+    data = bytearray(shard.read_bytes())
+    data[500] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(IntegrityError, match="shard_0000"):
+        read_manifest(cached / "2_cache", verify=True)
+
+
+def test_every_real_slice_decodes_as_pydicom_does(real: Path) -> None:
+    found = index.scan(real / "cq500", INDEX)
+    assert len(found.slices) == 60
+    assert found.quarantine.is_empty()
+    for row in found.slices.iter_rows(named=True):
+        from rsna_seq.imaging.pixels import read_hu
+
+        path = real / "cq500" / row["file"]
+        dataset = pydicom.dcmread(path)
+        expected = apply_rescale(dataset.pixel_array, dataset)
+        expected[dataset.pixel_array == dataset.PixelPaddingValue] = -1024
+        assert np.array_equal(read_hu(path, row), np.clip(expected, -1024, 32767))

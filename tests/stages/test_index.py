@@ -1,0 +1,242 @@
+"""Headers to a table: order, duplicates, series, labels, folds, and what is set aside."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pydicom
+import pytest
+from dicoms import write_set, write_slice
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsna_seq.config import DataConfig, IndexConfig
+from rsna_seq.errors import UsageError
+from rsna_seq.folds import assign
+from rsna_seq.labels import CLASSES
+from rsna_seq.stages import index
+from rsna_seq.tables import SLICES, read_table
+
+CFG = IndexConfig(folds=2, cross_folds=2, holdout=0)
+
+
+def scan(folder: Path, **changes: object) -> index.Scan:
+    return index.scan(folder, CFG.model_copy(update=changes))
+
+
+def test_order_is_that_of_positions_along_a_tilted_normal(tmp_path: Path) -> None:
+    angle = np.deg2rad(18)
+    row, column = np.array([1.0, 0, 0]), np.array([0, np.cos(angle), np.sin(angle)])
+    normal = np.cross(row, column)
+    places = np.random.default_rng(0).permutation(9) * 5.0
+    for i, place in enumerate(places):
+        # the table slides along z, so x and y stay: z alone is not the distance along the normal
+        position = np.array([-64.0, -64.0, place / normal[2]])
+        write_slice(
+            tmp_path,
+            f"ID_{i}",
+            ImagePositionPatient=[round(float(p), 6) for p in position],
+            ImageOrientationPatient=[float(round(v, 8)) for v in (*row, *column)],
+        )
+    slices = scan(tmp_path).slices
+    by_hand = [f"ID_{i}" for i in np.argsort(places)]
+    assert slices["slice"].to_list() == by_hand
+    np.testing.assert_allclose(slices["gap_below_mm"].to_numpy()[1:], 5.0, atol=2e-3)
+    assert slices["gap_below_mm"][0] is None
+    assert scan(tmp_path).studies["tilt_deg"][0] == pytest.approx(18, abs=0.01)
+
+
+def test_a_normal_that_points_down_is_turned_up(tmp_path: Path) -> None:
+    for i in range(4):
+        write_slice(tmp_path, f"ID_{i}", z=5.0 * i, ImageOrientationPatient=[1, 0, 0, 0, -1, 0])
+    assert scan(tmp_path).slices["slice"].to_list() == [f"ID_{i}" for i in range(4)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(range(7)))
+def test_the_order_of_files_changes_nothing(names: list[int]) -> None:
+    headers = pl.DataFrame(
+        {
+            "study": ["S"] * 7,
+            "slice": [f"ID_{n}" for n in names],
+            "frame": [0] * 7,
+            "z_mm": [5.0 * n for n in names],
+        }
+    )
+    from rsna_seq.imaging.geometry import order
+
+    assert order(headers)["slice"].to_list() == [f"ID_{n}" for n in range(7)]
+
+
+def test_values_are_those_that_pydicom_reads(tmp_path: Path) -> None:
+    root = write_set(tmp_path)
+    slices = scan(root / "stage_2_train").slices
+    assert len(slices) == 36
+    for row in slices.iter_rows(named=True):
+        dataset = pydicom.dcmread(root / "stage_2_train" / row["file"])
+        assert row["slice"] == dataset.SOPInstanceUID
+        assert row["patient"] == dataset.PatientID
+        assert (row["rows"], row["columns"]) == (dataset.Rows, dataset.Columns)
+        assert (row["slope"], row["intercept"]) == (dataset.RescaleSlope, dataset.RescaleIntercept)
+        assert [row["row_mm"], row["col_mm"]] == list(dataset.PixelSpacing)
+        raw = (root / "stage_2_train" / row["file"]).read_bytes()[row["pixel_offset"] :]
+        assert raw == dataset.PixelData
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "action"),
+    [
+        ({"Modality": "MR"}, "not_ct", "skipped"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer", "skipped"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "not_axial", "skipped"),
+        ({"RescaleSlope": None}, "no_rescale", "quarantined"),
+        ({"RescaleSlope": 0}, "bad_rescale", "quarantined"),
+        ({"Rows": 0}, "bad_dimensions", "quarantined"),
+        ({"PhotometricInterpretation": "RGB"}, "bad_pixel_format", "quarantined"),
+        ({"PixelData": None}, "pixels_missing", "quarantined"),
+    ],
+)
+def test_what_is_not_read_has_a_reason(
+    tmp_path: Path, change: dict[str, object], reason: str, action: str
+) -> None:
+    write_slice(tmp_path, "ID_good")
+    write_slice(tmp_path, "ID_bad", z=5.0, **change)
+    found = scan(tmp_path)
+    assert found.slices["slice"].to_list() == ["ID_good"]
+    assert found.quarantine.select("file", "reason", "action").rows() == [("ID_bad.dcm", reason, action)]
+
+
+def test_files_that_are_no_dicom_are_set_aside(tmp_path: Path) -> None:
+    good = write_slice(tmp_path, "ID_good")
+    (tmp_path / "empty.dcm").touch()
+    (tmp_path / "notes.dcm").write_text("not a DICOM file", encoding="utf-8")
+    (tmp_path / "cut.dcm").write_bytes(good.read_bytes()[:-100])
+    rows = scan(tmp_path).quarantine.select("file", "reason").rows()
+    assert rows == [("cut.dcm", "pixels_truncated"), ("empty.dcm", "empty_file"), ("notes.dcm", "not_dicom")]
+
+
+def test_assume_hu_reads_a_slice_without_rescale(tmp_path: Path) -> None:
+    write_slice(tmp_path, "ID_1", RescaleSlope=None, RescaleIntercept=None)
+    assert len(scan(tmp_path, assume_hu=True).slices) == 1
+
+
+def test_one_uid_twice_is_merged_where_the_bytes_agree_and_refused_where_not(tmp_path: Path) -> None:
+    file = write_slice(tmp_path, "ID_same")
+    (tmp_path / "copy.dcm").write_bytes(file.read_bytes())
+    write_slice(tmp_path, "ID_other", z=5.0)
+    write_slice(tmp_path / "b", "ID_other", z=10.0)
+    found = scan(tmp_path)
+    assert found.slices["slice"].to_list() == ["ID_same"]
+    assert sorted(found.quarantine["reason"]) == ["duplicate_file", "duplicate_uid", "duplicate_uid"]
+
+
+def test_the_soft_kernel_is_read_before_bone_unless_another_series_is_asked(tmp_path: Path) -> None:
+    for i in range(3):
+        write_slice(tmp_path, f"ID_soft{i}", z=5.0 * i, SeriesInstanceUID="soft", ConvolutionKernel="H30s")
+    for i in range(5):
+        write_slice(tmp_path, f"ID_bone{i}", z=3.0 * i, SeriesInstanceUID="bone", ConvolutionKernel="BONE")
+    found = scan(tmp_path)
+    assert found.studies.select("series", "grounds").rows() == [("soft", "soft kernel before bone")]
+    assert scan(tmp_path, series="bone").studies.select("series", "grounds").rows() == [("bone", "as asked")]
+
+
+def test_two_patients_in_one_study_are_skipped(tmp_path: Path) -> None:
+    write_slice(tmp_path, "ID_1", patient="A")
+    write_slice(tmp_path, "ID_2", patient="B", z=5.0)
+    write_slice(tmp_path, "ID_3", patient="C", study="ID_good", z=5.0)
+    found = scan(tmp_path)
+    assert found.studies["study"].to_list() == ["ID_good"]
+    assert found.quarantine["reason"].to_list() == ["mixed_patients"]
+
+
+@pytest.mark.parametrize(
+    ("train", "csv", "stage"),
+    [
+        ("stage_2_train", "stage_2_train.csv", 2),
+        ("stage_2_train_images", "stage_2_train.csv", 2),
+        ("RSNA/stage_1/stage_1_train", "RSNA/stage_1/stage_1_train.csv", 1),
+    ],
+)
+def test_both_layouts_are_found(tmp_path: Path, train: str, csv: str, stage: int) -> None:
+    source = write_set(tmp_path / "source")
+    root = tmp_path / "root"
+    (root / train).parent.mkdir(parents=True)
+    (source / "stage_2_train").rename(root / train)
+    (source / "stage_2_train.csv").rename(root / csv)
+    index.run(CFG, DataConfig(root=root, stage=stage), tmp_path / "1_index")  # type: ignore[arg-type]
+    slices = read_table(tmp_path / "1_index" / "slices.parquet", SLICES)
+    assert len(slices) == 36
+    assert slices["any"].sum() == 6
+    assert slices.group_by("patient").agg(pl.col("fold").n_unique())["fold"].max() == 1
+
+
+def test_conflicting_labels_are_refused_and_identical_ones_merged(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "data")
+    csv = root / "stage_2_train.csv"
+    lines = csv.read_text(encoding="utf-8").splitlines()
+    csv.write_text("\n".join(lines + lines[1:7]) + "\n", encoding="utf-8")
+    index.run(CFG, DataConfig(root=root), tmp_path / "1_index")
+    csv.write_text("\n".join([*lines, lines[1][:-1] + "1"]) + "\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="differently"):
+        index.run(CFG, DataConfig(root=root), tmp_path / "1_index")
+
+
+def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_set(tmp_path)
+    alone = scan(root / "stage_2_train")
+    monkeypatch.setattr(index, "_IN_PROCESS", 1)
+    monkeypatch.setattr(index, "_CHUNK", 10)
+    shared = index.scan(root / "stage_2_train", CFG, workers=2)
+    assert shared.slices.equals(alone.slices)
+
+
+def _patients(n: int, seed: int) -> pl.DataFrame:
+    random = np.random.default_rng(seed)
+    marks = random.random((n, 6)) < np.array([0.03, 0.2, 0.1, 0.2, 0.2, 0.4])
+    return pl.DataFrame(
+        {"patient": [f"P{i}" for i in range(n)]}
+        | {c: marks[:, k].astype(np.int8) for k, c in enumerate(CLASSES)}
+    )
+
+
+def test_folds_spread_every_class_and_cross_each_other() -> None:
+    patients = _patients(400, 0)
+    cfg = IndexConfig(folds=5, cross_folds=4, holdout=0.1)
+    folds = patients.join(assign(patients, cfg, 7), on="patient")
+    assert (folds["fold"] == -1).sum() == 40
+    for name in CLASSES:
+        counts = folds.filter(pl.col("fold") >= 0).group_by("fold").agg(pl.col(name).sum())[name]
+        assert counts.max() - counts.min() <= 2
+    cells = folds.filter(pl.col("fold") >= 0).group_by("fold", "cross_fold").len()["len"]
+    assert len(cells) == 20
+    assert cells.max() - cells.min() <= 3
+    assert (folds.filter(pl.col("fold") == -1)["cross_fold"] == -1).all()
+
+
+def test_folds_depend_on_the_seed_and_not_on_the_order_of_patients() -> None:
+    patients, cfg = _patients(60, 1), IndexConfig(folds=3, cross_folds=3)
+    one, other = (assign(p, cfg, 7).sort("patient") for p in (patients, patients.reverse()))
+    assert one.equals(other)
+    assert not one.equals(assign(patients, cfg, 8).sort("patient"))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10])
+def test_tiny_sets_get_folds_too(n: int) -> None:
+    folds = assign(_patients(n, 2), IndexConfig(folds=5, cross_folds=5, holdout=0.1), 0)
+    assert len(folds) == n
+    assert folds["fold"].max() >= 0
+
+
+def test_real_studies_are_ordered_by_true_position(real: Path) -> None:
+    slices = scan(real / "cranium").slices
+    assert slices["study"].n_unique() == 10
+    for _, rows in slices.group_by("study"):
+        places = []
+        for file in rows["file"]:
+            header = pydicom.dcmread(real / "cranium" / file, stop_before_pixels=True)
+            cosines = [float(v) for v in header.ImageOrientationPatient]
+            normal = np.cross(cosines[:3], cosines[3:])
+            places.append(
+                float(np.dot(normal, [float(v) for v in header.ImagePositionPatient])) * np.sign(normal[2])
+            )
+        assert places == sorted(places)
