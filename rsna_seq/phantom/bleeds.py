@@ -154,7 +154,7 @@ def _draw_subdural(rng: np.random.Generator, grow: float) -> tuple[Bleed, ...]:
         where = (
             (side, rng.uniform(-45, 60), rng.uniform(15, 50)) if site == "falx" else (side * 25, 45.0, -18.0)
         )
-        radii = (thick, rng.uniform(22, 55), rng.uniform(15, 35))
+        radii = (thick, rng.uniform(26, 55), rng.uniform(18, 35))
         return (_bleed(rng, "subdural", site, where, radii, hu=_acute(rng), mixed=2.0),)
     return tuple(_crescent(rng, s, grow) for s in ((side, -side) if site == "both" else (side,)))
 
@@ -163,7 +163,7 @@ def _crescent(rng: np.random.Generator, side: float, grow: float) -> Bleed:
     """One crescent; older blood is less dense and settles."""
     thick = _size(rng, 2.6, 20, grow)
     centre = (side, rng.uniform(-35, 40), rng.uniform(0, 45))
-    radii = (thick, rng.uniform(45, 90), rng.uniform(28, 65))
+    radii = (thick, rng.uniform(40, 88), rng.uniform(26, 60))
     old = rng.random() < 0.25
     return _bleed(
         rng, "subdural", "convexity", centre, radii,
@@ -182,9 +182,9 @@ def _draw_subarachnoid(rng: np.random.Generator, grow: float) -> tuple[Bleed, ..
         centre = (rng.uniform(-14, 14), rng.uniform(-25, 5), rng.uniform(-24, -12))
         return (_bleed(rng, "subarachnoid", "basal", centre, (1.15 * r, r, 0.75 * r), hu=hu, mixed=4.0),)
     pieces = []
-    for _ in range(1 + int(rng.random() < 0.4) + int(rng.random() < 0.2)):
+    for _ in range(1 + int(rng.random() < 0.5) + int(rng.random() < 0.3)):
         x, y, z = surface_point(rng.uniform(-80, 80), rng.uniform(-12, 68))
-        r = _size(rng, 9, 34, grow)
+        r = _size(rng, 12, 42, grow)
         centre = (float(rng.choice([-1, 1])) * x * 0.93, y * 0.93, z * 0.93)
         pieces.append(_bleed(rng, "subarachnoid", "sulci", centre, (r, r, 0.8 * r), hu=hu, mixed=4.0))
     return tuple(pieces)
@@ -195,7 +195,7 @@ def _draw_intraventricular(rng: np.random.Generator, grow: float) -> tuple[Bleed
     amount = float(np.clip(rng.beta(0.8, 1.5) * grow, 0.0, 1.0))
     side = float(rng.choice([-1, 1]))
     uneven = rng.uniform(0, 14) if rng.random() < 0.7 else 40.0
-    level = 58 - 75 * amount
+    level = 57 - 75 * amount
     site = "cast" if amount > 0.6 else "level"
     return (
         _bleed(
@@ -218,22 +218,22 @@ _DEEP = {
 
 def _draw_intraparenchymal(rng: np.random.Generator, grow: float) -> tuple[Bleed, ...]:
     """Hypertensive bleeds in the depth, lobar ones, contusions over the base, specks of sheared axons."""
-    kind = str(rng.choice(["deep", "lobar", "contusion", "speck"], p=[0.4, 0.28, 0.22, 0.1]))
+    kind = str(rng.choice(["deep", "lobar", "contusion", "speck"], p=[0.4, 0.28, 0.24, 0.08]))
     side = float(rng.choice([-1, 1]))
     if kind == "deep":
         site = str(rng.choice(list(_DEEP), p=[0.42, 0.26, 0.06, 0.08, 0.18]))
         x, y, z = (c + rng.normal(0, 2.5) for c in _DEEP[site])
-        return (_clot(rng, site, (side * x, y, z), _size(rng, 4.5, 24 if site != "pons" else 11, grow)),)
+        return (_clot(rng, site, (side * x, y, z), _size(rng, 6, 29 if site != "pons" else 13, grow)),)
     if kind == "lobar":
-        a, e, r = rng.uniform(-75, 80), rng.uniform(-5, 60), _size(rng, 5, 28, grow)
+        a, e, r = rng.uniform(-75, 80), rng.uniform(-5, 60), _size(rng, 7, 34, grow)
         x, y, z = (c * (0.92 - 0.9 * r / 80) for c in surface_point(a, e))
         return (_clot(rng, "lobar", (side * x, y, z), r),)
     pieces = []
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(1, 5))):
         if kind == "contusion":
             spots = ((24, -62, -8), (14, -66, -12), (48, -32, -26), (50, -10, -32), (46, -60, 8))
             x, y, z = (c + rng.normal(0, 4) for c in spots[int(rng.integers(len(spots)))])
-            pieces.append(_clot(rng, "contusion", (side * x, y, z), _size(rng, 4, 15, grow)))
+            pieces.append(_clot(rng, "contusion", (side * x, y, z), _size(rng, 5, 19, grow)))
         else:
             x, y, z = (rng.uniform(12, 45), rng.uniform(-45, 50), rng.uniform(15, 52))
             pieces.append(_clot(rng, "speck", (side * x, y, z), _size(rng, 2.6, 5, grow)))

@@ -12,7 +12,7 @@ from rsna_seq.errors import UsageError
 from rsna_seq.labels import CLASSES
 from rsna_seq.tools.synth import SynthReport, run
 
-CONFIG = SynthConfig(studies=6, test_studies=2, matrix=64, rare_share=0.08)
+CONFIG = SynthConfig(studies=5, test_studies=1, matrix=64, rare_share=0.08)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_the_layout_is_the_competition_s(made: tuple[Path, SynthReport]) -> None
     assert set(truth.Label) <= {0, 1}
     assert report.slices == len(train) + len(test)
     assert report.files == report.slices + 3
-    assert report.studies == 8
+    assert report.studies == 6
 
 
 def test_each_class_is_seen_in_its_quota_of_studies(made: tuple[Path, SynthReport]) -> None:
