@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.labels import CLASSES
 from rsna_seq.scores import Scope
 from rsna_seq.smoothing import smooth_along_z
@@ -28,6 +29,10 @@ def read_ladder(run: Path, smooth_mm: float) -> tuple[pl.DataFrame, dict[str, Fl
     Returns:
         The slices (study, slab, slice, patient, fold, z_mm, labels) and for each rung (slice, 6)
         probabilities. A held-out slice takes the mean over all networks.
+
+    Raises:
+        NothingUsableError: No slice has a label.
+        IntegrityError: A stage left a labelled slice without an answer.
     """
     slabs = read_table(run / "2_cache" / "slabs.parquet", SLABS).filter(pl.col("fold").is_not_null())
     keyed = slabs.select(*_KEYS, "z_mm", "fold")
@@ -39,14 +44,16 @@ def read_ladder(run: Path, smooth_mm: float) -> tuple[pl.DataFrame, dict[str, Fl
         if name == "cnn":
             rungs["smoothed"] = _smoothed(rungs[name], smooth_mm)
     slices = _slices(run, slabs)
+    if slices.is_empty():
+        raise NothingUsableError(f"{run}: no slice has a label; there is nothing to score")
     answers = {"prior": _prior(slices)}
     for name, table in rungs.items():
-        answers[name] = (
-            slices.select(*_KEYS)
-            .join(table, on=_KEYS, how="left", maintain_order="left")
-            .select(CLASSES)
-            .to_numpy()
-        )
+        joined = slices.select(*_KEYS).join(table, on=_KEYS, how="left", maintain_order="left")
+        answers[name] = joined.select(CLASSES).to_numpy()
+        bare = ~np.isfinite(answers[name]).all(axis=1)
+        if bare.any():
+            n = slices["study"].filter(pl.Series(bare)).n_unique()
+            raise IntegrityError(f"{run}: {name} left slices of {n} studies without an answer; rebuild it")
     return slices, answers
 
 

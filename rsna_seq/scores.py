@@ -2,19 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
+from rsna_seq.bootstrap import Bootstrap
 from rsna_seq.labels import ANY, CLASSES
-from rsna_seq.metric import Interval, calibration_error, class_log_loss, patient_bootstrap, slice_losses
+from rsna_seq.metric import Interval, calibration_error, class_log_loss, slice_losses
 
 Floats = NDArray[np.float64]
 RUNGS = ("prior", "cnn", "smoothed", "sequence", "stack")
 """The ladder, from below."""
+_EDGES = (0, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.97, 0.99, 1)
+"""Bins of the reliability diagram: even in logits, for most slices bleed nowhere and crowd near 0."""
+_LEAST = 5
+"""Slices below which a bin says nothing."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,11 @@ class Scope:
     studies: NDArray[np.str_]
     rungs: Mapping[str, Floats]
 
+    @property
+    def top(self) -> Floats:
+        """(slice, 6) probabilities of the highest rung."""
+        return list(self.rungs.values())[-1]
+
 
 def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
     """All figures of one scope, as plain data.
@@ -40,74 +50,108 @@ def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
     Args:
         scope: What is scored.
         samples: Bootstrap samples.
-        seed: Seed of the bootstrap; it pairs the intervals.
+        seed: Seed of the bootstrap; one set of draws serves all figures, so differences are paired.
 
     Returns:
-        ``ladder``, ``differences``, ``classes``, ``study`` and ``counts``; a figure that a class which never
-        occurs cannot have is None.
+        ``ladder``, ``differences`` (later rung minus earlier), ``classes`` (``log_loss`` by rung, the other
+        figures of the highest rung, all of every rung in ``rungs``, ``reliability`` of the CNN and of the
+        highest rung), ``study`` and ``counts``. A figure that a class which never occurs cannot have is None.
     """
+    draws = Bootstrap(scope.patients, samples, seed)
     losses = {name: slice_losses(scope.labels, p) for name, p in scope.rungs.items()}
-
-    def interval(values: Floats, key: str) -> dict[str, float]:
-        return _named(patient_bootstrap(values, scope.patients, samples, seed), key)
-
-    names = list(losses)
-    steps = [*pairwise(names), *_far_steps(names)]
     return {
-        "ladder": {name: interval(loss, "log_loss") for name, loss in losses.items()},
-        "differences": {
-            f"{a}->{b}": interval(losses[b] - losses[a], "difference") for a, b in dict.fromkeys(steps)
-        },
-        "classes": {name: _class(scope, c) for c, name in enumerate(CLASSES)},
-        "study": _study(scope, samples, seed),
+        "ladder": _each(losses, draws),
+        "differences": _differences(losses, draws),
+        "classes": {name: _class(scope, c, draws) for c, name in enumerate(CLASSES)},
+        "study": _study(scope, draws),
         "counts": {
             "slices": len(scope.labels),
             "studies": len(np.unique(scope.studies)),
-            "patients": len(np.unique(scope.patients)),
+            "patients": len(draws.names),
         },
     }
 
 
-def _far_steps(names: list[str]) -> list[tuple[str, str]]:
-    """Comparisons that skip a rung: the sequence model against the CNN it refines, and top against bottom."""
-    wanted = [("cnn", "sequence"), ("cnn", "stack")]
-    return [(a, b) for a, b in wanted if a in names and b in names]
+def _each(losses: Mapping[str, Floats], draws: Bootstrap) -> dict[str, dict[str, float]]:
+    return {name: _named(draws.mean(loss), "log_loss") for name, loss in losses.items()}
+
+
+def _differences(losses: Mapping[str, Floats], draws: Bootstrap) -> dict[str, dict[str, float]]:
+    return {
+        f"{a}->{b}": _named(draws.mean(losses[b] - losses[a]), "difference")
+        for a, b in combinations(losses, 2)
+    }
 
 
 def _named(interval: Interval, key: str) -> dict[str, float]:
     return {key: interval.value, "low": interval.low, "high": interval.high}
 
 
-def _class(scope: Scope, c: int) -> dict[str, Any]:
-    """Figures of one class, of the highest rung, and its log loss on every rung."""
+def _class(scope: Scope, c: int, draws: Bootstrap) -> dict[str, Any]:
+    """Figures of one class: of the highest rung, and rung by rung."""
     truth = scope.labels[:, c]
-    top = list(scope.rungs.values())[-1][:, c]
-    both = 0 < truth.sum() < len(truth)
+    losses = {name: class_log_loss(truth[:, None], p[:, c : c + 1])[:, 0] for name, p in scope.rungs.items()}
+    intervals = _each(losses, draws)
+    rungs = {name: {**intervals[name], **_quality(truth, p[:, c])} for name, p in scope.rungs.items()}
+    top = {k: v for k, v in rungs[list(rungs)[-1]].items() if k not in {"low", "high"}}
     return {
         "prevalence": float(truth.mean()),
-        "log_loss": {
-            name: float(class_log_loss(truth[:, None], p[:, c : c + 1]).mean())
-            for name, p in scope.rungs.items()
+        "positive": int(truth.sum()),
+        **top,
+        "log_loss": {name: figures["log_loss"] for name, figures in intervals.items()},
+        "rungs": rungs,
+        "differences": _differences(losses, draws),
+        "reliability": {
+            name: reliability(truth, scope.rungs[name][:, c], draws)
+            for name in dict.fromkeys(("cnn", list(rungs)[-1]))
+            if name in rungs
         },
-        "auc": float(roc_auc_score(truth, top)) if both else None,
-        "average_precision": float(average_precision_score(truth, top)) if both else None,
-        "brier": float(brier_score_loss(truth, top, labels=[0, 1])) if both else float((top**2).mean()),
-        "calibration_error": calibration_error(truth, top),
     }
 
 
-def _study(scope: Scope, samples: int, seed: int) -> dict[str, float | None]:
+def reliability(truth: NDArray[np.generic], p: Floats, draws: Bootstrap) -> list[dict[str, float]]:
+    """The reliability diagram of one class: how often it is there where it is given such a probability.
+
+    Args:
+        truth: (slice,) of 0 and 1.
+        p: (slice,) probabilities.
+        draws: Bootstrap over the patients of these slices.
+
+    Returns:
+        For each bin of some slices ``predicted`` (mean), ``observed`` (share), ``low``, ``high``, ``slices``.
+    """
+    at = np.clip(np.searchsorted(_EDGES, p, side="right") - 1, 0, len(_EDGES) - 2)
+    bins = []
+    for i in np.unique(at):
+        inside = at == i
+        if inside.sum() >= _LEAST:
+            share = _named(draws.mean(truth, inside), "observed")
+            bins.append({"predicted": float(p[inside].mean()), **share, "slices": int(inside.sum())})
+    return bins
+
+
+def _quality(truth: NDArray[np.int8], p: Floats) -> dict[str, float | None]:
+    """What can be said of one class beyond its log loss; scikit-learn has no areas for one label alone."""
+    both = bool(0 < truth.sum() < len(truth))
+    return {
+        "auc": float(roc_auc_score(truth, p)) if both else None,
+        "average_precision": float(average_precision_score(truth, p)) if both else None,
+        "brier": float(np.mean((p - truth) ** 2)),
+        "calibration_error": calibration_error(truth, p),
+    }
+
+
+def _study(scope: Scope, draws: Bootstrap) -> dict[str, Any]:
     """Area under the ROC curve of studies: the highest ``any`` of a study against whether it bleeds."""
-    top = list(scope.rungs.values())[-1][:, ANY]
-    names, group = np.unique(scope.studies, return_inverse=True)
-    truth, score_ = np.zeros(len(names), dtype=int), np.zeros(len(names))
+    names, first, group = np.unique(scope.studies, return_index=True, return_inverse=True)
+    truth = np.zeros(len(names), dtype=np.int8)
     np.maximum.at(truth, group, scope.labels[:, ANY])
-    np.maximum.at(score_, group, top)
-    if not 0 < truth.sum() < len(truth):
-        return {"auc_any": None, "low": None, "high": None, "positive": int(truth.sum())}
-    random = np.random.default_rng(seed)
-    draws = (random.integers(len(names), size=len(names)) for _ in range(samples))
-    areas = [roc_auc_score(truth[d], score_[d]) for d in draws if 0 < truth[d].sum() < len(d)]
-    low, high = np.percentile(areas, [2.5, 97.5])
-    auc = float(roc_auc_score(truth, score_))
-    return {"auc_any": auc, "low": float(low), "high": float(high), "positive": int(truth.sum())}
+    rungs: dict[str, dict[str, float | None]] = {}
+    for name, p in scope.rungs.items():
+        highest = np.zeros(len(names))
+        np.maximum.at(highest, group, p[:, ANY])
+        area = draws.auc(truth, highest, scope.patients[first])
+        rungs[name] = dict.fromkeys(("auc_any", "low", "high"))
+        if area is not None:
+            rungs[name].update(_named(area, "auc_any"))
+    return {**rungs[list(rungs)[-1]], "positive": int(truth.sum()), "rungs": rungs}
