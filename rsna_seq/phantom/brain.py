@@ -47,7 +47,8 @@ _ARTERIES = (
 )
 _CISTERNS = (
     Shape((0, -13, -22), (11, 9, 6)),
-    Shape((0, 31, -10), (13, 4, 6)),
+    Shape((0, 31, -10), (12, 3.5, 6)),
+    Shape((0, 2, -17), (3.5, 4.5, 8)),
     Shape((0, 66, -70), (16, 12, 10)),
 )
 _SYLVIAN = (
@@ -69,8 +70,8 @@ def brain_fields(p: Points, patient: Patient, cavity: F32) -> dict[str, F32]:
     Returns:
         By name, mm: ``pia`` (depth in the brain), ``sulcus`` and ``shallow`` (signed distances to the
         nearest deep and shallow sulcus), ``gate`` (how far below the floor of the deep ones), ``reach``
-        (half width of a sulcus), ``vent``, ``csf`` (cisterns), ``nuclei``, ``stem``, ``calcium``,
-        ``artery``; and ``white``, HU to add to white matter.
+        (half width of a sulcus), ``vent``, ``csf`` (cisterns), ``nuclei``, ``stem``,
+        ``hind`` (posterior fossa), ``calcium``, ``artery``; and ``white``, HU to add to white matter.
     """
     infra = infratentorial(p)
     vent = ventricles(p, patient)
@@ -81,9 +82,10 @@ def brain_fields(p: Points, patient: Patient, cavity: F32) -> dict[str, F32]:
     return {
         "pia": pia,
         "vent": vent,
-        "csf": _cisterns(p, patient),
+        "csf": _cisterns(p, patient, lively),
         "nuclei": _nuclei(m),
         "stem": ellipsoid(p, _STEM),
+        "hind": infra,
         "calcium": _calcium(p, m, patient),
         "artery": union(union(tube(m, _ARTERIES[0]), tube(m, _ARTERIES[1])), tube(m, _ARTERIES[2])),
         "white": _white(p, patient, vent),
@@ -158,10 +160,10 @@ def _sulci(p: Points, patient: Patient, pia: F32, infra: F32, lively: F32) -> di
     side = smoothstep(infra, -2, 2)
     deep = wave_distance(patient.sulci, outward) / stretch
     deep = deep + side * (wave_distance(patient.folia, p) - deep)
-    floor = (15 + 5 * lively) * (1 - side) + 9 * side
+    floor = (16 + 4 * lively) * (1 - side) + 9 * side
     high = 1 + 0.5 * smoothstep(p.z, 20, 60)
-    width = (0.3 + 0.9 * patient.atrophy) * high * (1 + 0.3 * lively)
-    reach = np.maximum(width * (1 - side) + (0.1 + 0.2 * patient.atrophy) * side, 0.05)
+    width = (0.4 + 0.7 * patient.atrophy) * high * (1 + 0.25 * lively)
+    reach = np.maximum(width * (1 - side) + (0.2 + 0.25 * patient.atrophy) * side, 0.05)
     return {
         "sulcus": deep,
         "shallow": wave_distance(patient.shallow, outward) / stretch + 20 * side,
@@ -170,7 +172,7 @@ def _sulci(p: Points, patient: Patient, pia: F32, infra: F32, lively: F32) -> di
     }
 
 
-def _cisterns(p: Points, patient: Patient) -> F32:
+def _cisterns(p: Points, patient: Patient, lively: F32) -> F32:
     """Depth in the basal cisterns, the Sylvian fissures and the interhemispheric fissure, mm."""
     grow = 0.75 + 0.5 * patient.atrophy
     depth = ellipsoid(p, _CISTERNS[0])
@@ -180,8 +182,8 @@ def _cisterns(p: Points, patient: Patient) -> F32:
         depth = union(depth, mirrored(p, Shape(shape.centre, _grown(shape.radii, grow), shape.turn)), 2.0)
     stem = ellipsoid(p, _STEM)
     low = common(-4 - p.z, np.maximum(p.z + 23, 6 - p.y), 3.0)
-    ahead = 0.8 + 1.4 * smoothstep(-p.y, -18, 2)
-    ring = common(np.float32(grow) * ahead - np.abs(stem + 1.6), low, 2.0)
+    ends = 0.35 + 1.7 * smoothstep(np.abs(p.y - 15), 6, 13) + 0.4 * lively
+    ring = common(np.float32(grow) * ends - np.abs(stem + 1.6), low, 2.0)
     width = (0.3 + 1.1 * patient.atrophy) * (0.4 + 0.6 * smoothstep(-p.y, -10, 60))
     callosum = -ellipsoid(Points(np.zeros_like(p.x), p.y, p.z), Shape((0, -2, 4), (1e3, 42, 24)))
     fissure = common((width - np.abs(p.x)).astype(np.float32), common(callosum, p.z + 14), 1.0)

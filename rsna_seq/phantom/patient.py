@@ -74,7 +74,7 @@ class Patient:
 def draw_patient(rng: np.random.Generator) -> Patient:
     """Draw a patient; older heads have wider sulci, larger ventricles and more calcium."""
     age = float(np.clip(rng.normal(60, 19), 18, 95))
-    atrophy = float(np.clip((age - 30) / 60 + rng.normal(0, 0.17), 0.02, 1.15))
+    atrophy = float(np.clip((age - 25) / 60 + rng.normal(0, 0.17), 0.05, 1.2))
     size = rng.normal(1.0, 0.03)
     infarct = 0.0 if rng.random() > 0.12 else rng.uniform(6, 20)
     return Patient(
@@ -105,10 +105,10 @@ def draw_patient(rng: np.random.Generator) -> Patient:
             infarct,
         ),
         warp=(draw_waves(rng, 110, 8), draw_waves(rng, 110, 8), draw_waves(rng, 110, 8)),
-        sulci=draw_waves(rng, rng.uniform(22.5, 27), 24, 0.25, 1.8),
-        shallow=draw_waves(rng, 18, 18, 0.25, 1.8),
+        sulci=draw_waves(rng, rng.uniform(19.5, 23.5), 24, 0.25, 1.8),
+        shallow=draw_waves(rng, 15, 18, 0.25, 1.8),
         ripple=(draw_waves(rng, 24, 9, 0.3), draw_waves(rng, 24, 9, 0.3), draw_waves(rng, 24, 9, 0.3)),
-        folia=draw_waves(rng, 9.0, 16),
+        folia=draw_waves(rng, 8.5, 14, 0.2, 0.7),
         depth=draw_waves(rng, 38, 12),
         mottle=draw_waves(rng, 16, 16, 0.4),
         strands=draw_waves(rng, 17, 14, 0.3),
@@ -120,8 +120,8 @@ def _draw_tissue(rng: np.random.Generator, age: float) -> Tissue:
     shift = rng.normal(0, 1.6)
     vein = rng.normal(52, 5) if rng.random() > 0.08 else rng.uniform(62, 72)
     return Tissue(
-        grey=38.5 + shift,
-        white=38.5 + shift - float(np.clip(rng.normal(7.6 - 0.02 * (age - 50), 1.2), 4.5, 10)),
+        grey=40.0 + shift,
+        white=40.0 + shift - float(np.clip(rng.normal(7.6 - 0.02 * (age - 50), 1.2), 4.5, 10)),
         csf=rng.normal(7, 2),
         vein=vein,
         dura=rng.normal(52, 5),

@@ -44,13 +44,13 @@ def skull_fields(p: Points, patient: Patient) -> dict[str, F32]:
     """
     m = sides(p)
     base = _base(p, m)
-    dense = ellipsoid(m, PETROUS)
+    strands = wave_noise(patient.strands, p)
+    dense = ellipsoid(m, PETROUS) + 1.6 * strands
     room = common(_cavity(p, patient), -union(base, dense, 3.0), 3.0)
     crest = _crests(p)
     shell = room + _thickness(p, patient)
     room = room - crest
     orbit = common(ellipsoid(m, ORBIT), -(room + 2.2), 3.0)
-    strands = wave_noise(patient.strands, p)
     air, walls = _sinuses(p, m, patient, 2.0 * strands)
     mastoid = ellipsoid(m, MASTOID)
     bone = union(union(shell, base, 3.0), union(dense, mastoid, 3.0))
@@ -81,10 +81,11 @@ def _cavity(p: Points, patient: Patient) -> F32:
     vault = superellipsoid(narrow, Shape((0, 3, 5), (68, 84, 74)), 2.3)
     ax = np.abs(p.x)
     roof = 9 * np.exp(-(((ax - 28) / 15) ** 2) - ((p.y + 45) / 25) ** 2) - 5 * np.exp(-((ax / 7) ** 2))
-    floor = -20 + roof - 45 * smoothstep(p.y, -34, 4)
+    floor = -20 + roof - 20 * smoothstep(p.y, -34, 4)
     room = common(vault, p.z - floor.astype(np.float32), 6.0)
     room = union(room, mirrored(p, Shape((37, -15, -22), (27, 36, 25))), 8.0)
-    room = union(room, ellipsoid(p, Shape((0, 40, -36), (57, 47, 43))), 8.0)
+    behind = p.y + 0.49 * (p.z + 47) - 3 - 0.18 * ax
+    room = union(room, common(ellipsoid(p, Shape((0, 40, -36), (57, 47, 43))), behind, 5.0), 8.0)
     canal = common(15 - np.hypot(p.x, (p.y - 30) * 1.1), -60 - p.z, 4.0)
     return union(room, canal, 4.0)
 
@@ -94,7 +95,7 @@ def _thickness(p: Points, patient: Patient) -> F32:
     ax = np.abs(p.x)
     squama = np.exp(-(((ax - 62) / 22) ** 2) - ((p.y + 5) / 40) ** 2 - ((p.z + 12) / 30) ** 2)
     low = 1 - 0.45 * smoothstep(-p.z, 12, 45)
-    waviness = 1 + 0.12 * wave_noise(patient.depth, p)
+    waviness = 1 + 0.08 * wave_noise(patient.depth, p)
     t = patient.skull * low * waviness * (1 - 0.45 * squama)
     result: F32 = t.astype(np.float32)
     return result
@@ -141,7 +142,7 @@ def _sinuses(p: Points, m: Points, patient: Patient, wavy: F32) -> tuple[F32, F3
     """Air of frontal, sphenoid and maxillary sinuses and of the nose, and their bony walls."""
     frontal, sphenoid, maxillary, _ = patient.air
     front = ellipsoid(m, Shape((11, -82, -10), (19 * frontal, 5.5, 15 * frontal))) + 0.6 * wavy
-    back = ellipsoid(m, Shape((7, -26, -37), (8 * sphenoid, 13 * sphenoid, 10 * sphenoid)))
+    back = ellipsoid(m, Shape((7, -26, -37), (8 * sphenoid, 13 * sphenoid, 10 * sphenoid))) + 0.7 * wavy
     cheek = (
         ellipsoid(m, Shape((29, -64, -66), (15 * maxillary, 18 * maxillary, 17 * maxillary), 20)) + 0.5 * wavy
     )
@@ -150,7 +151,7 @@ def _sinuses(p: Points, m: Points, patient: Patient, wavy: F32) -> tuple[F32, F3
     nose = superellipsoid(p, Shape((0, -66, -60), (13, 30, 24)), 3.0)
     nose = common(nose, common(turbinate.astype(np.float32), -septum, 1.0))
     throat = ellipsoid(p, Shape((0, -24, -82), (14, 9, 26)))
-    walls = union(cheek + 1.6, union(back + 2.0, front + 2.5))
+    walls = union(cheek + 1.6, union(back + 1.3, front + 2.5))
     palate = common(superellipsoid(p, Shape((0, -60, -88), (20, 27, 2.2)), 3.0), p.y + 95)
     return union(union(front, back), union(cheek, union(nose, throat))), union(walls, palate)
 

@@ -74,7 +74,7 @@ def _outside(slab: Slab, patient: Patient) -> F32:
     galea = smoothstep(slab.mean("bone"), -2.2, -1.2)
     flesh = tissue.fat + (tissue.muscle - tissue.fat) * np.maximum(muscle, 0.7 * galea)
     flesh = flesh + 6 * slab.grain
-    flesh = blend(flesh, 35.0, 1 - smoothstep(skin, 1.2, 2.4))
+    flesh = blend(flesh, 58.0, 1 - smoothstep(skin, 1.5, 2.7))
     return blend(np.full_like(skin, -1000), flesh, slab.part("head"))
 
 
@@ -110,6 +110,7 @@ def _brain(slab: Slab, patient: Patient) -> tuple[F32, F32]:
     cortex = 1 - smoothstep(np.minimum(pia, far), 2.4, 4.4)
     grey = np.maximum(cortex, 0.65 * smoothstep(slab.mean("nuclei"), -1.5, 1.5))
     grey = np.maximum(grey, 0.45 * slab.part("stem"))
+    grey = np.maximum(grey, 0.62 * smoothstep(slab.mean("hind"), -1, 2))
     wet = slab.mean("wet")
     white = tissue.white + slab.mean("white")
     brain = white + (tissue.grey - white) * grey - wet * (11 - 7 * grey)
