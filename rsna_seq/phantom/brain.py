@@ -162,7 +162,7 @@ def _sulci(p: Points, patient: Patient, pia: F32, infra: F32, lively: F32) -> di
     deep = deep + side * (wave_distance(patient.folia, p) - deep)
     floor = (16 + 4 * lively) * (1 - side) + 9 * side
     high = 1 + 0.5 * smoothstep(p.z, 20, 60)
-    width = (0.4 + 0.7 * patient.atrophy) * high * (1 + 0.25 * lively)
+    width = (0.48 + 0.7 * patient.atrophy) * high * (1 + 0.25 * lively)
     reach = np.maximum(width * (1 - side) + (0.2 + 0.25 * patient.atrophy) * side, 0.05)
     return {
         "sulcus": deep,

@@ -61,6 +61,12 @@ class Patient:
     hygroma_side: float
     infarct: tuple[float, float, float, float]
     """An old infarct: centre and radius; radius 0 has none."""
+    swelling: tuple[float, float, float, float]
+    """Of the scalp after a blow: where, and its thickness; 0 has none."""
+    falx: float
+    """Half thickness of falx and tentorium."""
+    calcium: float
+    """HU of calcifications."""
     warp: tuple[Waves, Waves, Waves]
     sulci: Waves
     folia: Waves
@@ -91,8 +97,8 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         ventricles=float(np.clip(0.72 + 0.42 * atrophy + rng.normal(0, 0.1), 0.55, 1.7)),
         leukoaraiosis=max(0.0, (age - 55) / 6 + rng.normal(0, 2)),
         air=(rng.uniform(0.2, 1.4), rng.uniform(0.5, 1.2), rng.uniform(0.7, 1.1), rng.uniform(0.3, 1.1)),
-        pineal=rng.uniform(1.2, 3.5) if rng.random() < 0.65 else 0.0,
-        choroid=rng.uniform(1.5, 4.5) if rng.random() < 0.55 else 0.0,
+        pineal=rng.uniform(1.0, 2.8) if rng.random() < 0.65 else 0.0,
+        choroid=rng.uniform(1.2, 3.6) if rng.random() < 0.5 else 0.0,
         basal=rng.uniform(1.5, 4.0) if rng.random() < 0.12 else 0.0,
         falx_calcified=rng.uniform(3.0, 9.0) if rng.random() < 0.15 else 0.0,
         dominance=rng.uniform(-0.4, 1.0),
@@ -104,6 +110,9 @@ def draw_patient(rng: np.random.Generator) -> Patient:
             rng.uniform(-5, 45),
             infarct,
         ),
+        swelling=_draw_swelling(rng),
+        falx=rng.uniform(0.4, 1.0),
+        calcium=rng.uniform(110, 420),
         warp=(draw_waves(rng, 110, 8), draw_waves(rng, 110, 8), draw_waves(rng, 110, 8)),
         sulci=draw_waves(rng, rng.uniform(19.5, 23.5), 24, 0.25, 1.8),
         shallow=draw_waves(rng, 15, 18, 0.25, 1.8),
@@ -113,6 +122,13 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         mottle=draw_waves(rng, 16, 16, 0.4),
         strands=draw_waves(rng, 17, 14, 0.3),
     )
+
+
+def _draw_swelling(rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """Draw a swelling of the scalp, which one head in six has."""
+    a, e = rng.uniform(0, 2 * np.pi), rng.uniform(0, 1.1)
+    thick = rng.uniform(3, 11) if rng.random() < 0.17 else 0.0
+    return 72 * np.cos(a) * np.cos(e), 90 * np.sin(a) * np.cos(e), 80 * np.sin(e), thick
 
 
 def _draw_tissue(rng: np.random.Generator, age: float) -> Tissue:

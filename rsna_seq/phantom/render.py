@@ -63,7 +63,7 @@ def render_study(
     planes, which = np.unique(faces, return_inverse=True)
     fields = _fields(patient, scan, bleeds, planes.astype(np.float32))
     work = matrix // 2 if matrix >= 400 else matrix
-    texture = _textures(rng, scan, matrix, work)
+    texture = _textures(rng, scan, matrix, work, _lowest(fields["head"], scan))
     hu = np.empty((len(offsets), matrix, matrix), np.int16)
     area = np.empty((len(offsets), len(KINDS)), np.float32)
     ready: dict[int, dict[str, F32]] = {}
@@ -95,8 +95,8 @@ class _Textures:
     """Standard deviation of the noise, HU (row, column)."""
 
 
-def _textures(rng: np.random.Generator, scan: Scan, matrix: int, work: int) -> _Textures:
-    """Draw a study's textures."""
+def _textures(rng: np.random.Generator, scan: Scan, matrix: int, work: int, lowest: float) -> _Textures:
+    """Draw a study's textures; the head rests ``lowest`` mm below the middle of the image."""
     pixel = scan.field_of_view / matrix
     side = (np.arange(matrix, dtype=np.float32) + 0.5) / matrix - 0.5
     radius = np.hypot(side[:, None], side[None, :]) * 2
@@ -105,7 +105,7 @@ def _textures(rng: np.random.Generator, scan: Scan, matrix: int, work: int) -> _
         tile=noise_tile(rng, matrix, pixel, scan.grain),
         fine=noise_tile(rng, work, scan.field_of_view / work, 0.9),
         cells=noise_tile(rng, work, scan.field_of_view / work, 1.5),
-        table=_table(scan, side * scan.field_of_view),
+        table=_table(scan, side * scan.field_of_view, lowest + rng.uniform(1, 6)),
         loud=loud.astype(np.float32),
     )
 
@@ -155,19 +155,25 @@ def _face(fields: dict[str, F32], plane: int, size: int) -> dict[str, F32]:
     }
 
 
-def _table(scan: Scan, side: F32) -> F32:
-    """Headrest or table under the head, (row, column), HU."""
+def _lowest(head: F32, scan: Scan) -> float:
+    """How far the head reaches below the middle of the image, mm."""
+    rows = np.flatnonzero((head > 0).any(axis=(0, 2)))
+    return float((rows.max(initial=0) + 1) / COARSE - 0.5) * scan.field_of_view
+
+
+def _table(scan: Scan, side: F32, rest: float) -> F32:
+    """Headrest or table under the head, whose upper side lies ``rest`` mm below the middle, HU."""
     u, v = side[None, :], side[:, None]
     if scan.table == "none":
         return np.full((len(side), len(side)), -1000, np.float32)
     if scan.table == "headrest":
-        away = np.abs(np.hypot(u / 98, (v - 8) / 103) - 1) * 98 - 0.5
-        away = np.where(v > -5, away, 9)
+        away = np.abs(np.hypot(u / 98, (v - rest + 103) / 103) - 1) * 98 - 0.5
+        away = np.where(v > rest - 108, away, 9)
     elif scan.table == "shell":
-        away = np.abs(np.hypot(u / 112, (v + 5) / 116) - 1) * 112 - 0.8
-        away = np.where(v > 20, away, 9)
+        away = np.abs(np.hypot(u / 112, (v - rest + 116) / 116) - 1) * 112 - 0.8
+        away = np.where(v > rest - 90, away, 9)
     else:
-        away = np.abs(v + 0 * u - 108) - 1.0
+        away = np.abs(v + 0 * u - rest - 4) - 1.0
     pixel = float(side[1] - side[0])
     result: F32 = (-1000 + 1150 * np.clip(0.5 - away / pixel, 0, 1)).astype(np.float32)
     return result

@@ -68,7 +68,7 @@ def skull_fields(p: Points, patient: Patient) -> dict[str, F32]:
         "orbit": orbit,
         "globe": globe,
         "lens": ellipsoid(m, Shape((32, -86, -36), (4.8, 2.2, 4.8))),
-        "muscle": _muscles(m),
+        "muscle": union(_muscles(m), _swelling(p, patient) - 2),
         "nerve": _nerves(m),
         "strands": strands,
     }
@@ -141,7 +141,8 @@ def _face_bones(m: Points) -> F32:
 def _sinuses(p: Points, m: Points, patient: Patient, wavy: F32) -> tuple[F32, F32]:
     """Air of frontal, sphenoid and maxillary sinuses and of the nose, and their bony walls."""
     frontal, sphenoid, maxillary, _ = patient.air
-    front = ellipsoid(m, Shape((11, -82, -10), (19 * frontal, 5.5, 15 * frontal))) + 0.6 * wavy
+    curved = Points(m.x, m.y - m.x * m.x / 120, m.z)
+    front = ellipsoid(curved, Shape((10, -84.5, -8), (14 * frontal, 4.5, 13 * frontal))) + 0.6 * wavy
     back = ellipsoid(m, Shape((7, -26, -37), (8 * sphenoid, 13 * sphenoid, 10 * sphenoid))) + 0.7 * wavy
     cheek = (
         ellipsoid(m, Shape((29, -64, -66), (15 * maxillary, 18 * maxillary, 17 * maxillary), 20)) + 0.5 * wavy
@@ -151,7 +152,7 @@ def _sinuses(p: Points, m: Points, patient: Patient, wavy: F32) -> tuple[F32, F3
     nose = superellipsoid(p, Shape((0, -66, -60), (13, 30, 24)), 3.0)
     nose = common(nose, common(turbinate.astype(np.float32), -septum, 1.0))
     throat = ellipsoid(p, Shape((0, -24, -82), (14, 9, 26)))
-    walls = union(cheek + 1.6, union(back + 1.3, front + 2.5))
+    walls = union(cheek + 1.4, union(back + 1.3, front + 1.8))
     palate = common(superellipsoid(p, Shape((0, -60, -88), (20, 27, 2.2)), 3.0), p.y + 95)
     return union(union(front, back), union(cheek, union(nose, throat))), union(walls, palate)
 
@@ -185,6 +186,14 @@ def _muscles(m: Points) -> F32:
     return muscle
 
 
+def _swelling(p: Points, patient: Patient) -> F32:
+    """Thickness of a swelling of the scalp after a blow, mm."""
+    x, y, z, thick = patient.swelling
+    away = ((p.x - x) ** 2 + (p.y - y) ** 2 + (p.z - z) ** 2) / 26**2
+    swelling: F32 = np.float32(thick) * np.exp(-away)
+    return swelling
+
+
 def _nerves(m: Points) -> F32:
     """Optic nerve and the four straight muscles of the eye."""
     nerve = tube(m, ((31, -66, -36, 1.9), (24, -50, -35, 2.0), (15, -38, -33, 2.0)))
@@ -200,7 +209,7 @@ def _skin(p: Points, m: Points, shell: F32, patient: Patient) -> F32:
     face = superellipsoid(p, Shape((0, -42, -66), (66, 54, 62)), 2.3)
     nose = ellipsoid(p, Shape((0, -98, -58), (12, 18, 20)))
     neck = ellipsoid(p, Shape((0, 25, -112), (62, 62, 64)))
-    ear = ellipsoid(m, Shape((78, 17, -40), (3.0, 15, 27), -37)) + 1.2 * wave_noise(patient.folia, p)
-    scalp = shell + np.float32(patient.scalp)
+    ear = ellipsoid(m, Shape((75, 16, -40), (3.0, 15, 27), -37)) + 1.2 * wave_noise(patient.folia, p)
+    scalp = shell + np.float32(patient.scalp) + _swelling(p, patient)
     skin = union(union(scalp, temple, 12.0), union(face, neck, 14.0), 14.0)
     return union(union(skin, nose, 8.0), ear, 3.0)

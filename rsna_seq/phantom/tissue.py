@@ -119,12 +119,12 @@ def _brain(slab: Slab, patient: Patient) -> tuple[F32, F32]:
     fluid = np.maximum(fluid, sheet(slab.low["shallow"], slab.high["shallow"], thin, slab.soft))
     brain = blend(brain, tissue.csf, fluid)
     brain = blend(brain, tissue.csf, slab.part("vent"))
-    for name, thick in (("falx", 0.6), ("tent", 0.7)):
-        width = thick * np.clip(slab.mean(f"{name}_in") / 4, 0, 1)
+    for name in ("falx", "tent"):
+        width = patient.falx * np.clip(slab.mean(f"{name}_in") / 4, 0, 1)
         brain = blend(brain, tissue.dura, sheet(slab.low[name], slab.high[name], width, slab.soft))
     brain = blend(brain, tissue.vein, slab.part("vein"))
     brain = blend(brain, tissue.vein - 6, slab.part("artery"))
-    return blend(brain, 450.0, slab.part("calcium")), fluid
+    return blend(brain, patient.calcium, slab.part("calcium")), fluid
 
 
 def _bleed(slab: Slab, brain: F32, fluid: F32, cavity: F32, bleeds: Sequence[Bleed]) -> tuple[F32, F32]:
