@@ -11,7 +11,7 @@ from rsna_seq.tables import SLABS, write_table
 
 
 def tiny_cache(folder: Path, *, studies: int = 8, size: int = 32, folds: int = 2, seed: int = 0) -> Path:
-    """A finished ``2_cache``: bright squares in grey discs, one corner a class; two studies in three bleed."""
+    """A finished ``2_cache``: bright squares in grey discs, one place a class; two studies in three bleed."""
     random = np.random.default_rng(seed)
     rows, pixels = [], []
     for i in range(studies):

@@ -119,7 +119,7 @@ def test_thin_series_become_slabs_that_hold_every_slice_once(tmp_path: Path) -> 
     found = read(tmp_path)
     assert found.volume is not None
     assert len(found.volume) == 3
-    assert sum(found.slabs["slices"].to_list(), []) == [f"ID_{i:02d}" for i in range(20)]
+    assert found.slabs["slices"].explode().to_list() == [f"ID_{i:02d}" for i in range(20)]
     assert found.volume.hu[:, 0, 0].tolist() == [
         round(np.mean(range(a, b))) for a, b in ((0, 8), (8, 16), (16, 20))
     ]

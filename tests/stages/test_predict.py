@@ -14,7 +14,25 @@ import rsna_seq
 from rsna_seq.artifacts import read_manifest
 from rsna_seq.labels import CLASSES
 
-QUICK = ["device=cpu", "cache.size=32", "index.folds=2", "index.cross_folds=2", "index.holdout=0", "embed.backbone=resnet10t", "embed.pretrained=false", "embed.epochs=1", "embed.batch=8", "sequence.epochs=1", "sequence.batch=4", "sequence.project=16", "sequence.hidden=8", "stack.rounds=5", "stack.min_leaf=2", "evaluate.bootstrap=20", "workers=1"]
+QUICK = [
+    "device=cpu",
+    "cache.size=32",
+    "index.folds=2",
+    "index.cross_folds=2",
+    "index.holdout=0",
+    "embed.backbone=resnet10t",
+    "embed.pretrained=false",
+    "embed.epochs=1",
+    "embed.batch=8",
+    "sequence.epochs=1",
+    "sequence.batch=4",
+    "sequence.project=16",
+    "sequence.hidden=8",
+    "stack.rounds=5",
+    "stack.min_leaf=2",
+    "evaluate.bootstrap=20",
+    "workers=1",
+]
 
 
 def cli(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
