@@ -4,7 +4,7 @@ import numpy as np
 
 from rsna_seq.phantom.bleeds import Bleed
 from rsna_seq.phantom.brain import tentorium
-from rsna_seq.phantom.fields import F32, Points, Shape, common, ellipsoid, union, wave_noise
+from rsna_seq.phantom.fields import F32, Points, Shape, common, ellipsoid, smoothstep, union, wave_noise
 
 OUTSIDE = frozenset({"epidural", "subdural", "hygroma"})
 """Kinds that lie between skull and brain and take room from it."""
@@ -48,7 +48,7 @@ def _subdural(b: Bleed, p: Points, cavity: F32) -> F32:
     if b.site == "convexity":
         u, v = (p.y - b.centre[1]) / length, (p.z - b.centre[2]) / height
         bulge = np.maximum(1 - u * u - v * v, -0.6)
-        rise = np.clip((side * p.x - 2) / 14, -0.5, 1)
+        rise = np.clip((side * p.x - 2 - 36 * smoothstep(-p.z, 0, 25)) / 14, -0.5, 1)
         local = np.float32(thick) * np.minimum(bulge, rise) * (1 + 0.12 * wave_noise(b.ragged, p))
         return common(cavity, (local - cavity).astype(np.float32))
     patch = ellipsoid(p, Shape(b.centre, (40, length, height)))

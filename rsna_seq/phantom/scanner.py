@@ -56,7 +56,7 @@ class Scan:
     def columns(self) -> tuple[float, float, float]:
         """Direction of a column (downwards in the image), LPS; rows run along x."""
         t = np.radians(self.tilt)
-        return 0.0, float(np.cos(t)), float(-np.sin(t))
+        return 0.0, float(np.cos(t)), float(-np.sin(t)) + 0.0
 
     @property
     def normal(self) -> tuple[float, float, float]:
