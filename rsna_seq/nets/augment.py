@@ -38,6 +38,11 @@ class Draws:
     box: Tensor
     seed: int
 
+    def part(self, rows: slice) -> "Draws":
+        """The parameters of some of the samples."""
+        tensors = {k: v[rows] for k, v in self.__dict__.items() if isinstance(v, Tensor)}
+        return Draws(**tensors, seed=self.seed + (rows.start or 0))
+
     def to(self, device: torch.device) -> "Draws":
         """The same parameters on another device."""
         tensors = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, Tensor)}

@@ -16,6 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from rsna_seq.imaging.neighbours import neighbour_indices
 from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
+from rsna_seq.nets.augment import Draws
+
+Batch = tuple[Tensor, Tensor, Draws]
+"""(n, slice, y, x) HU, (n, 6) labels, and how each sample is augmented."""
 
 
 class SlabDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -103,6 +107,16 @@ def shuffled_batches(
 def batches_of(n: int, batch: int) -> int:
     """How many batches :func:`shuffled_batches` makes of ``n`` samples."""
     return len(_chunks(np.arange(n), batch))
+
+
+def split_batch(batch: Batch, pieces: int) -> list[tuple[Batch, float]]:
+    """Cut a batch into pieces of at least two slices, which batch norm needs, each with its share."""
+    hu, labels, draws = batch
+    size = max(2, -(-len(hu) // pieces))
+    starts = range(0, max(1, len(hu) - 1), size)
+    ends = [*starts[1:], len(hu)]
+    cuts = [slice(a, b) for a, b in zip(starts, ends, strict=True)]
+    return [((hu[c], labels[c], draws.part(c)), (c.stop - c.start) / len(hu)) for c in cuts]
 
 
 def _chunks(order: NDArray[np.int64], batch: int) -> list[list[int]]:

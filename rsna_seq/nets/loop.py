@@ -42,6 +42,8 @@ class Job:
     """The batches of an epoch, made from its number alone; every process walks all and takes its share."""
     loss: Callable[[nn.Module, Any], Tensor]
     """Mean loss of a batch, which it moves to the network's device."""
+    split: Callable[[Any, int], list[tuple[Any, float]]]
+    """Cut a batch into so many pieces, or fewer, each with its share of the samples, where memory ends."""
     score: Callable[[nn.Module], float]
     """Validation metric, lower is better. It is reported and picks ``best``, but the pipeline goes on with
     ``last``: weights picked by the fold that was left out would no longer be out of fold."""
@@ -54,6 +56,8 @@ class State:
     epoch: int = 0
     best: float = math.inf
     skipped: int = 0
+    pieces: int = 1
+    """Parts into which a batch is cut, so that it fits into the device's memory."""
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -159,13 +163,10 @@ class _Training:
     def _step(self, batch: Any) -> float:
         """One batch; its loss, and no step where that is no number."""
         with self.accelerator.accumulate(self.net):
-            with self.accelerator.autocast():
-                loss = self.job.loss(self.net, batch)
-            value = float(loss.detach())
+            value = self._backward(batch)
             if not math.isfinite(value):
                 self.optimizer.zero_grad()
                 return value
-            self.accelerator.backward(loss)
             if self.cfg.clip and self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(self.net.parameters(), self.cfg.clip)
             self.optimizer.step()
@@ -175,6 +176,34 @@ class _Training:
             if self.average is not None:
                 self.average.update(self.bare, step=self.schedule.last_epoch)
         return value
+
+    def _backward(self, batch: Any) -> float:
+        """Loss and gradients of a batch, in pieces where the device's memory does not hold it whole."""
+        while True:
+            parts = self.job.split(batch, self.state.pieces)
+            try:
+                return self._backward_parts(parts)
+            except torch.OutOfMemoryError as error:
+                if len(parts) < self.state.pieces:
+                    raise EnvironmentFaultError(
+                        f"{self.job.name}: not even one sample fits into the memory of "
+                        f"{self.accelerator.device}; choose a smaller embed.size or backbone"
+                    ) from error
+            self.optimizer.zero_grad()
+            torch.cuda.empty_cache()
+            self.state.pieces *= 2
+            say(self.job.name, f"out of memory: batches go in {self.state.pieces} pieces from here on")
+
+    def _backward_parts(self, parts: list[tuple[Any, float]]) -> float:
+        total = 0.0
+        for part, share in parts:
+            with self.accelerator.autocast():
+                loss = self.job.loss(self.net, part) * share
+            total += float(loss.detach())
+            if not math.isfinite(total):
+                return total
+            self.accelerator.backward(loss)
+        return total
 
     def _give_up(self, bad: int) -> None:
         if bad >= _BAD_STEPS:

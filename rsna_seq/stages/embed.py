@@ -24,9 +24,9 @@ from rsna_seq.imaging.neighbours import neighbour_indices
 from rsna_seq.imaging.volume import PixelCache, Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.metric import log_loss
-from rsna_seq.nets.augment import Draws, augment, draw
+from rsna_seq.nets.augment import augment, draw
 from rsna_seq.nets.cnn import Embedder, load_embedder, weighted_bce
-from rsna_seq.nets.data import SlabDataset, batches_of, shuffled_batches
+from rsna_seq.nets.data import Batch, SlabDataset, batches_of, shuffled_batches, split_batch
 from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
 from rsna_seq.provenance import source_digest
@@ -34,9 +34,6 @@ from rsna_seq.tables import LOGITS, logit_table, read_table, write_table
 
 _CHUNK = 64
 """Slices a forward pass at inference: enough to fill a device, few enough for a long study."""
-
-
-Batch = tuple[Tensor, Tensor, Draws]
 
 
 class Embedding(NamedTuple):
@@ -154,7 +151,8 @@ def fit(
         hu = augment(hu.to(at, non_blocking=True).float(), draws.to(at))
         return weighted_bce(model(hu)[1], labels.to(at, non_blocking=True))
 
-    job = Job(name, net, batches_of(len(data), cfg.batch), batches, loss, lambda m: _score(m, cache, unseen))
+    steps = batches_of(len(data), cfg.batch)
+    job = Job(name, net, steps, batches, loss, split_batch, lambda model: _score(model, cache, unseen))
     return fit_net(job, cfg, folder, device=where, seed=seed)  # type: ignore[return-value]
 
 
@@ -175,10 +173,23 @@ def apply(embedder: Embedder, volume: Volume, *, tta: bool | None = None) -> Emb
     for chunk in at.split(_CHUNK):
         stack = hu[chunk]
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            views = [embedder(stack.flip(-1) if flip else stack) for flip in flips]
+            views = [_forward(embedder, stack.flip(-1) if flip else stack) for flip in flips]
         vectors.append(torch.stack([v for v, _ in views]).mean(0))
         logits.append(torch.stack([z for _, z in views]).mean(0))
     return Embedding(torch.cat(vectors).cpu().numpy(), torch.cat(logits).double().cpu().numpy())
+
+
+def _forward(embedder: Embedder, stack: Tensor) -> tuple[Tensor, Tensor]:
+    """One pass, in halves where the device's memory does not hold it whole."""
+    try:
+        vectors, logits = embedder(stack)
+    except torch.OutOfMemoryError:
+        if len(stack) == 1:
+            raise
+        torch.cuda.empty_cache()
+        halves = [_forward(embedder, half) for half in stack.chunk(2)]
+        return torch.cat([v for v, _ in halves]), torch.cat([z for _, z in halves])
+    return vectors, logits
 
 
 def load(cfg: EmbedConfig, out: Path, device: str = "auto") -> dict[int, Embedder]:

@@ -103,7 +103,7 @@ def fit(
         return weighted_bce(model(studies)[mask], batch[1].to(mask.device)[mask])
 
     steps = -(-len(train) // cfg.batch)
-    job = Job(name, net, steps, batches, loss, lambda model: _score(model, unseen))
+    job = Job(name, net, steps, batches, loss, _split, lambda model: _score(model, unseen))
     return fit_net(job, cfg, folder, device=resolve_device(device), seed=seed)  # type: ignore[return-value]
 
 
@@ -149,6 +149,18 @@ def load(cfg: SequenceConfig, out: Path, device: str = "auto") -> dict[int, list
             load_weights(net, out / f"fold{fold}" / f"seed{number}" / "last.safetensors")
             models.setdefault(fold, []).append(net.eval().to(where))
     return models
+
+
+def _split(batch: Batch, pieces: int) -> list[tuple[Batch, float]]:
+    """Cut a batch of studies into pieces, each with its share of the slabs."""
+    studies, labels = batch
+    size = -(-len(labels) // pieces)
+    cuts = [slice(a, a + size) for a in range(0, len(labels), size)]
+    slabs = studies.lengths.sum()
+    shares = [float(studies.lengths[c].sum() / slabs) for c in cuts]
+    return [
+        ((Studies(*(t[c] for t in studies)), labels[c]), share) for c, share in zip(cuts, shares, strict=True)
+    ]
 
 
 def _build(

@@ -1,6 +1,7 @@
 """The training loop: losses that are no number, the average, the schedule, the devices."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,12 @@ def _job(loss: "list[float] | None" = None, steps: int = 8) -> Job:
         factor = next(given, 1.0)
         return factor * ((model(batch) - batch.sum(1, keepdim=True)) ** 2).mean()
 
-    return Job("test", net, steps, batches, measure, lambda model: float(model.weight.detach().abs().sum()))
+    def split(batch: Tensor, pieces: int) -> list[tuple[Tensor, float]]:
+        return [(part, len(part) / len(batch)) for part in batch.chunk(pieces)]
+
+    return Job(
+        "test", net, steps, batches, measure, split, lambda model: float(model.weight.detach().abs().sum())
+    )
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
@@ -48,6 +54,28 @@ def test_many_in_a_row_stop_the_training_and_keep_the_last_good_weights(tmp_path
     with pytest.raises(EnvironmentFaultError, match="no number"):
         fit(_job([1] * 8 + [math.nan] * 8), FitConfig(epochs=3), tmp_path, device=CPU, seed=0)
     assert (tmp_path / "last.safetensors").is_file()
+
+
+@pytest.mark.parametrize("fits", [1, 4, 16])
+def test_a_batch_that_does_not_fit_goes_in_pieces_with_the_same_result(tmp_path: Path, fits: int) -> None:
+    whole = fit(_job(), FitConfig(epochs=1), tmp_path / "whole", device=CPU, seed=0)
+    job = _job()
+
+    def tight(model: nn.Module, batch: Tensor) -> Tensor:
+        if len(batch) > fits:
+            raise torch.OutOfMemoryError
+        return job.loss(model, batch)
+
+    cut = fit(replace(job, loss=tight), FitConfig(epochs=1), tmp_path / "cut", device=CPU, seed=0)
+    torch.testing.assert_close(cut.weight, whole.weight)
+
+
+def test_memory_that_holds_no_sample_ends_in_a_clear_word(tmp_path: Path) -> None:
+    def never(model: nn.Module, batch: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(EnvironmentFaultError, match="not even one sample"):
+        fit(replace(_job(), loss=never), FitConfig(epochs=1), tmp_path, device=CPU, seed=0)
 
 
 def test_the_average_differs_from_the_last_weights_and_is_what_is_kept(tmp_path: Path) -> None:
