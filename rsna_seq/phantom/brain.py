@@ -50,12 +50,15 @@ _CISTERNS = (
     Shape((0, 31, -10), (12, 3.5, 6)),
     Shape((0, 2, -17), (3.5, 4.5, 8)),
     Shape((0, 66, -70), (16, 12, 10)),
+    Shape((0, 76, -50), (3.0, 11, 18)),
 )
 _SYLVIAN = (
     Shape((41, -4, 2), (1.5, 22, 13), 8),
     Shape((52, -10, 2), (14, 2.0, 5), 20),
     Shape((30, -22, -16), (16, 2.2, 3), 15),
 )
+_CALLOSUM = Shape((0, -2, 4), (1e3, 42, 24))
+"""Where the hemispheres are joined, in the plane of y and z."""
 _STEM = Shape((0, 17, -34), (14, 13, 40))
 
 
@@ -68,7 +71,8 @@ def brain_fields(p: Points, patient: Patient, cavity: F32) -> dict[str, F32]:
         cavity: Depth below the inner table, or below an extra-axial bleed, mm.
 
     Returns:
-        By name, mm: ``pia`` (depth in the brain), ``sulcus`` and ``shallow`` (signed distances to the
+        By name, mm: ``pia`` (depth in the brain), ``rind`` (depth below its surface, the
+        midline's too), ``sulcus`` and ``shallow`` (signed distances to the
         nearest deep and shallow sulcus), ``gate`` (how far below the floor of the deep ones), ``reach``
         (half width of a sulcus), ``vent``, ``csf`` (cisterns), ``nuclei``, ``stem``,
         ``hind`` (posterior fossa), ``calcium``, ``artery``; and ``white``, HU to add to white matter.
@@ -148,26 +152,29 @@ def ventricles(p: Points, patient: Patient) -> F32:
 def _gap(p: Points, patient: Patient, lively: F32) -> F32:
     """Width of the fluid between skull and brain, mm; more over the forehead of the old."""
     front = smoothstep(-p.y, 0, 70)
-    gap = 0.6 + patient.atrophy * (0.6 + 1.5 * front) * (1 + 0.35 * lively)
-    return np.maximum(gap, 0.4).astype(np.float32)
+    gap = 0.1 + patient.atrophy * (0.5 + 1.5 * front + 0.9 * lively)
+    return np.maximum(gap, 0.0).astype(np.float32)
 
 
 def _sulci(p: Points, patient: Patient, pia: F32, infra: F32, lively: F32) -> dict[str, F32]:
     """Distances to the sulci of cerebrum and cerebellum, depth below their floor and half width."""
     radius = np.sqrt((p.x / 68) ** 2 + ((p.y - 3) / 84) ** 2 + ((p.z - 5) / 74) ** 2) + 0.05
-    stretch = np.float32(0.92) * radius ** np.float32(-0.7)
+    stretch = np.float32(0.92) * radius ** np.float32(-0.88)
     outward = Points(p.x * stretch, p.y * stretch, p.z * stretch)
     side = smoothstep(infra, -2, 2)
     deep = wave_distance(patient.sulci, outward) / stretch
     deep = deep + side * (wave_distance(patient.folia, p) - deep)
-    floor = (16 + 4 * lively) * (1 - side) + 9 * side
-    high = 1 + 0.5 * smoothstep(p.z, 20, 60)
+    floor = (16 + 4 * lively) * (1 - side) + 15 * side
+    high = (1 + 0.5 * smoothstep(p.z, 20, 60)) * (0.15 + 0.85 * smoothstep(radius, 0.45, 0.85))
     width = (0.48 + 0.7 * patient.atrophy) * high * (1 + 0.25 * lively)
-    reach = np.maximum(width * (1 - side) + (0.2 + 0.25 * patient.atrophy) * side, 0.05)
+    reach = np.maximum(width * (1 - side) + (0.3 + 0.3 * patient.atrophy) * side, 0.05)
+    callosum = -ellipsoid(Points(np.zeros_like(p.x), p.y, p.z), _CALLOSUM)
+    rind = np.minimum(pia, 1.4 * np.abs(p.x) + np.maximum(-callosum, 0) + 12 * side)
     return {
+        "rind": rind,
         "sulcus": deep,
         "shallow": wave_distance(patient.shallow, outward) / stretch + 20 * side,
-        "gate": pia - floor,
+        "gate": rind - floor,
         "reach": reach,
     }
 
@@ -185,7 +192,7 @@ def _cisterns(p: Points, patient: Patient, lively: F32) -> F32:
     ends = 0.35 + 1.7 * smoothstep(np.abs(p.y - 15), 6, 13) + 0.4 * lively
     ring = common(np.float32(grow) * ends - np.abs(stem + 1.6), low, 2.0)
     width = (0.3 + 1.1 * patient.atrophy) * (0.4 + 0.6 * smoothstep(-p.y, -10, 60))
-    callosum = -ellipsoid(Points(np.zeros_like(p.x), p.y, p.z), Shape((0, -2, 4), (1e3, 42, 24)))
+    callosum = -ellipsoid(Points(np.zeros_like(p.x), p.y, p.z), _CALLOSUM)
     fissure = common((width - np.abs(p.x)).astype(np.float32), common(callosum, p.z + 14), 1.0)
     return union(union(depth, ring), fissure)
 
@@ -224,7 +231,7 @@ def _white(p: Points, patient: Patient, vent: F32) -> F32:
     beside = np.exp(np.minimum(vent, 0) / 6)
     x, y, z, radius = patient.infarct
     mottle = wave_noise(patient.mottle, p)
-    added = -patient.leukoaraiosis * beside + 0.8 * mottle
+    added = -patient.leukoaraiosis * beside + 1.1 * mottle
     if radius:
         scar = ellipsoid(p, Shape((x, y, z), (radius, 1.2 * radius, radius)))
         added = added - 18 * smoothstep(scar + 2 * mottle, -2, 4)

@@ -117,7 +117,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         sulci=draw_waves(rng, rng.uniform(19.5, 23.5), 24, 0.25, 1.8),
         shallow=draw_waves(rng, 15, 18, 0.25, 1.8),
         ripple=(draw_waves(rng, 24, 9, 0.3), draw_waves(rng, 24, 9, 0.3), draw_waves(rng, 24, 9, 0.3)),
-        folia=draw_waves(rng, 8.5, 14, 0.2, 0.7),
+        folia=draw_waves(rng, 10.0, 14, 0.2, 2.5),
         depth=draw_waves(rng, 38, 12),
         mottle=draw_waves(rng, 16, 16, 0.4),
         strands=draw_waves(rng, 17, 14, 0.3),
@@ -137,7 +137,7 @@ def _draw_tissue(rng: np.random.Generator, age: float) -> Tissue:
     vein = rng.normal(52, 5) if rng.random() > 0.08 else rng.uniform(62, 72)
     return Tissue(
         grey=40.0 + shift,
-        white=40.0 + shift - float(np.clip(rng.normal(7.6 - 0.02 * (age - 50), 1.2), 4.5, 10)),
+        white=40.0 + shift - float(np.clip(rng.normal(8.4 - 0.02 * (age - 50), 1.3), 5, 11)),
         csf=rng.normal(7, 2),
         vein=vein,
         dura=rng.normal(52, 5),

@@ -94,9 +94,9 @@ def draw_scan(rng: np.random.Generator, patient: Patient) -> Scan:
     return Scan(
         tilt=tilt, feed=feed, centre=centre, head=head, pose=pose, offsets=offsets, thickness=thickness,
         field_of_view=field,
-        kernel=rng.uniform(0.32, 0.62), sharpen=rng.uniform(0.8, 1.6) if bone else rng.uniform(0.0, 0.25),
+        kernel=rng.uniform(0.32, 0.62), sharpen=rng.uniform(0.8, 1.6) if bone else rng.uniform(0.0, 0.12),
         noise=float(np.clip(rng.lognormal(np.log(3.6), 0.28), 2.2, 8.5)) * (2.0 if bone else 1.0),
-        grain=rng.uniform(0.55, 1.0),
+        grain=rng.uniform(0.45, 0.85),
         hardening=rng.uniform(4, 16),
         motion=(first, first + int(rng.integers(1, 5)), rng.uniform(1.5, 6) if rng.random() < 0.08 else 0.0),
         table=str(rng.choice(["headrest", "shell", "flat", "none"], p=[0.4, 0.35, 0.1, 0.15])),

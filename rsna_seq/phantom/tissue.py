@@ -101,16 +101,16 @@ def _brain(slab: Slab, patient: Patient) -> tuple[F32, F32]:
     """Brain, fluid, dura and calcium; and the share of fluid that blood may fill."""
     tissue = patient.tissue
     gate, sulcus = slab.mean("gate"), slab.mean("sulcus")
-    pia, reach = slab.mean("pia"), slab.mean("reach")
+    rind, reach = slab.mean("rind"), slab.mean("reach")
     width = reach * np.clip(gate * -0.25, 0, 1)
-    thin = 0.7 * reach * np.clip((7 - pia) * 0.3, 0, 1)
-    far = np.minimum(
-        np.abs(sulcus) + np.maximum(gate + 2, 0), np.abs(slab.mean("shallow")) + np.maximum(pia - 6, 0)
-    )
-    cortex = 1 - smoothstep(np.minimum(pia, far), 2.4, 4.4)
+    thin = 0.7 * reach * np.clip((7 - rind) * 0.3, 0, 1)
+    shallow = np.abs(slab.mean("shallow")) + np.maximum(rind - 6, 0)
+    far = np.minimum(np.abs(sulcus) + np.maximum(gate + 2, 0), shallow)
+    cortex = 1 - smoothstep(np.minimum(rind, far), 2.4, 4.4)
     grey = np.maximum(cortex, 0.65 * smoothstep(slab.mean("nuclei"), -1.5, 1.5))
     grey = np.maximum(grey, 0.45 * slab.part("stem"))
-    grey = np.maximum(grey, 0.62 * smoothstep(slab.mean("hind"), -1, 2))
+    hind = slab.mean("hind")
+    grey = np.maximum(grey, 0.7 * smoothstep(hind, -1, 2) - 0.4 * smoothstep(hind, 12, 24))
     wet = slab.mean("wet")
     white = tissue.white + slab.mean("white")
     brain = white + (tissue.grey - white) * grey - wet * (11 - 7 * grey)
