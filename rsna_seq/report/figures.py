@@ -1,71 +1,131 @@
-"""Figures of the reports, each as an inline SVG or PNG, so that a page needs no other file and no network."""
+"""Figures of scores, drawn from ``metrics.json`` alone but for the curves; each is an inline SVG element."""
 
-import base64
-import io
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsna_seq.imaging.windows import WINDOWS, apply_window
 from rsna_seq.labels import CLASSES
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from rsna_seq.report.canvas import COLOURS, INK, LINE, SOFT, canvas, svg
 
 Floats = NDArray[np.float64]
-COLOURS = ("#d1495b", "#edae49", "#66a182", "#2e4057", "#8d6b94", "#111111")
-"""One colour a class, told apart by the colour-blind too; ``any`` is black."""
-_INK = "#22303c"
-_SHOWN = 14
-"""Slices that fit side by side in a strip."""
+Ladder = Mapping[str, Mapping[str, float]]
+_POINTS = 300
+"""Points that draw a curve: a million slices would make a page of megabytes."""
+_BETTER, _WORSE, _UNCLEAR = COLOURS["intraventricular"], COLOURS["epidural"], SOFT
+_TICKS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99)
+_EDGE = 5e-4
+"""Where the axes of the reliability diagram end; what lies beyond is drawn there."""
 
 
-def ladder_figure(ladder: Mapping[str, Mapping[str, float]]) -> str:
+def ladder_figure(ladder: Ladder) -> str:
     """Log loss of each rung with its interval.
 
     Args:
         ladder: ``log_loss``, ``low`` and ``high`` by rung, from below.
     """
-    figure, axes = _canvas(6.4, 0.5 * len(ladder) + 0.9)
-    names = list(ladder)
-    at = np.arange(len(names))[::-1]
-    value, low, high = (np.array([ladder[n][k] for n in names]) for k in ("log_loss", "low", "high"))
-    axes.hlines(at, low, high, color=COLOURS[3], linewidth=2.5, alpha=0.5)
-    axes.plot(value, at, "o", color=COLOURS[3], markersize=7)
-    for x, y in zip(value, at, strict=True):
-        axes.annotate(f"{x:.4f}", (x, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
-    axes.set_yticks(at, names)
-    axes.set_ylim(-0.6, len(names) - 0.3)
-    axes.set_xlim(0, None)
-    axes.set_xlabel("log loss, lower is better; bars are 95 % intervals over patients")
-    return _svg(figure)
+    figure, axes = canvas(5.0, 0.42 * len(ladder) + 0.75)
+    _dots(axes, ladder, "log_loss", COLOURS["subarachnoid"], "{:.4f}")
+    axes.set_xlim(0, 1.18 * max(rung["high"] for rung in ladder.values()))
+    axes.set_xlabel("log loss; lower is better")
+    return svg(figure, "log loss of each rung with its 95 % interval")
 
 
-def reliability_figure(labels: NDArray[np.generic], probabilities: Floats, bins: int = 8) -> str:
-    """Observed frequency against predicted probability, bins of equal count.
+def steps_figure(differences: Ladder) -> str:
+    """What each step changes, paired, with its interval; left of zero it helps.
 
     Args:
-        labels: (slice, 6).
-        probabilities: (slice, 6).
-        bins: Bins a class.
+        differences: ``difference``, ``low`` and ``high`` by step, such as ``cnn->sequence``.
     """
-    figure, axes = _canvas(4.6, 4.2)
-    axes.plot([0, 1], [0, 1], color="#b0b7bd", linewidth=1, linestyle="--")
-    for c, name in enumerate(CLASSES):
-        order = np.argsort(probabilities[:, c], kind="stable")
-        parts = [p for p in np.array_split(order, bins) if len(p)]
-        x = [probabilities[p, c].mean() for p in parts]
-        axes.plot(x, [labels[p, c].mean() for p in parts], "o-", color=COLOURS[c], label=name, markersize=3.5)
-    axes.set_xlabel("predicted probability")
-    axes.set_ylabel("observed share")
-    axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+    figure, axes = canvas(5.0, 0.42 * len(differences) + 0.75)
+    axes.axvline(0, color=SOFT, linewidth=1)
+    named = {name.replace("->", " → "): step for name, step in differences.items()}
+    colours = [
+        _BETTER if step["high"] < 0 else _WORSE if step["low"] > 0 else _UNCLEAR for step in named.values()
+    ]
+    _dots(axes, named, "difference", colours, "{:+.4f}")
+    ends = [abs(step[k]) for step in differences.values() for k in ("low", "high")]
+    reach = 1.15 * max([*ends, 1e-6])
+    axes.set_xlim(-reach, reach)
+    axes.set_xlabel("change of log loss; left of zero is better")
+    return svg(figure, "change of log loss from rung to rung with its 95 % interval")
+
+
+def class_figure(name: str, rungs: Ladder) -> str:
+    """Log loss of one class on every rung; the prior, which lies far off, is a line where it is in sight.
+
+    Args:
+        name: The class.
+        rungs: ``log_loss``, ``low`` and ``high`` by rung, from below.
+    """
+    above = {rung: figures for rung, figures in rungs.items() if rung != "prior"} or rungs
+    figure, axes = canvas(3.3, 0.3 * len(above) + 0.8)
+    _dots(axes, above, "log_loss", COLOURS[name], "{:.4f}", size=8)
+    right = 1.35 * max(figures["high"] for figures in above.values())
+    axes.set_xlim(0, max(right, 1e-6))
+    if "prior" in rungs and rungs["prior"]["log_loss"] <= right:
+        axes.axvline(rungs["prior"]["log_loss"], color=SOFT, linewidth=0.8, linestyle=(0, (2, 2)))
+    axes.set_title(name, loc="left", fontsize=10, color=INK, weight="bold")
+    axes.xaxis.set_major_locator(_few(4))
+    return svg(figure, f"log loss of {name} on each rung with its 95 % interval")
+
+
+def _dots(axes: Any, rows: Ladder, key: str, colour: str | list[str], form: str, size: float = 9) -> None:
+    """A dot and an interval a row, the first on top, the figure beside the dot."""
+    at = np.arange(len(rows))[::-1]
+    value, low, high = (np.array([row[k] for row in rows.values()]) for k in (key, "low", "high"))
+    axes.hlines(at, low, high, color=colour, linewidth=3, alpha=0.35, capstyle="round")
+    axes.scatter(value, at, s=32, color=colour, zorder=3)
+    for x, y in zip(value, at, strict=True):
+        words = form.format(x).replace("-", "−")
+        axes.annotate(words, (x, y), (0, 5), textcoords="offset points", ha="center", fontsize=size - 0.5)
+    axes.set_yticks(at, list(rows), color=INK, fontsize=size)
+    axes.set_ylim(-0.5, len(rows) - 0.35)
+    axes.tick_params(axis="y", length=0)
+
+
+def _few(count: int) -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(count)
+
+
+def reliability_figure(name: str, bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Observed share against predicted probability of one class, on axes of logits.
+
+    Args:
+        name: The class.
+        bins: For each rung its bins (:func:`rsna_seq.scores.reliability`); the last rung stands in front.
+    """
+    figure, axes = canvas(3.3, 3.1)
+    ends = _logit(np.array([_EDGE, 1 - _EDGE]))
+    axes.plot(ends, ends, color=LINE, linewidth=1.2)
+    for rung in bins:
+        front = rung == list(bins)[-1]
+        x, y, low, high = (
+            _logit(np.array([b[k] for b in bins[rung]])) for k in ("predicted", "observed", "low", "high")
+        )
+        colour = COLOURS[name] if front else "#b4bdc5"
+        axes.vlines(x, low, high, color=colour, linewidth=1.6 if front else 1, alpha=0.45)
+        axes.plot(x, y, "o-", color=colour, linewidth=1.4 if front else 1, markersize=4, label=rung)
+    ticks = _logit(np.array(_TICKS))
+    axes.set_xticks(ticks, [f"{t:g}" for t in _TICKS])
+    axes.set_yticks(ticks, [f"{t:g}" for t in _TICKS])
+    axes.set(xlim=ends * 1.03, ylim=ends * 1.03, xlabel="predicted probability", ylabel="observed share")
+    axes.set_title(name, loc="left", fontsize=10, color=INK, weight="bold")
+    axes.legend(frameon=False, fontsize=8, loc="upper left", handlelength=1.4)
+    return svg(figure, f"reliability of {name}: observed share against predicted probability")
+
+
+def _logit(share: Floats) -> Floats:
+    inside = np.clip(share, _EDGE, 1 - _EDGE)
+    logit: Floats = np.log(inside / (1 - inside))
+    return logit
 
 
 def roc_figure(labels: NDArray[np.generic], probabilities: Floats) -> str:
-    """ROC curve of every class that occurs.
+    """ROC curve of every class that occurs, with its area.
 
     Args:
         labels: (slice, 6).
@@ -73,87 +133,53 @@ def roc_figure(labels: NDArray[np.generic], probabilities: Floats) -> str:
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    figure, axes = _canvas(4.6, 4.2)
-    axes.plot([0, 1], [0, 1], color="#b0b7bd", linewidth=1, linestyle="--")
+    figure, axes = canvas(5.0, 4.3)
+    axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.2)
     for c, name in enumerate(CLASSES):
-        truth = labels[:, c]
+        truth, p = labels[:, c], probabilities[:, c]
         if 0 < truth.sum() < len(truth):
-            false, true, _ = roc_curve(truth, probabilities[:, c])
-            area = roc_auc_score(truth, probabilities[:, c])
-            axes.plot(false, true, color=COLOURS[c], label=f"{name} {area:.3f}")
-    axes.set_xlabel("false positive share")
-    axes.set_ylabel("true positive share")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-    return _svg(figure)
+            false, true, _ = roc_curve(truth, p)
+            axes.plot(
+                *_thinned(false, true), color=COLOURS[name], label=f"{name} {roc_auc_score(truth, p):.3f}"
+            )
+    axes.set(xlabel="false positive share", ylabel="true positive share", xlim=(-0.01, 1), ylim=(0, 1.01))
+    _key(axes, "lower right")
+    return svg(figure, "ROC curves of slices, class by class")
 
 
-def study_strip(
-    hu: NDArray[np.int16], z_mm: Floats, probabilities: Floats, labels: NDArray[np.generic] | None = None
-) -> str:
-    """A study at a glance: its slices in the brain window, and six curves along z against the labels.
+def precision_figure(labels: NDArray[np.generic], probabilities: Floats) -> str:
+    """Precision against recall of every class that occurs, with its average precision.
 
     Args:
-        hu: (slab, y, x) HU.
-        z_mm: (slab,) positions.
-        probabilities: (slab, 6).
-        labels: (slab, 6), or None where there are none.
+        labels: (slice, 6).
+        probabilities: (slice, 6).
     """
-    from matplotlib.figure import Figure
+    from sklearn.metrics import average_precision_score, precision_recall_curve
 
-    figure = Figure(figsize=(10, 3.3), layout="constrained")
-    above, axes = figure.subplots(2, 1, height_ratios=(1, 2.1))
-    chosen = np.unique(np.linspace(0, len(hu) - 1, min(_SHOWN, len(hu))).round().astype(int))
-    above.imshow(
-        np.hstack([apply_window(hu[i], *WINDOWS["brain"]) for i in chosen]), cmap="gray", vmin=0, vmax=1
-    )
-    above.set_axis_off()
-    _curves(axes, z_mm, probabilities, labels)
-    return _png(figure)
-
-
-def _curves(axes: Any, z_mm: Floats, probabilities: Floats, labels: NDArray[np.generic] | None) -> None:
+    figure, axes = canvas(5.0, 4.3)
     for c, name in enumerate(CLASSES):
-        axes.plot(
-            z_mm, probabilities[:, c], color=COLOURS[c], label=name, linewidth=2 if name == "any" else 1.4
-        )
-        if labels is not None:
-            there = labels[:, c].astype(bool)
-            axes.plot(
-                z_mm[there], np.full(there.sum(), 1.05 + 0.045 * c), "s", color=COLOURS[c], markersize=3.5
-            )
-    if labels is not None:
-        axes.axhline(1.02, color="#b0b7bd", linewidth=0.6)
-        axes.text(z_mm[0], 1.34, "squares: what is there", fontsize=7.5, color=_INK, va="top")
-    axes.set_ylim(-0.02, 1.36 if labels is not None else 1.02)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
-    axes.set_xlabel("z in mm, from the skull base up")
-    axes.set_ylabel("probability")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7.5, ncols=6, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+        truth, p = labels[:, c], probabilities[:, c]
+        if 0 < truth.sum() < len(truth):
+            precision, recall, _ = precision_recall_curve(truth, p)
+            area = average_precision_score(truth, p)
+            axes.plot(*_thinned(recall, precision), color=COLOURS[name], label=f"{name} {area:.3f}")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01))
+    _key(axes, "lower left")
+    return svg(figure, "precision against recall of slices, class by class")
 
 
-def _canvas(width: float, height: float) -> tuple["Figure", Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_INK)
-    return figure, axes
+def _key(axes: Any, place: str) -> None:
+    """A legend where there is anything to name."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8.5, loc=place)
+    else:
+        axes.text(0.5, 0.5, "no class occurs here", color=SOFT, ha="center", transform=axes.transAxes)
 
 
-def _svg(figure: "Figure") -> str:
-    """The figure as an SVG element that carries no date and the same ids each time."""
-    import matplotlib as mpl
-
-    with mpl.rc_context({"svg.hashsalt": "rsna_seq", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]
-
-
-def _png(figure: "Figure") -> str:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
+def _thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """At most so many points of a curve, evenly along its length."""
+    if len(x) <= _POINTS:
+        return x, y
+    length = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], _POINTS)).clip(0, len(x) - 1))
+    return x[kept], y[kept]

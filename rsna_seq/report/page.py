@@ -1,4 +1,4 @@
-"""The two pages: a run's report, and the report of a prediction."""
+"""Pages that stand alone, and the one of a prediction."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +9,9 @@ import polars as pl
 
 from rsna_seq.artifacts import atomic_path
 from rsna_seq.imaging.volume import Volume
-from rsna_seq.labels import ANY, CLASSES
+from rsna_seq.labels import CLASSES
 from rsna_seq.reasons import Reason
-from rsna_seq.report.figures import study_strip
+from rsna_seq.report.strip import study_strip
 
 _STRIPS = 12
 """Studies of a prediction that are drawn; the others are listed."""
@@ -79,7 +79,7 @@ def write_prediction_report(
                 "slices": len(rows),
                 "any": rows["any"].max(),
                 "found": [
-                    _found(rows, name, threshold) for name in CLASSES if (rows[name].max() or 0) > threshold
+                    _found(rows, name, threshold) for name in CLASSES if bool((rows[name] > threshold).any())
                 ],
                 "highest": {name: rows[name].max() for name in CLASSES},
                 "strip": _strip(rows, read(str(study))) if number < _STRIPS else None,
@@ -114,39 +114,3 @@ def _strip(rows: pl.DataFrame, volume: Volume | None) -> Any:
     z_mm = rows["z_mm"].to_numpy()
     nearest = np.abs(z_mm[None] - volume.z_mm[:, None]).argmin(axis=1)
     return markup(study_strip(volume.hu, volume.z_mm, rows.select(CLASSES).to_numpy()[nearest]))
-
-
-def pick_studies(slices: pl.DataFrame, answers: np.ndarray, count: int) -> list[tuple[str, str]]:
-    """Studies that instruct: the one with most classes, the hardest, the clearest negative, then the next.
-
-    Args:
-        slices: study and the six labels, one row a slice.
-        answers: (slice, 6) probabilities of the highest rung.
-        count: How many.
-
-    Returns:
-        StudyInstanceUID and why it was picked.
-    """
-    truth = slices["any"].to_numpy()
-    wrong = pl.Series("wrong", np.abs(answers[:, ANY] - truth))
-    table = (
-        slices.with_columns(wrong)
-        .group_by("study", maintain_order=True)
-        .agg(
-            pl.sum_horizontal(pl.col(c).max() for c in CLASSES).alias("kinds"),
-            pl.col("any").max(),
-            pl.col("wrong").mean(),
-        )
-    )
-    ranked = {
-        "several kinds at once": table.sort("kinds", "study", descending=[True, False]),
-        "hard: the answer is far from the truth": table.sort("wrong", "study", descending=[True, False]),
-        "no haemorrhage": table.filter(pl.col("any") == 0).sort("wrong", "study"),
-        "a haemorrhage, read well": table.filter(pl.col("any") == 1).sort("wrong", "study"),
-    }
-    picked: dict[str, str] = {}
-    for rank in range(count):
-        for why, order in ranked.items():
-            if rank < len(order) and len(picked) < count and order["study"][rank] not in picked:
-                picked[order["study"][rank]] = why
-    return list(picked.items())

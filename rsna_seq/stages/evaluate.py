@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import yaml
 from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from rsna_seq.artifacts import MANIFEST, Key, Manifest, Receipt, ensure, read_manifest, write_json
@@ -22,10 +22,10 @@ from rsna_seq.errors import IntegrityError
 from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
 from rsna_seq.ladder import read_ladder, scopes
-from rsna_seq.provenance import commit, package_version, source_digest
-from rsna_seq.report.figures import ladder_figure, reliability_figure, roc_figure, study_strip
-from rsna_seq.report.page import markup, pick_studies, reasons_of, render
-from rsna_seq.scores import Scope, score
+from rsna_seq.provenance import source_digest
+from rsna_seq.report.run import pick_studies, write_run_report
+from rsna_seq.report.strip import study_strip
+from rsna_seq.scores import score
 from rsna_seq.tables import QUARANTINE, read_table
 
 Floats = NDArray[np.float64]
@@ -57,95 +57,71 @@ def run(cfg: EvaluateConfig, run: Path, out: Path, *, seed: int = 0, rebuild: bo
 
 def _build(cfg: EvaluateConfig, run: Path, out: Path, seed: int) -> Receipt:
     slices, rungs = read_ladder(run, cfg.smooth_mm)
+    cut = dict(scopes(slices, rungs))
     scored: dict[str, Any] = {"out_of_fold": None, "held_out": None}
-    for name, scope in scopes(slices, rungs):
-        scored[name] = score(scope, samples=cfg.bootstrap, seed=seed)
+    scored |= {name: score(scope, samples=cfg.bootstrap, seed=seed) for name, scope in cut.items()}
     headline = "held_out" if scored["held_out"] else "out_of_fold"
     metrics = {"scope": headline, **scored[headline], **scored}
     write_json(out / "metrics.json", metrics)
-    _report(cfg, run, slices, rungs, scored, out / "report.html", seed)
+    strips = _strips(PixelCache(run / "2_cache"), slices, rungs, headline, cfg.strips)
+    aside = [read_table(run / f / "quarantine.parquet", QUARANTINE) for f in ("1_index", "2_cache")]
+    configs = {f: read_manifest(run / f).config for f in _INPUTS if (run / f / MANIFEST).is_file()}
+    configs["6_evaluate"] = {**cfg.model_dump(mode="json"), "seed": seed}
+    write_run_report(out / "report.html", cut, metrics, strips, pl.concat(aside), configs)
     show(metrics)
     return Receipt({"slices scored": metrics["counts"]["slices"]}, {})
 
 
-_WORDS = {
-    "held_out": ("Held out", "Patients that no stage has seen: these are the figures to quote."),
-    "out_of_fold": ("Out of fold", "Each slice is answered by networks that never saw its patient."),
-}
-
-
-def _report(
-    cfg: EvaluateConfig,
-    run: Path,
-    slices: pl.DataFrame,
-    rungs: dict[str, Floats],
-    scored: dict[str, Any],
-    out: Path,
-    seed: int,
-) -> None:
-    """Write ``report.html``, the headline scope first."""
-    top = list(rungs.values())[-1]
-    pages = [_scope_page(name, scope, scored[name]) for name, scope in scopes(slices, rungs)]
-    cache = PixelCache(run / "2_cache")
-    strips = [
-        {"why": why, "figure": _strip(cache, study, slices, top)}
-        for study, why in pick_studies(slices.select("study", *CLASSES), top, cfg.strips)
-    ]
-    aside = [read_table(run / f / "quarantine.parquet", QUARANTINE) for f in ("1_index", "2_cache")]
-    configs = {
-        name: read_manifest(run / name).config for name in _INPUTS if (run / name / MANIFEST).is_file()
-    }
-    render(
-        "run.html.j2",
-        out,
-        scopes=pages[::-1],
-        strips=strips,
-        reasons=reasons_of(pl.concat(aside)),
-        config=yaml.safe_dump(configs, sort_keys=False),
-        version=package_version(),
-        commit=commit(),
-        seed=seed,
-    )
-
-
-def _scope_page(name: str, scope: Scope, scores: dict[str, Any]) -> dict[str, Any]:
-    top = list(scope.rungs.values())[-1]
-    title, words = _WORDS[name]
-    return {
-        "title": title,
-        "words": words,
-        "scores": scores,
-        "ladder": markup(ladder_figure(scores["ladder"])),
-        "reliability": markup(reliability_figure(scope.labels, top)),
-        "roc": markup(roc_figure(scope.labels, top)),
-    }
-
-
-def _strip(cache: PixelCache, study: str, slices: pl.DataFrame, answers: Floats) -> Any:
-    """The strip of one study; a slab stands for its first slice."""
-    mine = (
-        slices.with_row_index("at").filter(pl.col("study") == study).unique("slab", keep="first").sort("slab")
-    )
-    volume = cache.read(study)
-    figure = study_strip(
-        volume.hu, volume.z_mm, answers[mine["at"].to_numpy()], mine.select(CLASSES).to_numpy()
-    )
-    return markup(figure)
+def _strips(
+    cache: PixelCache, slices: pl.DataFrame, rungs: dict[str, Floats], scope: str, count: int
+) -> list[dict[str, str]]:
+    """A few studies of the headline scope, drawn from the cache; a slab takes the labels of its slices."""
+    mine = (pl.col("fold") == -1) if scope == "held_out" else (pl.col("fold") >= 0)
+    top = pl.DataFrame(list(rungs.values())[-1], schema=[f"p_{c}" for c in CLASSES])
+    rows = pl.concat([slices, top], how="horizontal").filter(mine)
+    drawn = []
+    for study, why in pick_studies(rows, rows.select(top.columns).to_numpy(), count):
+        slabs = rows.filter(pl.col("study") == study).group_by("slab").max().sort("slab")
+        volume, at = cache.read(study), slabs["slab"].to_numpy()
+        figure = study_strip(
+            volume.hu[at],
+            volume.z_mm[at],
+            slabs.select(top.columns).to_numpy(),
+            slabs.select(CLASSES).to_numpy(),
+        )
+        drawn.append({"why": why, "figure": figure})
+    return drawn
 
 
 def show(metrics: dict[str, Any]) -> None:
-    """Print the ladder and the classes of ``metrics.json`` as tables."""
-    ladder = Table(title=f"log loss, {metrics['scope'].replace('_', ' ')}, 95 % interval over patients")
-    for column in ("rung", "log loss", "from", "to"):
-        ladder.add_column(column, justify="left" if column == "rung" else "right")
-    for name, rung in metrics["ladder"].items():
-        ladder.add_row(name, *(f"{rung[k]:.4f}" for k in ("log_loss", "low", "high")))
-    classes = Table(title="log loss by class; AUC and average precision (AP) of the last rung")
-    for column in ("class", "share", *metrics["ladder"], "AUC", "AP"):
-        classes.add_column(column, justify="left" if column == "class" else "right")
+    """Print the ladder and the classes of ``metrics.json`` as tables of under 100 columns."""
+    scope = metrics["scope"].replace("_", " ")
+    ladder = _table(
+        f"the ladder, {scope}; 95 % intervals over patients", "rung", ("log loss", "", "change", "")
+    )
+    for below, (name, rung) in zip([None, *metrics["ladder"]], metrics["ladder"].items(), strict=False):
+        step = metrics["differences"].get(f"{below}->{name}")
+        change = (f"{step['difference']:+.4f}", _span(step, "+.4f")) if step else ("", "")
+        ladder.add_row(name, f"{rung['log_loss']:.4f}", _span(rung, ".4f"), *change)
+    columns = ("share", *metrics["ladder"], "AUC", "AP")
+    classes = _table("log loss by class; AUC and average precision of the last rung", "class", columns)
     for name, figures in metrics["classes"].items():
-        losses = (f"{figures['log_loss'][rung]:.4f}" for rung in metrics["ladder"])
+        losses = (f"{loss:.4f}" for loss in figures["log_loss"].values())
         areas = ("-" if figures[k] is None else f"{figures[k]:.3f}" for k in ("auc", "average_precision"))
         classes.add_row(name, f"{figures['prevalence']:.3f}", *losses, *areas)
-    console.print(ladder)
-    console.print(classes)
+    for table in (ladder, classes):
+        console.print(table, soft_wrap=False)
+
+
+def _table(title: str, first: str, columns: tuple[str, ...]) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, min_width=len(title) + 4
+    )
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _span(row: dict[str, float], form: str) -> str:
+    return f"{row['low']:{form}} to {row['high']:{form}}"
