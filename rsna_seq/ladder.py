@@ -35,6 +35,9 @@ def read_ladder(run: Path, smooth_mm: float) -> tuple[pl.DataFrame, dict[str, Fl
         IntegrityError: A stage left a labelled slice without an answer.
     """
     slabs = read_table(run / "2_cache" / "slabs.parquet", SLABS).filter(pl.col("fold").is_not_null())
+    slices = _slices(run, slabs)
+    if slices.is_empty():
+        raise NothingUsableError(f"{run}: no slice has a label; there is nothing to score")
     keyed = slabs.select(*_KEYS, "z_mm", "fold")
     rungs: dict[str, pl.DataFrame] = {}
     for name, folder in _STAGES.items():
@@ -43,9 +46,6 @@ def read_ladder(run: Path, smooth_mm: float) -> tuple[pl.DataFrame, dict[str, Fl
         rungs[name] = _probabilities(keyed, read_table(run / folder / "logits.parquet", LOGITS))
         if name == "cnn":
             rungs["smoothed"] = _smoothed(rungs[name], smooth_mm)
-    slices = _slices(run, slabs)
-    if slices.is_empty():
-        raise NothingUsableError(f"{run}: no slice has a label; there is nothing to score")
     answers = {"prior": _prior(slices)}
     for name, table in rungs.items():
         joined = slices.select(*_KEYS).join(table, on=_KEYS, how="left", maintain_order="left")

@@ -10,11 +10,13 @@ import polars as pl
 from rsna_seq.artifacts import atomic_path
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
+from rsna_seq.provenance import package_version
 from rsna_seq.reasons import Reason
+from rsna_seq.report.canvas import COLOURS
 from rsna_seq.report.strip import study_strip
 
-_STRIPS = 12
-"""Studies of a prediction that are drawn; the others are listed."""
+_STRIPS, _LISTED = 12, 200
+"""Studies of a prediction that are drawn, and that are listed: a page of thousands is no page."""
 
 
 def render(template: str, out: Path, **values: Any) -> None:
@@ -73,15 +75,13 @@ def write_prediction_report(
     """
     studies = []
     for number, ((study,), rows) in enumerate(slices.group_by("study", maintain_order=True)):
+        found = [_found(rows, name, threshold) for name in CLASSES if bool((rows[name] > threshold).any())]
         studies.append(
             {
                 "name": str(study),
                 "slices": len(rows),
                 "any": rows["any"].max(),
-                "found": [
-                    _found(rows, name, threshold) for name in CLASSES if bool((rows[name] > threshold).any())
-                ],
-                "highest": {name: rows[name].max() for name in CLASSES},
+                "found": found,
                 "strip": _strip(rows, read(str(study))) if number < _STRIPS else None,
             }
         )
@@ -89,21 +89,31 @@ def write_prediction_report(
         "prediction.html.j2",
         out,
         studies=studies,
+        shown=studies[:_LISTED],
+        named=sum(bool(study["found"]) for study in studies),
         threshold=threshold,
         reasons=reasons_of(set_aside),
         strips=_STRIPS,
+        version=package_version(),
     )
 
 
 def _found(rows: pl.DataFrame, name: str, threshold: float) -> dict[str, Any]:
-    """The slices in which a class lies above the threshold."""
-    above = rows.filter(pl.col(name) > threshold)
+    """The slices in which a class lies above the threshold, and the ranges of z that they fill."""
+    ordered = rows.sort("z_mm", maintain_order=True).with_columns(above=pl.col(name) > threshold)
+    spans = (
+        ordered.with_columns(run=pl.col("above").rle_id())
+        .filter("above")
+        .group_by("run", maintain_order=True)
+        .agg(low=pl.col("z_mm").min(), high=pl.col("z_mm").max())
+    )
+    above = ordered.filter("above").select("slice", "z_mm", pl.col(name).alias("p"))
     return {
         "name": name,
+        "colour": COLOURS[name],
         "count": len(above),
-        "low": above["z_mm"].min(),
-        "high": above["z_mm"].max(),
-        "slices": above.select("slice", "z_mm", pl.col(name).alias("p")).to_dicts(),
+        "spans": spans.select("low", "high").rows(),
+        "slices": above.to_dicts(),
     }
 
 

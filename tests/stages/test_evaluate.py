@@ -1,0 +1,232 @@
+"""The ladder, its intervals and the report, over logits that no network made."""
+
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from scored import scored_run, write_logits
+
+from rsna_seq.config import EvaluateConfig
+from rsna_seq.console import console
+from rsna_seq.errors import IntegrityError, NothingUsableError
+from rsna_seq.labels import CLASSES, N_CLASSES
+from rsna_seq.ladder import read_ladder
+from rsna_seq.metric import log_loss
+from rsna_seq.report.run import pick_studies
+from rsna_seq.smoothing import smooth_along_z
+from rsna_seq.stages import evaluate
+from rsna_seq.tables import LOGITS, SLABS, read_table, write_table
+
+QUICK = EvaluateConfig(bootstrap=50, strips=2)
+LADDER = ["prior", "cnn", "smoothed", "sequence", "stack"]
+
+
+def scored(run: Path, cfg: EvaluateConfig = QUICK) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate.run(cfg, run, run / "6_evaluate", seed=0)
+    metrics: dict[str, Any] = json.loads((run / "6_evaluate" / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return scored_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def metrics(run: Path) -> dict[str, Any]:
+    return scored(run)
+
+
+@pytest.fixture(scope="module")
+def page(run: Path, metrics: dict[str, Any]) -> str:
+    return (run / "6_evaluate" / "report.html").read_text(encoding="utf-8")
+
+
+def test_held_out_patients_make_the_headline_and_out_of_fold_stands_beside(metrics: dict[str, Any]) -> None:
+    assert metrics["scope"] == "held_out"
+    for piece in ("ladder", "differences", "classes", "study", "counts"):
+        assert metrics[piece] == metrics["held_out"][piece]
+        assert metrics["out_of_fold"][piece].keys() == metrics[piece].keys()
+    assert metrics["out_of_fold"]["counts"]["studies"] == 18
+    assert metrics["counts"]["studies"] == 6
+    assert metrics["counts"]["patients"] == 3
+
+
+def test_every_rung_has_an_interval_around_it(metrics: dict[str, Any]) -> None:
+    for scope in ("held_out", "out_of_fold"):
+        assert sorted(metrics[scope]["ladder"]) == sorted(LADDER)
+        for rung in metrics[scope]["ladder"].values():
+            assert rung["low"] <= rung["log_loss"] <= rung["high"]
+    assert metrics["ladder"]["stack"]["log_loss"] < metrics["ladder"]["cnn"]["log_loss"]
+
+
+def test_a_rung_is_the_official_metric_over_slices_by_the_mean_of_all_networks(
+    run: Path, metrics: dict[str, Any]
+) -> None:
+    slices = pl.read_parquet(run / "1_index" / "slices.parquet").filter(pl.col("fold") == -1)
+    slabs = read_table(run / "2_cache" / "slabs.parquet", SLABS)
+    logits = read_table(run / "5_stack" / "logits.parquet", LOGITS)
+    where = {name: (r["study"], r["slab"]) for r in slabs.iter_rows(named=True) for name in r["slices"]}
+    answers = []
+    for name in slices["slice"]:
+        study, slab = where[name]
+        rows = logits.filter((pl.col("study") == study) & (pl.col("slab") == slab)).select(CLASSES).to_numpy()
+        assert len(rows) == 9  # three networks times three models
+        answers.append((1 / (1 + np.exp(-rows))).mean(axis=0))
+    by_hand = log_loss(slices.select(CLASSES).to_numpy(), np.array(answers))
+    assert metrics["ladder"]["stack"]["log_loss"] == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_the_prior_of_a_fold_is_the_prevalence_of_the_others(run: Path) -> None:
+    slices, rungs = read_ladder(run, 5.0)
+    fold = slices["fold"].to_numpy()
+    for k in (-1, 0, 1, 2):
+        others = slices.filter((pl.col("fold") != k) & (pl.col("fold") >= 0)).select(CLASSES).to_numpy()
+        assert rungs["prior"][fold == k] == pytest.approx(
+            np.tile(others.mean(axis=0), ((fold == k).sum(), 1)), abs=1e-4
+        )
+
+
+def test_differences_are_paired_and_add_up(metrics: dict[str, Any]) -> None:
+    steps = metrics["differences"]
+    assert len(steps) == 10
+    for name, step in steps.items():
+        a, b = name.split("->")
+        gap = metrics["ladder"][b]["log_loss"] - metrics["ladder"][a]["log_loss"]
+        assert step["difference"] == pytest.approx(gap)
+        assert step["low"] <= step["high"]
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take seconds, and some tests look at numbers alone."""
+    monkeypatch.setattr(evaluate, "write_run_report", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_rung_equal_to_the_one_below_differs_by_nothing(tmp_path: Path) -> None:
+    run = scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed", "4_sequence"))
+    table = read_table(run / "4_sequence" / "logits.parquet", LOGITS)
+    write_logits(run, "5_stack")
+    write_table(table, run / "5_stack" / "logits.parquet", LOGITS)
+    found = scored(run)
+    assert found["differences"]["sequence->stack"] == {"difference": 0, "low": 0, "high": 0}
+    assert found["scope"] == "out_of_fold"
+    assert found["held_out"] is None
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_class_that_never_occurs_has_no_areas_and_stops_nothing(tmp_path: Path) -> None:
+    found = scored(scored_run(tmp_path, absent=("epidural", "subdural")))
+    for scope in ("held_out", "out_of_fold"):
+        for name, figures in found[scope]["classes"].items():
+            absent = name in {"epidural", "subdural"}
+            assert (figures["auc"] is None) == (figures["average_precision"] is None) == absent
+            assert figures["log_loss"].keys() == found["ladder"].keys()
+            assert 0 <= figures["brier"] <= 1
+            assert 0 <= figures["calibration_error"] <= 1
+
+
+def test_a_set_without_any_haemorrhage_is_scored(tmp_path: Path) -> None:
+    found = scored(scored_run(tmp_path, studies=9, held_out=0, absent=CLASSES))
+    assert found["study"]["auc_any"] is None
+    assert found["study"]["positive"] == 0
+    assert "no class occurs here" in (tmp_path / "6_evaluate" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_stopped_early_reports_what_there_is(tmp_path: Path) -> None:
+    found = scored(scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed",)))
+    assert sorted(found["ladder"]) == ["cnn", "prior", "smoothed"]
+    with pytest.raises(IntegrityError, match="embed is not finished"):
+        evaluate.run(QUICK, tmp_path / "none", tmp_path / "out")
+
+
+def test_an_answer_that_is_missing_is_an_error_and_no_nan(tmp_path: Path) -> None:
+    run = scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed",))
+    path = run / "3_embed" / "logits.parquet"
+    write_table(read_table(path, LOGITS).head(-1), path, LOGITS)
+    with pytest.raises(IntegrityError, match="slices of 1 studies without an answer"):
+        scored(run)
+
+
+def test_a_set_without_labels_cannot_be_scored(tmp_path: Path) -> None:
+    run = scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed",))
+    path = run / "2_cache" / "slabs.parquet"
+    write_table(read_table(path, SLABS).with_columns(fold=pl.lit(None, pl.Int16)), path, SLABS)
+    with pytest.raises(NothingUsableError, match="no slice has a label"):
+        scored(run)
+
+
+def test_the_tables_are_readable_in_100_columns(
+    metrics: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "width", 100)
+    with console.capture() as printed:
+        evaluate.show(metrics)
+    assert max(map(len, printed.get().splitlines())) <= 100
+    assert "…" not in printed.get()
+    assert all(word in printed.get() for word in (*LADDER, *CLASSES, "held out"))
+
+
+def test_the_report_stands_alone(page: str) -> None:
+    assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:|#)[a-z/]""", page)
+    assert "<script" not in page
+    assert not re.search(r"https?://(?!www\.w3\.org/)", page)  # names of XML schemas are not fetched
+
+
+def test_the_report_says_which_figures_are_which_and_that_it_is_for_research(page: str) -> None:
+    for words in (
+        "Held out",
+        "Out of fold",
+        "Not a medical device",
+        "the pixel data is cut short",
+        "bootstrap: 50",
+    ):
+        assert words in page, words
+    assert page.count('<figure class="strip">') == QUICK.strips
+
+
+def test_the_report_names_no_patient_and_no_study(page: str) -> None:
+    assert "SECRET" not in page
+    assert "S000" not in page
+    assert "<b>cut</b>" not in page
+
+
+def test_the_same_run_makes_the_same_report(run: Path, page: str) -> None:
+    evaluate.run(QUICK, run, run / "6_evaluate", seed=0, rebuild=True)
+    assert (run / "6_evaluate" / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_the_studies_shown_are_ones_that_instruct() -> None:
+    rows = {"A": (0, 0), "B": (1, 0), "C": (1, 1), "D": (0, 0)}
+    table = pl.DataFrame(
+        [
+            {"study": s, **dict.fromkeys(CLASSES, 0), "subdural": a, "epidural": b, "any": a}
+            for s, (a, b) in rows.items()
+        ]
+    )
+    answers = np.full((4, N_CLASSES), 0.2)
+    answers[:, -1] = [0.1, 0.9, 0.8, 0.7]  # D is called positive, and is not
+    picked = dict(pick_studies(table, answers, 4))
+    assert list(picked) == ["C", "D", "A", "B"]
+    assert [why.split()[0] for why in picked.values()] == ["several", "a", "no", "a"]
+    assert len(pick_studies(table, answers, 9)) == 4
+    assert pick_studies(table, answers, 0) == []
+
+
+def test_smoothing_keeps_a_constant_weighs_by_distance_and_never_leaves_the_study() -> None:
+    z = np.array([0.0, 5.0, 10.0, 40.0])
+    assert smooth_along_z(np.full((4, 2), 0.3), z, 5.0) == pytest.approx(0.3)
+    peak = smooth_along_z(np.array([[1.0], [0], [0], [0]]), z, 5.0)[:, 0]
+    assert peak[0] > peak[1] > peak[2] > peak[3]
+    assert peak[3] < 1e-10
+    assert smooth_along_z(np.array([[0.7]]), np.array([3.0]), 5.0) == pytest.approx(0.7)
+    flip = smooth_along_z(np.array([[0.0], [0], [0], [1]]), -z[::-1], 5.0)[::-1, 0]
+    assert flip == pytest.approx(peak)
