@@ -31,6 +31,7 @@ class Reason(StrEnum):
     INFLATES_TOO_FAR = "inflates_too_far"
     BAD_DIMENSIONS = "bad_dimensions"
     BAD_PIXEL_FORMAT = "bad_pixel_format"
+    MULTI_FRAME = "multi_frame"
     NO_RESCALE = "no_rescale"
     BAD_RESCALE = "bad_rescale"
     IMPLAUSIBLE_HU = "implausible_hu"
@@ -69,6 +70,7 @@ _SENTENCES = {
     Reason.INFLATES_TOO_FAR: "a deflated file grows beyond all measure",
     Reason.BAD_DIMENSIONS: "rows or columns are zero or absurd",
     Reason.BAD_PIXEL_FORMAT: "not 16-bit monochrome pixels",
+    Reason.MULTI_FRAME: "several frames in one object, which are not read yet",
     Reason.NO_RESCALE: "no rescale slope and intercept, so HU are unknown (see --assume-hu)",
     Reason.BAD_RESCALE: "the rescale slope or intercept is zero or absurd",
     Reason.IMPLAUSIBLE_HU: "the pixels are not in the range of Hounsfield units",

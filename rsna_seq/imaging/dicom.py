@@ -1,20 +1,18 @@
 """The header of one DICOM file: what the pipeline wants to know, or a typed reason why it is not read."""
 
 import math
-import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import pydicom
-from pydicom.config import disable_value_validation
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from rsna_seq.imaging.elements import Elements, read_elements
 from rsna_seq.reasons import Action, Reason, SetAsideError
 
+Values = Mapping[str, str]
+_OPEN = frozenset(map(str, (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)))
+"""Transfer syntaxes whose pixels lie open in the file."""
 _LARGEST = 8192
 """Rows or columns beyond this are no CT slice."""
 
@@ -60,7 +58,7 @@ class Header:
     description: str
 
 
-def read_header(path: Path, *, assume_hu: bool = False) -> Header:
+def read_header(path: Path | str, *, assume_hu: bool = False) -> Header:
     """Read the header of a CT slice.
 
     Args:
@@ -70,20 +68,15 @@ def read_header(path: Path, *, assume_hu: bool = False) -> Header:
     Raises:
         SetAsideError: The file is no CT slice that can be read.
     """
-    with warnings.catch_warnings(), disable_value_validation():
-        warnings.simplefilter("ignore")
-        return _read(path, assume_hu=assume_hu)
-
-
-def _read(path: Path, *, assume_hu: bool) -> Header:
-    dataset, end, size = _parse(path)
+    elements = read_elements(path)
+    values = elements.values
     try:
-        _must_be_ct(dataset)
-        header = _header(dataset, assume_hu=assume_hu)
-        return _with_pixels(header, dataset, end, size)
+        _must_be_ct(values)
+        header = _header(values, elements.transfer_syntax, assume_hu=assume_hu)
+        return _with_pixels(header, elements)
     except SetAsideError as error:
-        error.study, error.slice = _text(dataset, "StudyInstanceUID"), _text(dataset, "SOPInstanceUID")
-        error.z_mm = _place(_numbers(dataset, "ImagePositionPatient", 3), _orientation(dataset))
+        error.study, error.slice = values.get("StudyInstanceUID"), values.get("SOPInstanceUID")
+        error.z_mm = _place(_numbers(values, "ImagePositionPatient", 3), _orientation(values))
         raise
 
 
@@ -91,71 +84,44 @@ def _place(position: tuple[float, ...] | None, orientation: tuple[float, ...] | 
     """Where a slice lies along its normal, in mm; ``geometry.place`` does the same for whole tables."""
     if position is None or orientation is None:
         return position[2] if position else None
-    normal = np.cross(orientation[:3], orientation[3:])
-    normal *= (-1.0 if normal[2] < 0 else 1.0) / np.linalg.norm(normal)
-    return round(float(normal @ position), 3)
+    normal = _cross(orientation)
+    along = sum(n * p for n, p in zip(normal, position, strict=True)) / math.hypot(*normal)
+    return round(-along if normal[2] < 0 else along, 3)
 
 
-def _parse(path: Path) -> tuple[Dataset, int, int]:
-    """The header, where it ends, and the size of the file."""
-    if _size(path) == 0:
-        raise SetAsideError(Reason.EMPTY_FILE)
-    try:
-        with path.open("rb") as file:
-            dataset = pydicom.dcmread(file, stop_before_pixels=True)
-            return dataset, file.tell(), _size(path)
-    except InvalidDicomError as error:
-        raise SetAsideError(Reason.NOT_DICOM, action=Action.SKIPPED) from error
-    except OSError as error:
-        raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
-    except RecursionError as error:
-        raise SetAsideError(Reason.NESTED_TOO_DEEP) from error
-    except Exception as error:  # a damaged header raises anything
-        raise SetAsideError(Reason.HEADER_INVALID, type(error).__name__) from error
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
-
-
-def _must_be_ct(dataset: Dataset) -> None:
+def _must_be_ct(values: Values) -> None:
     """Refuse other modalities, and objects without an image."""
-    modality = _text(dataset, "Modality")
+    modality = values.get("Modality", "")
     if modality and modality != "CT":
         raise SetAsideError(Reason.NOT_CT, modality, action=Action.SKIPPED)
-    if not all(_text(dataset, name) for name in ("SOPInstanceUID", "StudyInstanceUID")):
+    if not all(values.get(name) for name in ("SOPInstanceUID", "StudyInstanceUID")):
         raise SetAsideError(Reason.HEADER_TRUNCATED, "no SOPInstanceUID or StudyInstanceUID")
 
 
-def _header(dataset: Dataset, *, assume_hu: bool) -> Header:
+def _header(values: Values, transfer_syntax: str, *, assume_hu: bool) -> Header:
     """The header's values, checked."""
-    rows, columns = _int(dataset, "Rows"), _int(dataset, "Columns")
+    rows, columns = _int(values, "Rows"), _int(values, "Columns")
     if not (0 < rows <= _LARGEST and 0 < columns <= _LARGEST):
         raise SetAsideError(Reason.BAD_DIMENSIONS, f"{rows} x {columns}")
-    photometric = _text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
-    bits = _int(dataset, "BitsStored")
-    if (
-        not photometric.startswith("MONOCHROME")
-        or _int(dataset, "BitsAllocated") != 16
-        or not 8 <= bits <= 16
-    ):
+    photometric = values.get("PhotometricInterpretation", "") or "MONOCHROME2"
+    bits = _int(values, "BitsStored")
+    if not photometric.startswith("MONOCHROME") or _int(values, "BitsAllocated") != 16 or not 8 <= bits <= 16:
         raise SetAsideError(Reason.BAD_PIXEL_FORMAT, f"{photometric}, {bits} bits")
-    slope, intercept = _rescale(dataset, assume_hu=assume_hu)
-    spacing = _numbers(dataset, "PixelSpacing", 2)
-    position = _numbers(dataset, "ImagePositionPatient", 3)
-    location, number = _numbers(dataset, "SliceLocation", 1), _numbers(dataset, "InstanceNumber", 1)
-    padding = _numbers(dataset, "PixelPaddingValue", 1)
+    if _int(values, "NumberOfFrames") > 1:
+        raise SetAsideError(Reason.MULTI_FRAME, values["NumberOfFrames"], action=Action.SKIPPED)
+    slope, intercept = _rescale(values, assume_hu=assume_hu)
+    spacing = _numbers(values, "PixelSpacing", 2)
+    position = _numbers(values, "ImagePositionPatient", 3)
+    location, number = _numbers(values, "SliceLocation", 1), _numbers(values, "InstanceNumber", 1)
+    padding = _numbers(values, "PixelPaddingValue", 1)
     return Header(
-        study=_text(dataset, "StudyInstanceUID"),
-        series=_text(dataset, "SeriesInstanceUID"),
-        slice=_text(dataset, "SOPInstanceUID"),
-        patient=_text(dataset, "PatientID"),
-        image_type=_text(dataset, "ImageType").upper(),
+        study=values.get("StudyInstanceUID", ""),
+        series=values.get("SeriesInstanceUID", ""),
+        slice=values.get("SOPInstanceUID", ""),
+        patient=values.get("PatientID", ""),
+        image_type=values.get("ImageType", "").upper(),
         position=(position[0], position[1], position[2]) if position else None,
-        orientation=_orientation(dataset),
+        orientation=_orientation(values),
         location=location[0] if location else None,
         number=int(number[0]) if number else None,
         row_mm=spacing[0] if spacing and min(spacing) > 0 else None,
@@ -165,19 +131,19 @@ def _header(dataset: Dataset, *, assume_hu: bool) -> Header:
         slope=slope,
         intercept=intercept,
         bits_stored=bits,
-        signed=_int(dataset, "PixelRepresentation") == 1,
+        signed=_int(values, "PixelRepresentation") == 1,
         photometric=photometric,
         padding=int(padding[0]) if padding else None,
-        transfer_syntax=str(dataset.file_meta.get("TransferSyntaxUID", "1.2.840.10008.1.2")),
+        transfer_syntax=transfer_syntax,
         pixel_offset=None,
-        kernel=_text(dataset, "ConvolutionKernel"),
-        contrast=bool(_text(dataset, "ContrastBolusAgent")),
-        description=_text(dataset, "SeriesDescription"),
+        kernel=values.get("ConvolutionKernel", ""),
+        contrast=bool(values.get("ContrastBolusAgent", "")),
+        description=values.get("SeriesDescription", ""),
     )
 
 
-def _rescale(dataset: Dataset, *, assume_hu: bool) -> tuple[float, float]:
-    slope, intercept = _numbers(dataset, "RescaleSlope", 1), _numbers(dataset, "RescaleIntercept", 1)
+def _rescale(values: Values, *, assume_hu: bool) -> tuple[float, float]:
+    slope, intercept = _numbers(values, "RescaleSlope", 1), _numbers(values, "RescaleIntercept", 1)
     if slope is None or intercept is None:
         if assume_hu:
             return 1.0, 0.0
@@ -187,56 +153,48 @@ def _rescale(dataset: Dataset, *, assume_hu: bool) -> tuple[float, float]:
     return slope[0], intercept[0]
 
 
-def _orientation(dataset: Dataset) -> tuple[float, ...] | None:
-    cosines = _numbers(dataset, "ImageOrientationPatient", 6)
-    if cosines is None or np.linalg.norm(np.cross(cosines[:3], cosines[3:])) < 0.5:
+def _orientation(values: Values) -> tuple[float, ...] | None:
+    """Six direction cosines; None where they span no plane."""
+    cosines = _numbers(values, "ImageOrientationPatient", 6)
+    if cosines is None or math.hypot(*_cross(cosines)) < 0.5:
         return None
     return cosines
 
 
-def _with_pixels(header: Header, dataset: Dataset, end: int, size: int) -> Header:
+def _cross(o: tuple[float, ...]) -> tuple[float, float, float]:
+    """Row direction x column direction: the slice normal."""
+    return o[1] * o[5] - o[2] * o[4], o[2] * o[3] - o[0] * o[5], o[0] * o[4] - o[1] * o[3]
+
+
+def _with_pixels(header: Header, elements: Elements) -> Header:
     """Add where the pixels lie, and refuse a file that is too short for them."""
-    uncompressed = header.transfer_syntax in {
-        ImplicitVRLittleEndian,
-        ExplicitVRLittleEndian,
-        ExplicitVRBigEndian,
-    }
-    if not uncompressed:
-        return header
-    implicit = header.transfer_syntax == ImplicitVRLittleEndian
-    offset, wanted = end + (8 if implicit else 12), 2 * header.rows * header.columns
-    if size <= end:
+    if elements.pixels is None:
         raise SetAsideError(Reason.PIXELS_MISSING)
-    if size < offset + wanted:
-        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"{max(0, size - offset):,} of {wanted:,} bytes")
-    return replace(header, pixel_offset=offset)
+    if header.transfer_syntax not in _OPEN:
+        return header
+    wanted, there = 2 * header.rows * header.columns, elements.size - elements.pixels
+    if there < wanted:
+        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"{max(0, there):,} of {wanted:,} bytes")
+    if elements.length is not None and elements.length < wanted:
+        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"declared as {elements.length:,} of {wanted:,} bytes")
+    return replace(header, pixel_offset=elements.pixels)
 
 
-def _text(dataset: Dataset, name: str) -> str:
-    """An element as text; several values are joined as they stand in the file."""
-    try:
-        value = dataset.get(name)
-    except Exception:  # an element may be damaged beyond conversion
-        return ""
-    if value is None:
-        return ""
-    parts = value if isinstance(value, MultiValue) else [value]
-    return "\\".join(str(part) for part in parts).strip()
-
-
-def _numbers(dataset: Dataset, name: str, count: int) -> tuple[float, ...] | None:
+def _numbers(values: Values, name: str, count: int) -> tuple[float, ...] | None:
     """An element as finite numbers; None where it is absent, not numeric, or of another count."""
-    text = _text(dataset, name)
-    parts = text.split("\\") if text else []
+    text = values.get(name)
+    if not text:
+        return None
+    parts = text.split("\\")
     if len(parts) != count:
         return None
     try:
-        values = tuple(float(part) for part in parts)
+        numbers = tuple(map(float, parts))
     except ValueError:
         return None
-    return values if all(map(math.isfinite, values)) else None
+    return numbers if all(map(math.isfinite, numbers)) else None
 
 
-def _int(dataset: Dataset, name: str) -> int:
-    numbers = _numbers(dataset, name, 1)
+def _int(values: Values, name: str) -> int:
+    numbers = _numbers(values, name, 1)
     return int(numbers[0]) if numbers else 0
