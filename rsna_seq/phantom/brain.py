@@ -212,16 +212,16 @@ def _nuclei(m: Points) -> F32:
 def _calcium(p: Points, m: Points, patient: Patient) -> F32:
     """Depth in calcifications of pineal, choroid plexus, pallidum and falx, mm."""
     depth = np.full_like(p.x, -50)
-    if patient.pineal:
-        depth = union(depth, ellipsoid(p, Shape((0.5, 28, -2), (patient.pineal,) * 3)))
-    if patient.choroid:
-        r = patient.choroid
+    if patient.calcium.pineal:
+        depth = union(depth, ellipsoid(p, Shape((0.5, 28, -2), (patient.calcium.pineal,) * 3)))
+    if patient.calcium.choroid:
+        r = patient.calcium.choroid
         depth = union(depth, ellipsoid(m, Shape((22, 32, 11), (0.7 * r, 1.3 * r, r), -30)))
-    if patient.basal:
-        r = patient.basal
+    if patient.calcium.basal:
+        r = patient.calcium.basal
         depth = union(depth, ellipsoid(m, Shape((20, -2, 1), (0.7 * r, r, r))))
-    if patient.falx_calcified:
-        r = patient.falx_calcified
+    if patient.calcium.falx:
+        r = patient.calcium.falx
         depth = union(depth, ellipsoid(p, Shape((0.8, -58, 34), (1.5, r, r))))
     return depth
 

@@ -160,10 +160,13 @@ def share(face0: F32, face1: F32, soft: float) -> F32:
         face1: Depth on the upper face, mm.
         soft: Half width of the edge in the plane, mm: half a pixel and the scanner's blur.
     """
-    low, high = np.minimum(face0, face1), np.maximum(face0, face1)
-    ratio = (high + np.float32(soft)) / (high - low + np.float32(2 * soft))
-    clipped: F32 = np.clip(ratio, 0, 1)
-    return clipped
+    spread, part = np.minimum(face0, face1), np.maximum(face0, face1)
+    np.subtract(part, spread, out=spread)
+    spread += np.float32(2 * soft)
+    part += np.float32(soft)
+    part /= spread
+    np.maximum(part, 0, out=part)
+    return np.minimum(part, 1, out=part)
 
 
 def sheet(face0: F32, face1: F32, width: F32, soft: float) -> F32:
@@ -174,6 +177,9 @@ def sheet(face0: F32, face1: F32, width: F32, soft: float) -> F32:
 
 def smoothstep(x: F32, low: float, high: float) -> F32:
     """Rise from 0 below ``low`` to 1 above ``high``, with flat ends."""
-    t = np.clip((x - np.float32(low)) / np.float32(high - low), 0, 1)
-    result: F32 = t * t * (3 - 2 * t)
+    t = (x - np.float32(low)) * np.float32(1 / (high - low))
+    np.maximum(t, 0, out=t)
+    np.minimum(t, 1, out=t)
+    result: F32 = (3 - 2 * t) * t
+    result *= t
     return result

@@ -30,6 +30,18 @@ class Tissue:
 
 
 @dataclass(frozen=True)
+class Calcium:
+    """Radii of calcifications, mm; 0 has none."""
+
+    pineal: float
+    choroid: float
+    basal: float
+    """In the pallidum."""
+    falx: float
+    hu: float
+
+
+@dataclass(frozen=True)
 class Patient:
     """A head. Lengths in mm, shares without unit; see :func:`draw_patient` for the ranges."""
 
@@ -48,12 +60,7 @@ class Patient:
     """Fall of white matter beside the ventricles, HU."""
     air: tuple[float, float, float, float]
     """Pneumatisation of frontal, sphenoid, maxillary sinus and mastoid."""
-    pineal: float
-    """Radius of the calcification; 0 has none."""
-    choroid: float
-    basal: float
-    """Radius of calcifications in the pallidum; 0 has none."""
-    falx_calcified: float
+    calcium: Calcium
     dominance: float
     """Of the right transverse sinus over the left, -1 to 1."""
     hygroma: float
@@ -65,8 +72,6 @@ class Patient:
     """Of the scalp after a blow: where, and its thickness; 0 has none."""
     falx: float
     """Half thickness of falx and tentorium."""
-    calcium: float
-    """HU of calcifications."""
     warp: tuple[Waves, Waves, Waves]
     sulci: Waves
     folia: Waves
@@ -82,7 +87,6 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     age = float(np.clip(rng.normal(60, 19), 18, 95))
     atrophy = float(np.clip((age - 25) / 60 + rng.normal(0, 0.17), 0.05, 1.2))
     size = rng.normal(1.0, 0.03)
-    infarct = 0.0 if rng.random() > 0.12 else rng.uniform(6, 20)
     return Patient(
         tissue=_draw_tissue(rng, age),
         scale=(
@@ -97,31 +101,47 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         ventricles=float(np.clip(0.72 + 0.42 * atrophy + rng.normal(0, 0.1), 0.55, 1.7)),
         leukoaraiosis=max(0.0, (age - 55) / 6 + rng.normal(0, 2)),
         air=(rng.uniform(0.2, 1.4), rng.uniform(0.5, 1.2), rng.uniform(0.7, 1.1), rng.uniform(0.3, 1.1)),
-        pineal=rng.uniform(1.0, 2.8) if rng.random() < 0.65 else 0.0,
-        choroid=rng.uniform(1.2, 3.6) if rng.random() < 0.5 else 0.0,
-        basal=rng.uniform(1.5, 4.0) if rng.random() < 0.12 else 0.0,
-        falx_calcified=rng.uniform(3.0, 9.0) if rng.random() < 0.15 else 0.0,
+        calcium=_draw_calcium(rng),
         dominance=rng.uniform(-0.4, 1.0),
         hygroma=rng.uniform(4.0, 12.0) if rng.random() < 0.05 else 0.0,
         hygroma_side=float(rng.choice([-1.0, 1.0])),
-        infarct=(
-            float(rng.choice([-1, 1])) * rng.uniform(25, 50),
-            rng.uniform(-45, 60),
-            rng.uniform(-5, 45),
-            infarct,
-        ),
+        infarct=_draw_infarct(rng),
         swelling=_draw_swelling(rng),
         falx=rng.uniform(0.4, 1.0),
-        calcium=rng.uniform(110, 420),
-        warp=(draw_waves(rng, 110, 8), draw_waves(rng, 110, 8), draw_waves(rng, 110, 8)),
+        warp=_draw_triple(rng, 110, 8, 0.15),
         sulci=draw_waves(rng, rng.uniform(19.5, 23.5), 24, 0.25, 1.8),
         shallow=draw_waves(rng, 15, 18, 0.25, 1.8),
-        ripple=(draw_waves(rng, 24, 9, 0.3), draw_waves(rng, 24, 9, 0.3), draw_waves(rng, 24, 9, 0.3)),
+        ripple=_draw_triple(rng, 24, 9, 0.3),
         folia=draw_waves(rng, 10.0, 14, 0.2, 2.5),
         depth=draw_waves(rng, 38, 12),
         mottle=draw_waves(rng, 16, 16, 0.4),
         strands=draw_waves(rng, 17, 14, 0.3),
     )
+
+
+def _draw_calcium(rng: np.random.Generator) -> Calcium:
+    """Draw calcifications: pineal and choroid plexus in many, pallidum and falx in few."""
+    return Calcium(
+        pineal=rng.uniform(1.0, 2.8) if rng.random() < 0.65 else 0.0,
+        choroid=rng.uniform(1.2, 3.6) if rng.random() < 0.5 else 0.0,
+        basal=rng.uniform(1.5, 4.0) if rng.random() < 0.12 else 0.0,
+        falx=rng.uniform(3.0, 9.0) if rng.random() < 0.15 else 0.0,
+        hu=rng.uniform(110, 420),
+    )
+
+
+def _draw_triple(
+    rng: np.random.Generator, wavelength: float, n: int, spread: float
+) -> tuple[Waves, Waves, Waves]:
+    """Draw noise for displacements along x, y and z."""
+    x, y, z = (draw_waves(rng, wavelength, n, spread) for _ in range(3))
+    return x, y, z
+
+
+def _draw_infarct(rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """Draw an old infarct, which one head in eight has."""
+    side, radius = float(rng.choice([-1, 1])), rng.uniform(6, 20) if rng.random() < 0.12 else 0.0
+    return side * rng.uniform(25, 50), rng.uniform(-45, 60), rng.uniform(-5, 45), radius
 
 
 def _draw_swelling(rng: np.random.Generator) -> tuple[float, float, float, float]:

@@ -7,6 +7,7 @@
 """
 
 from dataclasses import dataclass
+from math import gcd
 
 import cv2
 import numpy as np
@@ -22,8 +23,10 @@ from rsna_seq.phantom.scanner import Scan, lattice
 from rsna_seq.phantom.skull import skull_fields
 from rsna_seq.phantom.tissue import Slab, compose
 
-COARSE = 104
-"""Points along each side of the lattice of the fields, about 2.3 mm apart."""
+COARSE = 96
+"""Points along each side of the lattice of the fields, about 2.5 mm apart; no more than there are pixels."""
+FEW = 4
+"""Planes whose fields are computed together."""
 NEAR_MM = 7.0
 """The brain's fields are taken this far beyond the inner table, for the interpolation to the pixels."""
 
@@ -61,21 +64,22 @@ def render_study(
     offsets, thickness = np.array(scan.offsets), np.array(scan.thickness)
     faces = np.concatenate([offsets - thickness / 2, offsets + thickness / 2]).round(3)
     planes, which = np.unique(faces, return_inverse=True)
-    fields = _fields(patient, scan, bleeds, planes.astype(np.float32))
     work = matrix // 2 if matrix >= 400 else matrix
+    fields = _fields(patient, scan, bleeds, planes.astype(np.float32), min(COARSE, work))
     texture = _textures(rng, scan, matrix, work, _lowest(fields["head"], scan))
     hu = np.empty((len(offsets), matrix, matrix), np.int16)
     area = np.empty((len(offsets), len(KINDS)), np.float32)
+    box = _box(fields["head"], work)
     ready: dict[int, dict[str, F32]] = {}
     for i in range(len(offsets)):
         pair = int(which[i]), int(which[i + len(offsets)])
-        ready = {k: ready[k] if k in ready else _face(fields, k, work) for k in pair}
+        ready = {k: ready[k] if k in ready else _face(fields, k, box) for k in pair}
         slab = Slab(
             ready[pair[0]], ready[pair[1]], 0.55 * scan.field_of_view / work, scan.field_of_view / work,
-            noise_slice(rng, texture.fine, work), noise_slice(rng, texture.cells, work),
+            noise_slice(rng, texture.fine, work)[box.fine], noise_slice(rng, texture.cells, work)[box.fine],
         )  # fmt: skip
         image, area[i], dense = compose(slab, patient, bleeds)
-        hu[i] = _acquire(image, dense, scan, i, texture, rng)
+        hu[i] = _acquire(_whole(image, box, -1000), _whole(dense, box, 0), scan, i, texture, rng)
     return Study(hu, area, scan, bleeds)
 
 
@@ -110,9 +114,17 @@ def _textures(rng: np.random.Generator, scan: Scan, matrix: int, work: int, lowe
     )
 
 
-def _fields(patient: Patient, scan: Scan, bleeds: tuple[Bleed, ...], planes: F32) -> dict[str, F32]:
-    """All fields on the coarse lattice, each (plane, row, column); those of the brain only in and near it."""
-    points, gravity = lattice(scan, planes, COARSE)
+def _fields(
+    patient: Patient, scan: Scan, bleeds: tuple[Bleed, ...], planes: F32, size: int
+) -> dict[str, F32]:
+    """All fields on the coarse lattice, (plane, row, column); a few planes at a time stay in the cache."""
+    parts = [_few(patient, scan, bleeds, planes[i : i + FEW], size) for i in range(0, len(planes), FEW)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _few(patient: Patient, scan: Scan, bleeds: tuple[Bleed, ...], planes: F32, size: int) -> dict[str, F32]:
+    """The fields of a few planes; those of the brain only in and near it."""
+    points, gravity = lattice(scan, planes, size)
     still = to_template(points, patient)
     fields = skull_fields(still, patient)
     within = fields["cavity"] > -NEAR_MM
@@ -147,10 +159,46 @@ def _brain(
     return fields
 
 
-def _face(fields: dict[str, F32], plane: int, size: int) -> dict[str, F32]:
+@dataclass(frozen=True)
+class _Box:
+    """The part of the images in which the head lies; all else is air, and is not worked on."""
+
+    coarse: tuple[slice, slice]
+    """Rows and columns of the lattice."""
+    fine: tuple[slice, slice]
+    """The same at working resolution."""
+    size: int
+    """Rows and columns of the whole at working resolution."""
+
+
+def _box(head: F32, size: int) -> _Box:
+    """Find the head's box over all planes, on borders that lattice and working resolution share."""
+    side = head.shape[1]
+    unit = side // gcd(side, size)
+    coarse, fine = [], []
+    for others in ((0, 2), (0, 1)):
+        there = np.flatnonzero((head > -3).any(axis=others))
+        first, last = (int(there[0]), int(there[-1])) if there.size else (0, side - 1)
+        low, high = max(first - 2, 0) // unit * unit, min(last + 2, side - 1) // unit * unit + unit
+        coarse.append(slice(low, high))
+        fine.append(slice(low * size // side, high * size // side))
+    return _Box((coarse[0], coarse[1]), (fine[0], fine[1]), size)
+
+
+def _whole(part: F32, box: _Box, outside: float) -> F32:
+    """A box's image within the whole."""
+    image = np.full((box.size, box.size), outside, np.float32)
+    image[box.fine] = part
+    return image
+
+
+def _face(fields: dict[str, F32], plane: int, box: _Box) -> dict[str, F32]:
     """The fields of one plane at working resolution."""
+    rows, columns = (part.stop - part.start for part in box.fine)
     return {
-        name: cv2.resize(np.ascontiguousarray(field[plane]), (size, size), interpolation=cv2.INTER_CUBIC)
+        name: cv2.resize(
+            np.ascontiguousarray(field[plane][box.coarse]), (columns, rows), interpolation=cv2.INTER_CUBIC
+        )
         for name, field in fields.items()
     }
 
@@ -158,7 +206,7 @@ def _face(fields: dict[str, F32], plane: int, size: int) -> dict[str, F32]:
 def _lowest(head: F32, scan: Scan) -> float:
     """How far the head reaches below the middle of the image, mm."""
     rows = np.flatnonzero((head > 0).any(axis=(0, 2)))
-    return float((rows.max(initial=0) + 1) / COARSE - 0.5) * scan.field_of_view
+    return float((rows.max(initial=0) + 1) / head.shape[1] - 0.5) * scan.field_of_view
 
 
 def _table(scan: Scan, side: F32, rest: float) -> F32:

@@ -124,7 +124,7 @@ def _brain(slab: Slab, patient: Patient) -> tuple[F32, F32]:
         brain = blend(brain, tissue.dura, sheet(slab.low[name], slab.high[name], width, slab.soft))
     brain = blend(brain, tissue.vein, slab.part("vein"))
     brain = blend(brain, tissue.vein - 6, slab.part("artery"))
-    return blend(brain, patient.calcium, slab.part("calcium")), fluid
+    return blend(brain, patient.calcium.hu, slab.part("calcium")), fluid
 
 
 def _bleed(slab: Slab, brain: F32, fluid: F32, cavity: F32, bleeds: Sequence[Bleed]) -> tuple[F32, F32]:
