@@ -223,9 +223,9 @@ def _draw_intraparenchymal(rng: np.random.Generator, grow: float) -> tuple[Bleed
     if kind == "deep":
         site = str(rng.choice(list(_DEEP), p=[0.42, 0.26, 0.06, 0.08, 0.18]))
         x, y, z = (c + rng.normal(0, 2.5) for c in _DEEP[site])
-        return (_clot(rng, site, (side * x, y, z), _size(rng, 6, 29 if site != "pons" else 13, grow)),)
+        return (_clot(rng, site, (side * x, y, z), _size(rng, 7, 31 if site != "pons" else 13, grow)),)
     if kind == "lobar":
-        a, e, r = rng.uniform(-75, 80), rng.uniform(-5, 60), _size(rng, 7, 34, grow)
+        a, e, r = rng.uniform(-75, 80), rng.uniform(-5, 60), _size(rng, 8, 36, grow)
         x, y, z = (c * (0.92 - 0.9 * r / 80) for c in surface_point(a, e))
         return (_clot(rng, "lobar", (side * x, y, z), r),)
     pieces = []
@@ -233,7 +233,7 @@ def _draw_intraparenchymal(rng: np.random.Generator, grow: float) -> tuple[Bleed
         if kind == "contusion":
             spots = ((24, -62, -8), (14, -66, -12), (48, -32, -26), (50, -10, -32), (46, -60, 8))
             x, y, z = (c + rng.normal(0, 4) for c in spots[int(rng.integers(len(spots)))])
-            pieces.append(_clot(rng, "contusion", (side * x, y, z), _size(rng, 5, 19, grow)))
+            pieces.append(_clot(rng, "contusion", (side * x, y, z), _size(rng, 5.5, 20, grow)))
         else:
             x, y, z = (rng.uniform(12, 45), rng.uniform(-45, 50), rng.uniform(15, 52))
             pieces.append(_clot(rng, "speck", (side * x, y, z), _size(rng, 2.6, 5, grow)))

@@ -73,13 +73,21 @@ class Patient:
     falx: float
     """Half thickness of falx and tentorium."""
     warp: tuple[Waves, Waves, Waves]
-    sulci: Waves
-    folia: Waves
-    depth: Waves
-    shallow: Waves
+    """Bends the whole head."""
     ripple: tuple[Waves, Waves, Waves]
+    """Makes the organs of the brain irregular."""
+    sulci: Waves
+    """Its zeros are the deep sulci."""
+    shallow: Waves
+    """Its zeros are the shallow ones between."""
+    folia: Waves
+    """Its zeros are the fissures of the cerebellum."""
+    depth: Waves
+    """How deep and wide sulci are, and how thick the skull, from place to place."""
     mottle: Waves
+    """Unevenness of white matter."""
     strands: Waves
+    """Muscle and fat of the face, marrow of the skull, clots."""
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
