@@ -25,7 +25,7 @@ def ladder_figure(ladder: Ladder) -> str:
     Args:
         ladder: ``log_loss``, ``low`` and ``high`` by rung, from below.
     """
-    figure, axes = canvas(5.0, 0.42 * len(ladder) + 0.75)
+    figure, axes = canvas(5.0, 0.42 * len(ladder) + 0.75, 0.8)
     _dots(axes, ladder, "log_loss", COLOURS["subarachnoid"], "{:.4f}")
     axes.set_xlim(0, 1.18 * max(rung["high"] for rung in ladder.values()))
     axes.set_xlabel("log loss; lower is better")
@@ -38,7 +38,7 @@ def steps_figure(differences: Ladder) -> str:
     Args:
         differences: ``difference``, ``low`` and ``high`` by step, such as ``cnn->sequence``.
     """
-    figure, axes = canvas(5.0, 0.42 * len(differences) + 0.75)
+    figure, axes = canvas(5.0, 0.42 * len(differences) + 0.75, 1.5)
     axes.axvline(0, color=SOFT, linewidth=1)
     named = {name.replace("->", " → "): step for name, step in differences.items()}
     colours = [
@@ -60,7 +60,7 @@ def class_figure(name: str, rungs: Ladder) -> str:
         rungs: ``log_loss``, ``low`` and ``high`` by rung, from below.
     """
     above = {rung: figures for rung, figures in rungs.items() if rung != "prior"} or rungs
-    figure, axes = canvas(3.3, 0.3 * len(above) + 0.8)
+    figure, axes = canvas(3.3, 0.3 * len(above) + 0.65, 0.7, 0.3, 0.3)
     _dots(axes, above, "log_loss", COLOURS[name], "{:.4f}", size=8)
     right = 1.35 * max(figures["high"] for figures in above.values())
     axes.set_xlim(0, max(right, 1e-6))
@@ -98,7 +98,7 @@ def reliability_figure(name: str, bins: Mapping[str, Sequence[Mapping[str, float
         name: The class.
         bins: For each rung its bins (:func:`rsna_seq.scores.reliability`); the last rung stands in front.
     """
-    figure, axes = canvas(3.3, 3.1)
+    figure, axes = canvas(3.3, 3.1, 0.6, 0.3)
     ends = _logit(np.array([_EDGE, 1 - _EDGE]))
     axes.plot(ends, ends, color=LINE, linewidth=1.2)
     for rung in bins:
@@ -133,7 +133,7 @@ def roc_figure(labels: NDArray[np.generic], probabilities: Floats) -> str:
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    figure, axes = canvas(5.0, 4.3)
+    figure, axes = canvas(5.0, 4.3, 0.55)
     axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.2)
     for c, name in enumerate(CLASSES):
         truth, p = labels[:, c], probabilities[:, c]
@@ -156,7 +156,7 @@ def precision_figure(labels: NDArray[np.generic], probabilities: Floats) -> str:
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
-    figure, axes = canvas(5.0, 4.3)
+    figure, axes = canvas(5.0, 4.3, 0.55)
     for c, name in enumerate(CLASSES):
         truth, p = labels[:, c], probabilities[:, c]
         if 0 < truth.sum() < len(truth):

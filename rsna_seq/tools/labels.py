@@ -6,7 +6,7 @@ from typing import TypeVar
 import pandas as pd
 import polars as pl
 
-from rsna_seq.label_csv import read_labels, to_long
+from rsna_seq.label_csv import is_long, read_csv, read_labels, to_long
 from rsna_seq.submission import write_csv
 
 Frame = TypeVar("Frame", pl.DataFrame, pd.DataFrame)
@@ -25,7 +25,7 @@ def run(source: Path, target: Path) -> str:
     Raises:
         UsageError: The source is neither form, or contradicts itself.
     """
-    other = turn(pl.read_csv(source))
+    other = turn(read_csv(source))
     write_csv(other, target)
     return f"{len(other):,} rows, {'long' if 'ID' in other.columns else 'wide'}, in {target}"
 
@@ -39,7 +39,7 @@ def turn(labels: Frame) -> Frame:
     Raises:
         UsageError: It is neither form, or contradicts itself.
     """
-    if isinstance(labels, pd.DataFrame):
-        return turn(pl.from_pandas(labels)).to_pandas()
     wide = read_labels(labels)
-    return wide.rename({"slice": "name"}) if "ID" in labels.columns else to_long(wide)
+    other = wide.rename({"slice": "name"}) if is_long(list(labels.columns)) else to_long(wide)
+    other = other.with_columns(pl.selectors.integer().cast(pl.Int64))  # as a CSV is read, by either library
+    return other.to_pandas() if isinstance(labels, pd.DataFrame) else other
