@@ -113,7 +113,7 @@ def _brain(slab: Slab, patient: Patient) -> tuple[F32, F32]:
     grey = np.maximum(grey, 0.7 * smoothstep(hind, -1, 2) - 0.4 * smoothstep(hind, 12, 24))
     wet = slab.mean("wet")
     white = tissue.white + slab.mean("white")
-    brain = white + (tissue.grey - white) * grey - wet * (11 - 7 * grey)
+    brain = white + (tissue.grey - white) * grey - wet * (14 - 8 * grey)
     fluid = np.maximum(slab.part("csf"), 1 - slab.part("pia"))
     fluid = np.maximum(fluid, sheet(slab.low["sulcus"], slab.high["sulcus"], width, slab.soft))
     fluid = np.maximum(fluid, sheet(slab.low["shallow"], slab.high["shallow"], thin, slab.soft))
