@@ -161,7 +161,7 @@ def _draw_swelling(rng: np.random.Generator) -> tuple[float, float, float, float
 
 def _draw_tissue(rng: np.random.Generator, age: float) -> Tissue:
     """Draw the attenuations; the scanner's calibration moves grey and white together."""
-    shift = rng.normal(0, 1.6)
+    shift = rng.normal(0.8, 2.2)
     vein = rng.normal(52, 5) if rng.random() > 0.08 else rng.uniform(62, 72)
     return Tissue(
         grey=40.0 + shift,

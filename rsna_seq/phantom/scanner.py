@@ -90,12 +90,13 @@ def draw_scan(rng: np.random.Generator, patient: Patient) -> Scan:
     field = float(np.clip(rng.normal(243, 10), 222, 265))
     centre = (rng.normal(0, 2), head[1] - 1 + rng.normal(0, 3), head[2])
     bone = rng.random() < 0.03
+    loud = float(np.sqrt(5 / np.mean(thickness))) * (2.0 if bone else 1.0)
     first = int(rng.integers(0, len(offsets) - 4))
     return Scan(
         tilt=tilt, feed=feed, centre=centre, head=head, pose=pose, offsets=offsets, thickness=thickness,
         field_of_view=field,
         kernel=rng.uniform(0.32, 0.62), sharpen=rng.uniform(0.8, 1.6) if bone else rng.uniform(0.0, 0.12),
-        noise=float(np.clip(rng.lognormal(np.log(3.6), 0.28), 2.2, 8.5)) * (2.0 if bone else 1.0),
+        noise=float(np.clip(rng.lognormal(np.log(3.6), 0.28), 2.2, 8.5)) * loud,
         grain=rng.uniform(0.45, 0.85),
         hardening=rng.uniform(4, 16),
         motion=(first, first + int(rng.integers(1, 5)), rng.uniform(1.5, 6) if rng.random() < 0.08 else 0.0),
