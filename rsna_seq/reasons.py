@@ -71,7 +71,7 @@ _SENTENCES = {
     Reason.BAD_DIMENSIONS: "rows or columns are zero or absurd",
     Reason.BAD_PIXEL_FORMAT: "not 16-bit monochrome pixels",
     Reason.MULTI_FRAME: "several frames in one object, which are not read yet",
-    Reason.NO_RESCALE: "no rescale slope and intercept, so HU are unknown (see --assume-hu)",
+    Reason.NO_RESCALE: "no rescale, so HU are unknown (index.assume_hu=true takes stored values as HU)",
     Reason.BAD_RESCALE: "the rescale slope or intercept is zero or absurd",
     Reason.IMPLAUSIBLE_HU: "the pixels are not in the range of Hounsfield units",
     Reason.DUPLICATE_UID: "two different images share one SOPInstanceUID",

@@ -6,8 +6,9 @@
 """
 
 import functools
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,9 @@ from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import SetAsideError
 from rsna_seq.tables import QUARANTINE, SLABS, SLICES, check, from_rows, read_table, write_table
 from rsna_seq.workers import spread_over
+
+_IN_PROCESS = 16
+"""Fewer studies than this are decoded in this process: starting others takes longer."""
 
 
 @dataclass(frozen=True)
@@ -166,26 +170,13 @@ def _build(cfg: CacheConfig, slices: pl.DataFrame, root: Path, out: Path, worker
     studies = [rows for _, rows in slices.group_by("study", maintain_order=True)]
     tables, aside = [pl.DataFrame(schema=dict(SLABS))], []
     with progress("cache", len(studies)) as advance:
-        for number, chunk in enumerate(_shards(studies, cfg.shard_slices)):
-            with atomic_path(out / f"shard_{number:04d}.npy") as path:
-                rows = sum(map(len, chunk))
-                array = np.lib.format.open_memmap(path, "w+", np.int16, (rows, cfg.size, cfg.size))
-                at = 0
-                for read in spread_over(
-                    functools.partial(apply, root=root, cfg=cfg), chunk, workers, least=16
-                ):
-                    aside += read.set_aside
-                    advance(1)
-                    if read.volume is None:
-                        continue
-                    array[at : at + len(read.volume)] = read.volume.hu
-                    tables.append(
-                        read.slabs.with_columns(
-                            pl.lit(number, pl.Int32).alias("shard"), row=pl.col("row") + at
-                        )
-                    )
-                    at += len(read.volume)
-                array.flush()
+        reads = spread_over(functools.partial(apply, root=root, cfg=cfg), studies, workers, least=_IN_PROCESS)
+        for number, lot in enumerate(_shards(studies, cfg.shard_slices)):
+            mine = itertools.islice(reads, len(lot))
+            for read in _write_shard(mine, out / f"shard_{number:04d}.npy", sum(map(len, lot)), cfg.size):
+                aside += read.set_aside
+                tables.append(read.slabs.with_columns(shard=pl.lit(number, pl.Int32)))
+                advance(1)
     slabs = pl.concat(tables)
     if slabs.is_empty():
         raise NothingUsableError(f"cache: no slice of {len(slices):,} could be decoded")
@@ -194,6 +185,19 @@ def _build(cfg: CacheConfig, slices: pl.DataFrame, root: Path, out: Path, worker
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
     counts = {"slices": slices.height - len(aside), "studies": slabs["study"].n_unique()}
     return Receipt(counts, dict(quarantine.group_by("reason").len().rows()))
+
+
+def _write_shard(reads: Iterator[Read], path: Path, rows: int, size: int) -> Iterator[Read]:
+    """Write studies one after the other into an array of so many rows; each comes back with its own."""
+    with atomic_path(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, "w+", np.int16, (rows, size, size))
+        at = 0
+        for read in reads:
+            if read.volume is not None:
+                array[at : at + len(read.volume)] = read.volume.hu
+            yield replace(read, volume=None, slabs=read.slabs.with_columns(row=pl.col("row") + at))
+            at += len(read.slabs)
+        array.flush()
 
 
 def _shards(studies: list[pl.DataFrame], slices: int) -> Iterator[list[pl.DataFrame]]:
