@@ -1,7 +1,6 @@
-"""The competition's metric, and the confidence intervals of everything that is reported.
+"""The competition's metric, and how well probabilities are calibrated.
 
-Source: RSNA Intracranial Hemorrhage Detection (2019), evaluation page. The bootstrap resamples patients,
-not slices: slices of one head are no independent witnesses (Field & Welsh, J R Stat Soc B 2007).
+Source: RSNA Intracranial Hemorrhage Detection (2019), evaluation page.
 """
 
 from typing import NamedTuple
@@ -54,32 +53,6 @@ def slice_losses(labels: NDArray[np.generic], probabilities: Floats) -> Floats:
     """The official metric of each slice alone, (slice,); its mean is :func:`log_loss`."""
     losses: Floats = class_log_loss(labels, probabilities) @ CLASS_WEIGHTS
     return losses
-
-
-def patient_bootstrap(
-    losses: Floats, patients: NDArray[np.generic], samples: int = 1000, seed: int = 0
-) -> Interval:
-    """Mean of per-slice figures with a 95 % interval from a bootstrap over patients.
-
-    Args:
-        losses: (slice,) figures; for a paired difference, the difference of two models' losses.
-        patients: (slice,) of patient ids.
-        samples: Bootstrap samples.
-        seed: Seed; the same seed gives the same interval, and pairs the intervals of two models.
-
-    Raises:
-        ValueError: There is no slice.
-    """
-    if len(losses) == 0:
-        raise ValueError("an interval needs at least one slice")
-    _, group = np.unique(patients, return_inverse=True)
-    n = int(group.max()) + 1
-    total = np.bincount(group, weights=losses, minlength=n)
-    count = np.bincount(group, minlength=n).astype(np.float64)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=samples)
-    means = (drawn @ total) / (drawn @ count)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(losses.mean()), float(low), float(high))
 
 
 def calibration_error(labels: NDArray[np.generic], probabilities: Floats, bins: int = 15) -> float:

@@ -7,10 +7,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rsna_seq.artifacts import atomic_path
+from rsna_seq.bootstrap import Bootstrap
 from rsna_seq.errors import UsageError
 from rsna_seq.label_csv import read_labels
 from rsna_seq.labels import CLASSES, N_CLASSES
-from rsna_seq.metric import Interval, patient_bootstrap, slice_losses
+from rsna_seq.metric import Interval, slice_losses
 
 Floats = NDArray[np.float64]
 
@@ -130,7 +131,7 @@ def score_answer(slices: Path, labels: Path, seed: int = 0) -> Interval:
     if both.is_empty():
         raise UsageError(f"{slices}: no slice of it has a label in {labels}")
     losses = slice_losses(both.select(f"y_{c}" for c in CLASSES).to_numpy(), both.select(CLASSES).to_numpy())
-    return patient_bootstrap(losses, both["study"].to_numpy(), seed=seed)
+    return Bootstrap(both["study"].to_numpy(), seed=seed).mean(losses)
 
 
 def _read_sample(sample: Path) -> pl.DataFrame:

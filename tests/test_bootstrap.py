@@ -7,12 +7,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from rsna_seq.bootstrap import Bootstrap
-from rsna_seq.metric import patient_bootstrap
-
-
-def test_a_mean_is_the_one_of_the_single_bootstrap() -> None:
-    values, patients = np.random.default_rng(0).random(90), np.arange(90) // 7
-    assert Bootstrap(patients, 300, seed=4).mean(values) == patient_bootstrap(values, patients, 300, seed=4)
 
 
 def test_some_rows_alone_have_their_own_mean_and_none_are_refused() -> None:

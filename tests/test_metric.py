@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from rsna_seq.bootstrap import Bootstrap
 from rsna_seq.labels import CLASS_WEIGHTS, CLASSES, N_CLASSES
 from rsna_seq.metric import (
     calibration_error,
     class_log_loss,
     log_loss,
-    patient_bootstrap,
     slice_losses,
 )
 
@@ -62,7 +62,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
         patients = np.repeat(np.arange(60), random.integers(2, 6, 60))
         effect = random.normal(0, 1, 60)  # slices of one patient resemble each other
         losses = effect[patients] + random.normal(0, 0.3, len(patients))
-        interval = patient_bootstrap(losses, patients, samples=400, seed=trial)
+        interval = Bootstrap(patients, 400, seed=trial).mean(losses)
         hits += interval.low <= 0 <= interval.high
     assert 0.89 <= hits / 200 <= 0.99
 
@@ -71,15 +71,15 @@ def test_slices_of_one_patient_are_no_independent_witnesses() -> None:
     random = np.random.default_rng(0)
     patients = np.repeat(np.arange(40), 30)
     losses = random.normal(0, 1, 40)[patients]
-    together = patient_bootstrap(losses, patients)
-    alone = patient_bootstrap(losses, np.arange(len(losses)))
+    together = Bootstrap(patients).mean(losses)
+    alone = Bootstrap(np.arange(len(losses))).mean(losses)
     assert together.high - together.low > 3 * (alone.high - alone.low)
 
 
 def test_a_model_against_itself_differs_by_nothing() -> None:
     labels, p = _slices(3)
     losses = slice_losses(labels, p)
-    assert patient_bootstrap(losses - losses, np.arange(len(losses)) // 10) == (0, 0, 0)
+    assert Bootstrap(np.arange(len(losses)) // 10).mean(losses - losses) == (0, 0, 0)
 
 
 def test_a_paired_difference_is_narrower_than_two_intervals() -> None:
@@ -87,23 +87,23 @@ def test_a_paired_difference_is_narrower_than_two_intervals() -> None:
     patients = np.arange(400) // 10
     one = random.normal(1, 1, 40)[patients]
     other = one - 0.1 + random.normal(0, 0.05, 400)
-    gap = patient_bootstrap(other - one, patients)
-    single = patient_bootstrap(one, patients)
+    gap = Bootstrap(patients).mean(other - one)
+    single = Bootstrap(patients).mean(one)
     assert gap.high < 0
     assert gap.high - gap.low < 0.2 * (single.high - single.low)
 
 
 def test_the_same_seed_gives_the_same_interval_whatever_patients_are_called() -> None:
     losses, patients = np.random.default_rng(1).random(100), np.arange(100) // 5
-    first = patient_bootstrap(losses, patients, seed=7)
-    assert patient_bootstrap(losses, np.array([f"p{i:03d}" for i in patients]), seed=7) == first
-    assert patient_bootstrap(losses, patients, seed=8) != first
+    first = Bootstrap(patients, seed=7).mean(losses)
+    assert Bootstrap(np.array([f"p{i:03d}" for i in patients]), seed=7).mean(losses) == first
+    assert Bootstrap(patients, seed=8).mean(losses) != first
 
 
 def test_one_patient_has_an_interval_without_width_and_none_has_no_interval() -> None:
-    assert patient_bootstrap(np.array([1.0, 2.0]), np.array(["a", "a"])) == (1.5, 1.5, 1.5)
+    assert Bootstrap(np.array(["a", "a"])).mean(np.array([1.0, 2.0])) == (1.5, 1.5, 1.5)
     with pytest.raises(ValueError, match="at least one"):
-        patient_bootstrap(np.zeros(0), np.zeros(0))
+        Bootstrap(np.zeros(0))
 
 
 def test_calibrated_probabilities_have_a_small_error_and_shifted_ones_their_shift() -> None:
