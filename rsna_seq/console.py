@@ -1,5 +1,6 @@
 """What the user sees while a stage runs: progress with the time left, and one closing line."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+_LOG_WIDTH = 100
+"""Columns of a table where there is no terminal."""
+
+console = Console(
+    stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else _LOG_WIDTH
+)
 """Words for people go to standard error, so that standard output stays clean for tables and YAML."""
 
 
@@ -36,7 +42,8 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    quiet = not console.is_terminal  # a log wants lines, not a bar
+    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
         task = bar.add_task(title, total=total)
         yield lambda steps: bar.advance(task, steps)
 

@@ -205,7 +205,7 @@ def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> None:
     synth.run(others, unseen, seed=cfg.seed + 1, workers=workers)
     run_all(cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": seen})}), out, rebuild=rebuild)
     answer = out / "8_unseen"
-    predict([unseen], [out], answer, cfg, rebuild=rebuild)
+    predict([unseen / f"stage_{cfg.data.stage}_train"], [out], answer, cfg, rebuild=rebuild)
     loss = score_answer(answer / "slices.csv", unseen / f"stage_{cfg.data.stage}_train.csv", cfg.seed)
     say("demo", f"log loss on phantoms of another seed: {loss.value:.4f} ({loss.low:.4f} to {loss.high:.4f})")
     say("demo", f"the report: {folder_of(out, 'evaluate') / 'report.html'}")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rsna_seq.config import EmbedConfig
 from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASS_WEIGHTS, N_CLASSES
-from rsna_seq.nets.pretrained import build_backbone
+from rsna_seq.nets.pretrained import PHANTOM, build_backbone, load_phantom_start
 
 
 def window_stack(hu: Tensor, windows: Tensor) -> Tensor:
@@ -50,6 +50,8 @@ class Embedder(nn.Module):
         self.classify = nn.Linear(self.features, N_CLASSES)
         self.register_buffer("windows", torch.tensor(cfg.windows, dtype=torch.float32), persistent=False)
         self.windows: Tensor
+        if start and cfg.pretrained == PHANTOM:
+            load_phantom_start(self)
 
     def forward(self, hu: Tensor) -> tuple[Tensor, Tensor]:
         """Embed slices.

