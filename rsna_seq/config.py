@@ -166,13 +166,13 @@ class SequenceConfig(FitConfig):
 class StackConfig(Section):
     """Gradient-boosted refinement over the study, one booster a class."""
 
-    rounds: int = Field(200, ge=1)
+    rounds: int = Field(150, ge=1)
     """Boosting rounds."""
-    lr: float = Field(0.03, gt=0)
+    lr: float = Field(0.02, gt=0)
     """Learning rate of the boosting."""
     leaves: int = Field(7, ge=2)
     """Leaves a tree."""
-    min_leaf: int = Field(40, ge=1)
+    min_leaf: int = Field(80, ge=1)
     """Least slices a leaf."""
     l2: float = Field(10.0, ge=0)
     """L2 regularisation of leaf values."""

@@ -76,7 +76,7 @@ class SequenceModel(nn.Module):
     def forward(self, studies: Studies) -> Tensor:
         """Logits (study, slab, 6); what stands at padded places means nothing."""
         mask = studies.mask
-        hidden = self.drop(torch.relu(self.project(self.norm(studies.vectors))))
+        hidden = self.drop(torch.relu(self.project(self.drop(self.norm(studies.vectors)))))
         inputs = torch.cat(
             [
                 hidden,

@@ -3,8 +3,8 @@
 1. Features (:mod:`rsna_seq.stack_features`): the slice's logits, its neighbours', running statistics,
    geometry.
 2. For each crossed fold and class, :func:`fit` boosts from the sequence model's logit on the other folds.
-3. A gate a class: the booster is used only where it helps out of fold, by more than one standard error over
-   patients; the gate that a fold meets is decided on the other folds.
+3. A gate a class: the booster is used only where it helps out of fold, by more than two standard errors
+   over patients; the gate that a fold meets is decided on the other folds.
 4. ``boosters/{fold}_{class}.txt``, ``gates.json``, ``logits.parquet``.
 """
 
@@ -38,6 +38,8 @@ from rsna_seq.stack_features import class_features, opinions, stack_features
 from rsna_seq.tables import LOGITS, read_table, write_table
 
 Floats = NDArray[np.float64]
+_CLEAR = 2.0
+"""Standard errors over patients by which a booster must help."""
 _ALL = -1
 """The gate that unseen studies meet: decided on all folds."""
 
@@ -253,13 +255,13 @@ def _class_gain(base: Floats, boosted: Floats, labels: NDArray[np.int8]) -> Floa
 
 
 def _helps(gain: Floats, patients: NDArray[np.object_]) -> bool:
-    """Whether the mean gain lies above one standard error over patients."""
+    """Whether the mean gain lies clearly above nothing, by the spread over patients."""
     if len(gain) == 0:
         return False
     _, group = np.unique(patients.astype(str), return_inverse=True)
     total = np.bincount(group, weights=gain - gain.mean())
     error = np.sqrt((total**2).sum()) / len(gain)
-    return bool(gain.mean() > error)
+    return bool(gain.mean() > _CLEAR * error)
 
 
 def _safe(names: list[str]) -> list[str]:
