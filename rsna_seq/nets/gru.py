@@ -2,8 +2,8 @@
 
 (study, slab, ·) vectors, logits, z -> two paths:
 
-1. the residual path: the CNN's logits, smoothed along z in millimetres by a Gaussian whose width is learnt
-   for each class; so the network starts as the best of the cheap baselines and not below it;
+1. the residual path: the CNN's probabilities, smoothed along z in millimetres by a Gaussian whose width is
+   learnt for each class; so the network starts as the best of the cheap baselines and not below it;
 2. the GRU: projected vectors, their differences to both neighbours, logits, distances and position -> hidden
    states -> a correction of six logits, zero at the start.
 
@@ -21,6 +21,7 @@ from rsna_seq.labels import N_CLASSES
 
 _UNIT_MM = 5.0
 """Distances enter as multiples of the nominal spacing."""
+_EPS = 1e-6
 _GEOMETRY = 3
 """Distance to the slab below, to the slab above, normalised position."""
 
@@ -93,13 +94,13 @@ class SequenceModel(nn.Module):
         return self._smooth(studies, mask) * self.scale + correction
 
     def _smooth(self, studies: Studies, mask: Tensor) -> Tensor:
-        """The CNN's logits under a Gaussian along z, one width a class; (study, slab, 6)."""
+        """The CNN's probabilities under a Gaussian along z, a width a class, as logits; (study, slab, 6)."""
         distance = (studies.z_mm[:, :, None] - studies.z_mm[:, None, :]) / _UNIT_MM
         width = self.log_width.exp()
         weight = torch.exp(-0.5 * (distance[..., None] / width) ** 2) * mask[:, None, :, None]
         weight = weight / weight.sum(dim=2, keepdim=True).clamp_min(1e-12)
-        smooth: Tensor = torch.einsum("bijc,bjc->bic", weight, studies.logits)
-        return smooth
+        smooth = torch.einsum("bijc,bjc->bic", weight, torch.sigmoid(studies.logits))
+        return torch.logit(smooth, eps=_EPS)
 
 
 def _differences(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

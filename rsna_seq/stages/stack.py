@@ -131,7 +131,7 @@ def fit(
             continue
         chosen = class_features(features.columns, name)
         data = lgb.Dataset(
-            features.select(chosen).to_numpy(order="c"),
+            np.array(features.select(chosen).to_numpy(), order="C"),
             labels[:, c],
             init_score=base[:, c],
             feature_name=_safe(chosen),
@@ -156,7 +156,7 @@ def apply(stacker: Stacker, table: pl.DataFrame) -> Floats:
         return refined
     features = stack_features(table, stacker.cfg.neighbours)
     for name in used:
-        chosen = features.select(class_features(features.columns, name)).to_numpy(order="c")
+        chosen = np.array(features.select(class_features(features.columns, name)).to_numpy(), order="C")
         refined[:, CLASSES.index(name)] += stacker.boosters[name].predict(chosen, raw_score=True)
     return refined
 
