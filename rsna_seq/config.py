@@ -147,6 +147,8 @@ class SequenceConfig(FitConfig):
     """Passes over the training studies."""
     batch: int = Field(16, ge=1)
     """Studies a step."""
+    vectors: bool = True
+    """Read the CNN's vectors; with under some hundred studies its logits alone carry over better."""
     project: int = Field(128, ge=8)
     """Width to which an embedding is projected."""
     hidden: int = Field(96, ge=8)

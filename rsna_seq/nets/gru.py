@@ -56,10 +56,12 @@ class SequenceModel(nn.Module):
     def __init__(self, cfg: SequenceConfig, features: int) -> None:
         super().__init__()
         self.cfg, self.features = cfg, features
-        self.norm = nn.LayerNorm(features)
-        self.project = nn.Linear(features, cfg.project)
         self.drop = nn.Dropout(cfg.drop)
-        inputs = 3 * cfg.project + 3 * N_CLASSES + _GEOMETRY
+        inputs = 3 * N_CLASSES + _GEOMETRY
+        if cfg.vectors:
+            self.norm = nn.LayerNorm(features)
+            self.project = nn.Linear(features, cfg.project)
+            inputs += 3 * cfg.project
         self.gru = nn.GRU(
             inputs,
             cfg.hidden,
@@ -77,18 +79,14 @@ class SequenceModel(nn.Module):
     def forward(self, studies: Studies) -> Tensor:
         """Logits (study, slab, 6); what stands at padded places means nothing."""
         mask = studies.mask
-        hidden = self.drop(torch.relu(self.project(self.drop(self.norm(studies.vectors)))))
-        inputs = torch.cat(
-            [
-                hidden,
-                *_differences(hidden, studies.lengths),
-                studies.logits,
-                *_differences(studies.logits, studies.lengths),
-                _geometry(studies.z_mm, studies.lengths),
-            ],
-            dim=-1,
+        logits, lengths = studies.logits, studies.lengths
+        inputs = [logits, *_differences(logits, lengths), _geometry(studies.z_mm, lengths)]
+        if self.cfg.vectors:
+            hidden = self.drop(torch.relu(self.project(self.drop(self.norm(studies.vectors)))))
+            inputs += [hidden, *_differences(hidden, lengths)]
+        packed = pack_padded_sequence(
+            torch.cat(inputs, dim=-1), studies.lengths, batch_first=True, enforce_sorted=False
         )
-        packed = pack_padded_sequence(inputs, studies.lengths, batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
         correction: Tensor = self.correct(self.drop(states))
         return self._smooth(studies, mask) * self.scale + correction

@@ -43,6 +43,15 @@ def test_an_untrained_model_smooths_the_cnns_probabilities_and_nothing_else() ->
     np.testing.assert_allclose(1 / (1 + np.exp(-refined)), expected, atol=1e-5)
 
 
+def test_without_vectors_only_logits_and_places_count() -> None:
+    torch.manual_seed(0)
+    model = SequenceModel(SequenceConfig(vectors=False, hidden=8), 16).eval()
+    torch.nn.init.normal_(model.correct.weight)
+    study, other = _study(9, 1), _study(9, 1)
+    other.vectors[:] = 7
+    assert torch.equal(model(collate([study])[0]), model(collate([other])[0]))
+
+
 def test_a_single_slice_is_a_study() -> None:
     assert torch.isfinite(_model()(collate([_study(1, 4)])[0])).all()
 
