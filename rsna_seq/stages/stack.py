@@ -132,8 +132,8 @@ def fit(
         chosen = class_features(features.columns, name)
         data = lgb.Dataset(
             np.array(features.select(chosen).to_numpy(), order="C"),
-            labels[:, c],
-            init_score=base[:, c],
+            labels[:, c].copy(),
+            init_score=base[:, c].copy(),
             feature_name=_safe(chosen),
         )
         boosters[name] = lgb.train(params, data, num_boost_round=cfg.rounds)
