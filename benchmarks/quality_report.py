@@ -1,0 +1,232 @@
+"""What the quality benchmark says of its ways: intervals, targets, tables, a figure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from rsna_seq.bootstrap import Bootstrap
+from rsna_seq.metric import Interval, slice_losses
+from rsna_seq.report.canvas import COLOURS, INK, SOFT, canvas, svg
+from rsna_seq.scores import Scope
+
+Floats = NDArray[np.float64]
+FLAT, CNN, GRU, STACK = "2D CNN", "2.5D CNN", "GRU (ours)", "stack (ours)"
+CLEAR = ("gaussian smoothing", "lightgbm alone")
+"""Peers against which the paired interval must be clear of zero."""
+
+
+class Losses:
+    """The official metric of every way, slice by slice, and one set of draws of patients for all of them.
+
+    Args:
+        scope: Slices that are scored together; its rungs are the ways.
+        samples: Bootstrap samples.
+        seed: Seed of the bootstrap.
+    """
+
+    def __init__(self, scope: Scope, samples: int, seed: int) -> None:
+        self.ways = {name: slice_losses(scope.labels, p) for name, p in scope.rungs.items()}
+        self.draws = Bootstrap(scope.patients, samples, seed)
+        self.counts = {
+            "slices": len(scope.labels),
+            "studies": len(np.unique(scope.studies)),
+            "patients": len(self.draws.names),
+        }
+
+    def mean(self, way: str) -> Interval:
+        """Log loss of a way."""
+        return self.draws.mean(self.ways[way])
+
+    def gap(self, way: str, other: str, share: float = 1.0) -> Interval:
+        """Log loss of a way less a share of another's, paired."""
+        return self.draws.mean(self.ways[way] - share * self.ways[other])
+
+    def ratio(self, way: str, other: str) -> float:
+        """Log loss of a way over another's."""
+        return float(self.ways[way].mean() / self.ways[other].mean())
+
+    @property
+    def peers(self) -> list[str]:
+        """The ways that are no rung of the package's."""
+        return [w for w in self.ways if w not in {"prior", FLAT, CNN, GRU, STACK}]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target and whether it is met.
+
+    Attributes:
+        name: What is asked.
+        scope: Where it is asked.
+        gap: What must not be above zero, with its interval; None where it cannot be measured.
+        met: Whether it is met; None where it cannot be measured.
+        words: The figure as a reader wants it.
+    """
+
+    name: str
+    scope: str
+    gap: Interval | None
+    met: bool | None
+    words: str
+
+
+def targets(scopes: Mapping[str, Losses]) -> list[Target]:
+    """Every target; ratios and peers are asked out of fold.
+
+    Args:
+        scopes: ``out_of_fold`` and, where patients were held out, ``held_out``.
+    """
+    seen = scopes["out_of_fold"]
+    found = [
+        _share(seen, CNN, FLAT, 0.92),
+        _share(seen, GRU, CNN, 0.85),
+        *(_below(seen, "out of fold", GRU, peer, clear=peer in CLEAR) for peer in seen.peers),
+        *(_never_worse(losses, name.replace("_", " ")) for name, losses in scopes.items()),
+        _share(seen, STACK, FLAT, 0.75),
+    ]
+    unseen = scopes.get("held_out")
+    if unseen is None:
+        name = f"{GRU} below {CNN}, interval below 0"
+        return [*found, Target(name, "held out", None, None, "no patient was held out")]
+    return [*found, _below(unseen, "held out", GRU, CNN, clear=True)]
+
+
+def _share(losses: Losses, way: str, other: str, share: float) -> Target:
+    gap = losses.gap(way, other, share)
+    name = f"{way} <= {share} x {other}"
+    return Target(name, "out of fold", gap, gap.value <= 0, f"ratio {losses.ratio(way, other):.3f}")
+
+
+def _below(losses: Losses, scope: str, way: str, other: str, *, clear: bool) -> Target:
+    gap = losses.gap(way, other)
+    name = f"{way} below {other}" + (", interval below 0" if clear else "")
+    return Target(name, scope, gap, (gap.high if clear else gap.value) < 0, _span(gap, signed=True))
+
+
+def _never_worse(losses: Losses, scope: str) -> Target:
+    gap = losses.gap(STACK, GRU)
+    return Target(f"{STACK} never worse than {GRU}", scope, gap, gap.value <= 0, _span(gap, signed=True))
+
+
+def ways_table(name: str, losses: Losses) -> Table:
+    """Every way's log loss, and its paired differences to the 2.5D CNN and to our sequence model."""
+    counts = ", ".join(f"{n:,} {what}" for what, n in losses.counts.items())
+    title = f"log loss {name.replace('_', ' ')} ({counts}); 95 % intervals over patients"
+    table = _table(title, "way", "log loss", f"less {CNN}", f"less {GRU}")
+    for way in losses.ways:
+        table.add_row(
+            way,
+            _span(losses.mean(way)),
+            "" if way == CNN else _span(losses.gap(way, CNN), signed=True),
+            "" if way == GRU else _span(losses.gap(way, GRU), signed=True),
+        )
+    return table
+
+
+def targets_table(seeds: list[list[Target]]) -> Table:
+    """Each target of the first seed, and in how many seeds it is met."""
+    table = _table("targets", "target", "scope", "figure", "", *(["seeds"] if len(seeds) > 1 else []))
+    for row in zip(*seeds, strict=True):
+        first, met = row[0], sum(t.met is True for t in row)
+        verdict = "not measured" if first.met is None else "met" if first.met else "short"
+        shares = [f"{met} of {len(row)}"] if len(row) > 1 else []
+        table.add_row(first.name, first.scope, first.words, verdict, *shares)
+    return table
+
+
+def seeds_table(scope: str, seeds: list[Mapping[str, Losses]]) -> Table:
+    """Mean and spread over the seeds of everything above the CNN."""
+    title = f"log loss {scope.replace('_', ' ')} over {len(seeds)} seeds above one CNN"
+    table = _table(title, "way", "mean", "spread (sd)", "lowest to highest")
+    for way, row in spread(scope, seeds).items():
+        table.add_row(
+            way, f"{row['mean']:.4f}", f"{row['sd']:.4f}", f"{row['lowest']:.4f} to {row['highest']:.4f}"
+        )
+    return table
+
+
+def spread(scope: str, seeds: list[Mapping[str, Losses]]) -> dict[str, dict[str, float]]:
+    """Mean, standard deviation, lowest and highest log loss of each way that a seed changes."""
+    rows = {}
+    for way in [*seeds[0][scope].peers, GRU, STACK]:
+        losses = np.array([s[scope].ways[way].mean() for s in seeds])
+        rows[way] = {
+            "mean": float(losses.mean()),
+            "sd": float(losses.std(ddof=1)) if len(losses) > 1 else 0.0,
+            "lowest": float(losses.min()),
+            "highest": float(losses.max()),
+        }
+    return rows
+
+
+def plain(scopes: Mapping[str, Losses]) -> dict[str, Any]:
+    """All figures of the scopes as plain data."""
+    return {
+        name: {
+            "counts": losses.counts,
+            "ways": {
+                way: {
+                    "log_loss": _named(losses.mean(way)),
+                    "less_cnn": _named(losses.gap(way, CNN)),
+                    "less_gru": _named(losses.gap(way, GRU)),
+                }
+                for way in losses.ways
+            },
+        }
+        for name, losses in scopes.items()
+    }
+
+
+def plain_targets(seeds: list[list[Target]]) -> Iterator[dict[str, Any]]:
+    """The targets as plain data: figures of the first seed, verdicts of all."""
+    for row in zip(*seeds, strict=True):
+        gap = row[0].gap
+        yield {
+            "target": row[0].name,
+            "scope": row[0].scope,
+            "gap": None if gap is None else _named(gap),
+            "figure": row[0].words,
+            "met": row[0].met,
+            "met_by_seed": [t.met for t in row],
+        }
+
+
+def figure(losses: Losses, scope: str) -> str:
+    """Log loss of each way with its interval, ours in colour, as an SVG element; the prior lies far off."""
+    ways = [w for w in losses.ways if w != "prior"]
+    drawn, axes = canvas(6.2, 0.42 * len(ways) + 0.75, 1.5)
+    for at, way in enumerate(reversed(ways)):
+        value, low, high = losses.mean(way)
+        colour = COLOURS["subarachnoid"] if way in {CNN, GRU, STACK} else SOFT
+        axes.hlines(at, low, high, color=colour, linewidth=3, alpha=0.35)
+        axes.scatter(value, at, s=32, color=colour, zorder=3)
+        axes.annotate(
+            f"{value:.4f}", (value, at), (0, 5), textcoords="offset points", ha="center", fontsize=8.5
+        )
+    axes.set_yticks(range(len(ways)), ways[::-1], color=INK, fontsize=9)
+    axes.set_ylim(-0.5, len(ways) - 0.35)
+    axes.set_xlim(0, 1.12 * max(losses.mean(w).high for w in ways))
+    axes.set_xlabel(f"log loss {scope.replace('_', ' ')}, 95 % intervals over patients; lower is better")
+    return svg(drawn, f"log loss {scope.replace('_', ' ')} of each way with its 95 % interval")
+
+
+def _named(interval: Interval) -> dict[str, float]:
+    return {name: round(float(x), 6) for name, x in interval._asdict().items()}
+
+
+def _span(interval: Interval, *, signed: bool = False) -> str:
+    form = "+.4f" if signed else ".4f"
+    return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
