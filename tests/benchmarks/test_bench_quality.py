@@ -14,10 +14,10 @@ from rsna_seq.scores import Scope
 TOY = """
 workers: 1
 device: cpu
-synth: {studies: 10, test_studies: 0, matrix: 64, rare_share: 0.15, damage: false}
-index: {folds: 2, cross_folds: 2, holdout: 0.2}
+synth: {studies: 8, test_studies: 0, matrix: 64, rare_share: 0.15, damage: false}
+index: {folds: 2, cross_folds: 2, holdout: 0.25}
 cache: {size: 32}
-embed: {backbone: resnet10t, pretrained: false, epochs: 1, batch: 64}
+embed: {backbone: test_efficientnet, pretrained: false, epochs: 1, batch: 64}
 sequence: {epochs: 1, project: 8, hidden: 8}
 stack: {rounds: 5, min_leaf: 5}
 evaluate: {bootstrap: 50}
