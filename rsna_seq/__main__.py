@@ -1,5 +1,6 @@
 """The command line: one command a stage, in the order of the data. A stage is imported only when it runs."""
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from rsna_seq.config import Config
 
 _INTERRUPTED = 130
+_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES}
+"""What the machine, and not the input, is to blame for."""
 _RESEARCH = "For research; not a medical device."
 app = typer.Typer(
     name="rsna-seq",
@@ -201,7 +204,7 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Run a command and end with the exit code that the README lists."""
-    from rsna_seq.errors import RsnaSeqError
+    from rsna_seq.errors import EnvironmentFaultError, RsnaSeqError
 
     signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -209,6 +212,14 @@ def main() -> NoReturn:
     except RsnaSeqError as error:
         typer.echo(f"rsna-seq: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        typer.echo(
+            f"rsna-seq: {error.strerror}: {error.filename or 'the disk'}; nothing half-written stays",
+            err=True,
+        )
+        sys.exit(EnvironmentFaultError.exit_code)
     except SystemExit as end:
         if end.code == _INTERRUPTED:
             typer.echo("rsna-seq: interrupted; the same command goes on from here", err=True)

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,6 +71,8 @@ class Receipt:
     set_aside: Mapping[str, int]
     """Inputs that were not used, by reason."""
     device: str = "cpu"
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of files that the build knows already."""
 
 
 class Manifest(BaseModel):
@@ -173,7 +175,14 @@ def read_manifest(folder: Path, *, verify: bool = False) -> Manifest:
 
 
 def ensure(
-    out: Path, key: Key, build: Callable[[Path], Receipt], *, learned: bool = False, rebuild: bool = False
+    out: Path,
+    key: Key,
+    build: Callable[[Path], Receipt],
+    *,
+    learned: bool = False,
+    rebuild: bool = False,
+    piecewise: bool = False,
+    verify: bool = False,
 ) -> Manifest:
     """Reuse the artefact in ``out`` where its key matches, else build it.
 
@@ -183,18 +192,21 @@ def ensure(
         build: Writes the files into the folder it is given.
         learned: It may hold days of work: never thrown away without ``rebuild``.
         rebuild: Build anew whatever is there.
+        piecewise: ``build`` is handed whatever lies there, keeps the pieces that still hold, and removes
+            the rest.
+        verify: Read every file before it is reused; one that is damaged is reason to build.
 
     Raises:
         IntegrityError: A learned artefact is stale, or another run is writing here.
     """
     with locked(out):
-        stale = _staleness(out, key)
+        stale = _staleness(out, key, verify=verify)
         if stale == "" and not rebuild:
             say(key.stage, "up to date")
             return read_manifest(out)
         resumable = _unfinished_key(out) == key.parts() and not rebuild
         if not resumable:
-            _clear(out, key, stale, keep=learned and not rebuild)
+            _clear(out, key, stale, keep=learned and not rebuild, only_seal=piecewise and not rebuild)
             write_json(out / _UNFINISHED, key.parts())
         start = time.monotonic()
         receipt = build(out)
@@ -214,13 +226,16 @@ def _unfinished_key(out: Path) -> object:
         return None
 
 
-def _staleness(out: Path, key: Key) -> str | None:
+def _staleness(out: Path, key: Key, *, verify: bool) -> str | None:
     """Why the artefact in ``out`` cannot be reused: empty where it can, None where there is none."""
     try:
         manifest = read_manifest(out)
+        changed = key.difference(manifest.model_dump())
+        if verify and not changed:
+            read_manifest(out, verify=True)
     except IntegrityError as error:
         return None if not (out / MANIFEST).exists() else str(error)
-    return key.difference(manifest.model_dump())
+    return changed
 
 
 def _is_artefact(path: Path) -> bool:
@@ -228,8 +243,11 @@ def _is_artefact(path: Path) -> bool:
     return (path / MANIFEST).exists() or (path / _UNFINISHED).exists()
 
 
-def _clear(out: Path, key: Key, stale: str | None, *, keep: bool) -> None:
-    """Empty a folder for a new build, and say why; refuse where that would throw learned work away."""
+def _clear(out: Path, key: Key, stale: str | None, *, keep: bool, only_seal: bool) -> None:
+    """Empty a folder for a new build, and say why; refuse where that would throw learned work away.
+
+    With ``only_seal`` nothing but the manifest goes, which made the artefact complete.
+    """
     unfinished = stale is None and _unfinished_key(out) is not None
     if unfinished:
         was = _unfinished_key(out)
@@ -240,9 +258,10 @@ def _clear(out: Path, key: Key, stale: str | None, *, keep: bool) -> None:
                 f"{out}: {stale} changed since this was trained; "
                 "--rebuild trains anew, or choose another --out"
             )
-        say(key.stage, f"rebuilding: {stale} changed" if stale else "rebuilding")
-    for path in out.iterdir():
-        if path.name != _LOCK and not _is_artefact(path):
+        why = stale if "; " in stale else f"{stale} changed"
+        say(key.stage, f"rebuilding: {why}" if stale else "rebuilding")
+    for path in [out / MANIFEST] if only_seal else list(out.iterdir()):
+        if path.exists() and path.name != _LOCK and not _is_artefact(path):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -259,7 +278,10 @@ def _seal(out: Path, key: Key, receipt: Receipt, wall_s: float) -> Manifest:
         device=receipt.device,
         counts=dict(receipt.counts),
         set_aside=dict(receipt.set_aside),
-        files={p.relative_to(out).as_posix(): digest_file(p) for p in files},
+        files={
+            name: receipt.digests.get(name) or digest_file(out / name)
+            for name in (p.relative_to(out).as_posix() for p in files)
+        },
         wall_s=round(wall_s, 3),
     )
     write_json(out / MANIFEST, manifest.model_dump())

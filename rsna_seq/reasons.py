@@ -1,5 +1,6 @@
 """Why a file, a series or a study was set aside: one typed set, each with the sentence a user reads."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -20,6 +21,8 @@ class Reason(StrEnum):
     EMPTY_FILE = "empty_file"
     NOT_DICOM = "not_dicom"
     UNREADABLE_FILE = "unreadable_file"
+    BAD_NAME = "bad_name"
+    BAD_ARCHIVE = "bad_archive"
     FILE_CHANGED = "file_changed"
     HEADER_TRUNCATED = "header_truncated"
     HEADER_INVALID = "header_invalid"
@@ -59,6 +62,8 @@ _SENTENCES = {
     Reason.EMPTY_FILE: "the file is empty",
     Reason.NOT_DICOM: "not a DICOM file",
     Reason.UNREADABLE_FILE: "the file cannot be opened",
+    Reason.BAD_NAME: "the file's name is not UTF-8",
+    Reason.BAD_ARCHIVE: "the zip file is damaged",
     Reason.FILE_CHANGED: "the file changed while it was read",
     Reason.HEADER_TRUNCATED: "the header is cut short",
     Reason.HEADER_INVALID: "the header cannot be parsed",
@@ -70,7 +75,7 @@ _SENTENCES = {
     Reason.INFLATES_TOO_FAR: "a deflated file grows beyond all measure",
     Reason.BAD_DIMENSIONS: "rows or columns are zero or absurd",
     Reason.BAD_PIXEL_FORMAT: "not 16-bit monochrome pixels",
-    Reason.MULTI_FRAME: "several frames in one object, which are not read yet",
+    Reason.MULTI_FRAME: "several frames in one object, without a position for each",
     Reason.NO_RESCALE: "no rescale, so HU are unknown (index.assume_hu=true takes stored values as HU)",
     Reason.BAD_RESCALE: "the rescale slope or intercept is zero or absurd",
     Reason.IMPLAUSIBLE_HU: "the pixels are not in the range of Hounsfield units",
@@ -88,6 +93,26 @@ _SENTENCES = {
     Reason.WORKER_DIED: "the decoder crashed on this file",
     Reason.DECODE_TIMEOUT: "the decoder did not finish in time",
 }
+
+
+_FLAGS = {
+    "no_position": "ordered by SliceLocation or InstanceNumber, for want of a position",
+    "overlap": "with slices closer than half their usual gap; neighbours are taken at least that far away",
+    "gap": "with gaps of nearly twice the spacing or more; neighbours are found in mm",
+    "contrast": "with contrast agent, which is bright as blood is",
+    "lossy": "once compressed with loss",
+}
+"""Flags of a study that a user is told of, in words."""
+
+
+def worth_knowing(flags: Sequence[str]) -> list[str]:
+    """Lines for a user on what was accepted, but is unusual.
+
+    Args:
+        flags: The flags of each study, comma-separated.
+    """
+    counts = {word: sum(word in each.split(",") for each in flags) for word in _FLAGS}
+    return [f"{n:,} {'study' if n == 1 else 'studies'} {_FLAGS[word]}" for word, n in counts.items() if n]
 
 
 class SetAsideError(Exception):

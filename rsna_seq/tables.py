@@ -13,8 +13,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rsna_seq.artifacts import atomic_path
+from rsna_seq.console import say
 from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
+from rsna_seq.reasons import Reason
 
 Schema = Mapping[str, pl.DataType]
 
@@ -33,10 +35,11 @@ _FOLDS: dict[str, pl.DataType] = {
 SLICES: Schema = {
     "study": pl.String(),  # StudyInstanceUID
     "series": pl.String(),  # SeriesInstanceUID
-    "slice": pl.String(),  # SOPInstanceUID
+    "slice": pl.String(),  # SOPInstanceUID; of a frame among others UID#N
     "patient": pl.String(),  # PatientID
-    "file": pl.String(),  # relative to the root that was indexed
+    "file": pl.String(),  # relative to the root that was indexed; in an archive studies.zip!/name
     "frame": pl.Int32(),  # frame of a multi-frame object, else 0
+    "pass": pl.Int16(),  # sweep over the head, 0 but where two cover the same part
     "order": pl.Int32(),  # 0 is the lowest slice of the study
     **_GAPS,
     "row_mm": pl.Float64(),  # PixelSpacing, between rows
@@ -66,8 +69,9 @@ STUDIES: Schema = {
     "slices": pl.Int32(),
     "spacing_mm": pl.Float64(),  # median distance of neighbours; null for one slice
     "tilt_deg": pl.Float64(),  # gantry tilt: angle between the slice normal and z
-    "passes": pl.Int16(),  # overlapping passes
+    "passes": pl.Int16(),  # sweeps over the same part of the head, kept apart or flagged as overlap
     "largest_gap_mm": pl.Float64(),
+    "gaps": pl.Int32(),  # gaps nearly twice the spacing or wider
     "grounds": pl.String(),  # why this series was chosen
     "flags": pl.String(),
     **_LABELS,  # a class is 1 where any slice has it
@@ -87,7 +91,7 @@ QUARANTINE: Schema = {
 """``quarantine.parquet``: one row a file, series or study that is not read."""
 
 SLABS: Schema = {
-    "study": pl.String(),
+    "study": pl.String(),  # StudyInstanceUID; of its second pass UID/2
     "patient": pl.String(),
     "slab": pl.Int32(),  # 0 is the lowest; a slab is one slice, but for thin series
     **_GAPS,
@@ -186,6 +190,17 @@ def read_table(path: Path, schema: Schema) -> pl.DataFrame:
     except (OSError, pl.exceptions.PolarsError) as error:
         raise IntegrityError(f"{path}: not readable as a table ({error}); rebuild its stage") from error
     return check(table, schema, str(path))
+
+
+def tell_reasons(quarantine: pl.DataFrame) -> None:
+    """Say how many inputs were set aside, reason by reason.
+
+    Args:
+        quarantine: QUARANTINE.
+    """
+    counted = quarantine.group_by("action", "reason").len().sort("len", "reason", descending=[True, False])
+    for action, reason, count in counted.rows():
+        say("", f"{count:,} {action}: {Reason(reason).sentence} ({reason})")
 
 
 def read_index(run: Path | str) -> pl.DataFrame:

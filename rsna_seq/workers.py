@@ -4,6 +4,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -12,20 +13,46 @@ _AHEAD = 4
 """Items a worker that wait or are done, but not yet taken: what keeps memory flat."""
 
 
+class WorkerDied:
+    """What stands for the result of an item on which a process died, twice, the second time alone."""
+
+
 def spread_over(
-    work: Callable[[Item], Result], items: Sequence[Item], workers: int, *, least: int = 2
-) -> Iterator[Result]:
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    *,
+    least: int = 2,
+    apart: bool = False,
+) -> Iterator[Result | WorkerDied]:
     """Apply a function to items, in order of the items, a few ahead of what is taken.
+
+    A process that dies takes none but its own item with it: what was under way is done again, item by
+    item, each in a process of its own, and only an item that kills that one too is given up.
 
     Args:
         work: A function of a module, so that a spawned process finds it.
         items: What it is applied to.
         workers: Processes; 1 stays in this one.
         least: Fewer items than this stay in this process, for starting one takes a second.
+        apart: Never stay in this process, be there one worker or one item.
     """
-    if workers <= 1 or len(items) < least:
+    if not apart and (workers <= 1 or len(items) < least):
         yield from map(work, items)
         return
+    done = 0
+    while done < len(items):
+        for result in _pooled(work, items[done:], workers):
+            done += 1
+            yield result
+        if done < len(items):  # the pool broke: what was under way, once more and alone
+            for item in items[done : done + (_AHEAD + 1) * workers]:
+                done += 1
+                yield next(_pooled(work, [item], 1), WorkerDied())
+
+
+def _pooled(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    """Results in order of the items, up to the end or to where a process died."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
         waiting: deque[Future[Result]] = deque()
@@ -36,5 +63,7 @@ def spread_over(
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool:
+            return
         finally:
             pool.shutdown(cancel_futures=True)

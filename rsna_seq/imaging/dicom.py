@@ -1,20 +1,39 @@
-"""The header of one DICOM file: what the pipeline wants to know, or a typed reason why it is not read."""
+"""What the pipeline wants to know of one slice, from the elements of its header as text."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
-from rsna_seq.imaging.elements import Elements, read_elements
-from rsna_seq.reasons import Action, Reason, SetAsideError
+from rsna_seq.imaging.elements import Parsed
+from rsna_seq.reasons import Reason, SetAsideError
 
 Values = Mapping[str, str]
-_OPEN = frozenset(map(str, (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)))
+TEXTS = (
+    *("ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "PatientID"),
+    *("ContrastBolusAgent", "ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber"),
+    *("SliceLocation", "ImagePositionPatient", "ImageOrientationPatient", "PhotometricInterpretation"),
+    *("NumberOfFrames", "PixelSpacing", "RescaleIntercept", "RescaleSlope", "LossyImageCompression"),
+)
+SHORTS = (
+    *("SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored"),
+    *("PixelRepresentation", "PixelPaddingValue"),
+)
+"""Keywords (PS3.6) of the elements that are read: text, and 16-bit numbers."""
+OPEN = frozenset(map(str, (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)))
 """Transfer syntaxes whose pixels lie open in the file."""
-_LARGEST = 8192
+LARGEST = 8192
 """Rows or columns beyond this are no CT slice."""
+LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{i}" for i in (50, 51, 81))
+"""JPEG baseline and extended, near-lossless JPEG-LS; JPEG 2000 tells by LossyImageCompression."""
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+"""Secondary Capture Image Storage, single and multi-frame: its UID begins so."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +41,8 @@ class Header:
     """What the pipeline wants to know of one slice.
 
     Attributes:
+        slice: SOPInstanceUID; of a frame among others ``UID#N``, N from 1.
+        frame: Number of the frame in its object, from 0.
         position: ImagePositionPatient in mm, or None where it is absent or no position.
         orientation: ImageOrientationPatient, six direction cosines, or None.
         location: SliceLocation, or None.
@@ -30,11 +51,13 @@ class Header:
         pixel_offset: First byte of uncompressed pixels, or None where they must be decoded.
         kernel: ConvolutionKernel, empty where absent.
         contrast: ContrastBolusAgent is named.
+        lossy: The pixels were once compressed with loss.
     """
 
     study: str
     series: str
     slice: str
+    frame: int
     patient: str
     image_type: str
     position: tuple[float, float, float] | None
@@ -55,95 +78,80 @@ class Header:
     pixel_offset: int | None
     kernel: str
     contrast: bool
+    lossy: bool
     description: str
 
 
-def read_header(path: Path | str, *, assume_hu: bool = False) -> Header:
-    """Read the header of a CT slice.
+def header_of(values: Values, syntax: str, *, assume_hu: bool, frame: int = 0) -> Header:
+    """The header of one frame; where its pixels lie is not yet known.
 
     Args:
-        path: A file.
+        values: Elements as text, by keyword.
+        syntax: TransferSyntaxUID.
         assume_hu: Take stored values as HU where there is no rescale.
+        frame: Number of the frame in its object, from 0.
 
     Raises:
-        SetAsideError: The file is no CT slice that can be read.
+        SetAsideError: It is no 16-bit monochrome image, or has no sound rescale.
     """
-    elements = read_elements(path)
-    values = elements.values
-    try:
-        _must_be_ct(values)
-        header = _header(values, elements.transfer_syntax, assume_hu=assume_hu)
-        return _with_pixels(header, elements)
-    except SetAsideError as error:
-        error.study, error.slice = values.get("StudyInstanceUID"), values.get("SOPInstanceUID")
-        error.z_mm = _place(_numbers(values, "ImagePositionPatient", 3), _orientation(values))
-        raise
-
-
-def _place(position: tuple[float, ...] | None, orientation: tuple[float, ...] | None) -> float | None:
-    """Where a slice lies along its normal, in mm; ``geometry.place`` does the same for whole tables."""
-    if position is None or orientation is None:
-        return position[2] if position else None
-    normal = _cross(orientation)
-    along = sum(n * p for n, p in zip(normal, position, strict=True)) / math.hypot(*normal)
-    return round(-along if normal[2] < 0 else along, 3)
-
-
-def _must_be_ct(values: Values) -> None:
-    """Refuse other modalities, and objects without an image."""
-    modality = values.get("Modality", "")
-    if modality and modality != "CT":
-        raise SetAsideError(Reason.NOT_CT, modality, action=Action.SKIPPED)
-    if not all(values.get(name) for name in ("SOPInstanceUID", "StudyInstanceUID")):
-        raise SetAsideError(Reason.HEADER_TRUNCATED, "no SOPInstanceUID or StudyInstanceUID")
-
-
-def _header(values: Values, transfer_syntax: str, *, assume_hu: bool) -> Header:
-    """The header's values, checked."""
-    rows, columns = _int(values, "Rows"), _int(values, "Columns")
-    if not (0 < rows <= _LARGEST and 0 < columns <= _LARGEST):
-        raise SetAsideError(Reason.BAD_DIMENSIONS, f"{rows} x {columns}")
-    photometric = values.get("PhotometricInterpretation", "") or "MONOCHROME2"
-    bits = _int(values, "BitsStored")
-    if not photometric.startswith("MONOCHROME") or _int(values, "BitsAllocated") != 16 or not 8 <= bits <= 16:
-        raise SetAsideError(Reason.BAD_PIXEL_FORMAT, f"{photometric}, {bits} bits")
-    if _int(values, "NumberOfFrames") > 1:
-        raise SetAsideError(Reason.MULTI_FRAME, values["NumberOfFrames"], action=Action.SKIPPED)
+    bits = _must_be_monochrome(values)
     slope, intercept = _rescale(values, assume_hu=assume_hu)
-    spacing = _numbers(values, "PixelSpacing", 2)
-    position = _numbers(values, "ImagePositionPatient", 3)
-    location, number = _numbers(values, "SliceLocation", 1), _numbers(values, "InstanceNumber", 1)
-    padding = _numbers(values, "PixelPaddingValue", 1)
+    spacing = numbers(values, "PixelSpacing", 2)
+    position = numbers(values, "ImagePositionPatient", 3)
+    location, number = numbers(values, "SliceLocation", 1), numbers(values, "InstanceNumber", 1)
+    padding, signed = numbers(values, "PixelPaddingValue", 1), integer(values, "PixelRepresentation") == 1
     return Header(
         study=values.get("StudyInstanceUID", ""),
         series=values.get("SeriesInstanceUID", ""),
         slice=values.get("SOPInstanceUID", ""),
+        frame=frame,
         patient=values.get("PatientID", ""),
         image_type=values.get("ImageType", "").upper(),
         position=(position[0], position[1], position[2]) if position else None,
-        orientation=_orientation(values),
+        orientation=orientation(values),
         location=location[0] if location else None,
-        number=int(number[0]) if number else None,
+        number=int(number[0]) if number and abs(number[0]) < 2**31 else None,
         row_mm=spacing[0] if spacing and min(spacing) > 0 else None,
         col_mm=spacing[1] if spacing and min(spacing) > 0 else None,
-        rows=rows,
-        columns=columns,
+        rows=integer(values, "Rows"),
+        columns=integer(values, "Columns"),
         slope=slope,
         intercept=intercept,
         bits_stored=bits,
-        signed=_int(values, "PixelRepresentation") == 1,
-        photometric=photometric,
-        padding=int(padding[0]) if padding else None,
-        transfer_syntax=transfer_syntax,
+        signed=signed,
+        photometric=values.get("PhotometricInterpretation", "") or "MONOCHROME2",
+        padding=_padding(int(padding[0]), signed=signed) if padding else None,
+        transfer_syntax=syntax,
         pixel_offset=None,
         kernel=values.get("ConvolutionKernel", ""),
         contrast=bool(values.get("ContrastBolusAgent", "")),
+        lossy=values.get("LossyImageCompression") == "01" or syntax in LOSSY_SYNTAXES,
         description=values.get("SeriesDescription", ""),
     )
 
 
+def _must_be_monochrome(values: Values) -> int:
+    """Refuse what is no 16-bit monochrome image of a sane size; its BitsStored."""
+    rows, columns = integer(values, "Rows"), integer(values, "Columns")
+    if not (0 < rows <= LARGEST and 0 < columns <= LARGEST):
+        raise SetAsideError(Reason.BAD_DIMENSIONS, f"{rows} x {columns}")
+    photometric = values.get("PhotometricInterpretation", "") or "MONOCHROME2"
+    bits, samples = integer(values, "BitsStored"), integer(values, "SamplesPerPixel")
+    grey = photometric in {"MONOCHROME1", "MONOCHROME2"} and samples in {0, 1}
+    if not grey or integer(values, "BitsAllocated") != 16 or not 8 <= bits <= 16:
+        raise SetAsideError(Reason.BAD_PIXEL_FORMAT, f"{photometric[:16]}, {bits} bits")
+    return bits
+
+
+def _padding(value: int, *, signed: bool) -> int | None:
+    """PixelPaddingValue as pixels hold it: its VR does not always tell that it is signed."""
+    if signed and 32767 < value <= 65535:
+        return value - 65536
+    return value if -32768 <= value <= 65535 else None
+
+
 def _rescale(values: Values, *, assume_hu: bool) -> tuple[float, float]:
-    slope, intercept = _numbers(values, "RescaleSlope", 1), _numbers(values, "RescaleIntercept", 1)
+    slope, intercept = numbers(values, "RescaleSlope", 1), numbers(values, "RescaleIntercept", 1)
     if slope is None or intercept is None:
         if assume_hu:
             return 1.0, 0.0
@@ -153,34 +161,40 @@ def _rescale(values: Values, *, assume_hu: bool) -> tuple[float, float]:
     return slope[0], intercept[0]
 
 
-def _orientation(values: Values) -> tuple[float, ...] | None:
-    """Six direction cosines; None where they span no plane."""
-    cosines = _numbers(values, "ImageOrientationPatient", 6)
-    if cosines is None or math.hypot(*_cross(cosines)) < 0.5:
+def orientation(values: Values) -> tuple[float, ...] | None:
+    """ImageOrientationPatient, six direction cosines; None where they span no plane."""
+    cosines = numbers(values, "ImageOrientationPatient", 6)
+    if cosines is None or not 0.5 <= math.hypot(*cross(cosines)) <= 2:
         return None
     return cosines
 
 
-def _cross(o: tuple[float, ...]) -> tuple[float, float, float]:
+def cross(o: tuple[float, ...]) -> tuple[float, float, float]:
     """Row direction x column direction: the slice normal."""
     return o[1] * o[5] - o[2] * o[4], o[2] * o[3] - o[0] * o[5], o[0] * o[4] - o[1] * o[3]
 
 
-def _with_pixels(header: Header, elements: Elements) -> Header:
-    """Add where the pixels lie, and refuse a file that is too short for them."""
-    if elements.pixels is None:
-        raise SetAsideError(Reason.PIXELS_MISSING)
-    if header.transfer_syntax not in _OPEN:
+def with_pixels(header: Header, parsed: Parsed, *, frames: int) -> Header:
+    """Add where the pixels lie, where they lie open.
+
+    Raises:
+        SetAsideError: The file is too short for them.
+    """
+    open_ = header.transfer_syntax in OPEN or header.transfer_syntax == DeflatedExplicitVRLittleEndian
+    if not open_ or parsed.pixels is None:
         return header
-    wanted, there = 2 * header.rows * header.columns, elements.size - elements.pixels
+    each = 2 * header.rows * header.columns
+    wanted, there = frames * each, parsed.size - parsed.pixels
     if there < wanted:
         raise SetAsideError(Reason.PIXELS_TRUNCATED, f"{max(0, there):,} of {wanted:,} bytes")
-    if elements.length is not None and elements.length < wanted:
-        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"declared as {elements.length:,} of {wanted:,} bytes")
-    return replace(header, pixel_offset=elements.pixels)
+    if parsed.length is not None and parsed.length < wanted:
+        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"declared as {parsed.length:,} of {wanted:,} bytes")
+    if parsed.length is not None and parsed.length > there:
+        raise SetAsideError(Reason.LENGTH_OVERRUN, f"pixels of {parsed.length:,} bytes, {there:,} there")
+    return replace(header, pixel_offset=parsed.pixels + header.frame * each)
 
 
-def _numbers(values: Values, name: str, count: int) -> tuple[float, ...] | None:
+def numbers(values: Values, name: str, count: int) -> tuple[float, ...] | None:
     """An element as finite numbers; None where it is absent, not numeric, or of another count."""
     text = values.get(name)
     if not text:
@@ -189,12 +203,13 @@ def _numbers(values: Values, name: str, count: int) -> tuple[float, ...] | None:
     if len(parts) != count:
         return None
     try:
-        numbers = tuple(map(float, parts))
+        found = tuple(map(float, parts))
     except ValueError:
         return None
-    return numbers if all(map(math.isfinite, numbers)) else None
+    return found if all(map(math.isfinite, found)) else None
 
 
-def _int(values: Values, name: str) -> int:
-    numbers = _numbers(values, name, 1)
-    return int(numbers[0]) if numbers else 0
+def integer(values: Values, name: str) -> int:
+    """An element as a whole number; 0 where it is none."""
+    found = numbers(values, name, 1)
+    return int(found[0]) if found else 0

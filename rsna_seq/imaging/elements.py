@@ -1,221 +1,223 @@
-"""The elements of a DICOM header that matter here, as text, and where the pixels begin.
+"""The elements of one DICOM header, by pydicom, under bounds that hold whatever the file claims.
 
-1. One read of the first 8 kB and a walk over its elements (DICOM PS3.5 7.1): little endian, explicit or
-   implicit VR, no sequence of undefined length before the pixels: the competition's files.
-2. Anything else (no preamble, deflated, big endian, private oddities, other character sets, longer headers)
-   goes to pydicom, which is slower and knows everything.
+1. The file meta group (DICOM PS3.10 7.1) is walked here; without it the transfer syntax is sniffed.
+2. A deflated data set is inflated under a cap.
+3. pydicom reads the data set up to the pixels, through a reader that refuses what reaches beyond the file.
 
-Both ways give the same text for the same file.
+This is the slow and thorough way; :mod:`rsna_seq.imaging.block` reads usual headers a hundred at a time and
+hands every other one here.
 """
 
+import io
 import struct
 import warnings
-from collections.abc import Mapping
+import zlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import pydicom
 from pydicom.config import disable_value_validation
-from pydicom.datadict import tag_for_keyword
-from pydicom.errors import InvalidDicomError
-from pydicom.multival import MultiValue
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
+from rsna_seq.imaging.sources import open_file
 from rsna_seq.reasons import Action, Reason, SetAsideError
 
-_FIRST = 8192
-_TEXT = (
-    *("ImageType", "SOPInstanceUID", "Modality", "SeriesDescription", "PatientID", "ContrastBolusAgent"),
-    *("ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber", "SliceLocation"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PhotometricInterpretation", "NumberOfFrames"),
-    *("PixelSpacing", "RescaleIntercept", "RescaleSlope"),
+PIXELS = 0x7FE00010
+LONG_VRS = frozenset(
+    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
-_SHORTS = (
-    *("SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored"),
-    *("PixelRepresentation", "PixelPaddingValue"),
-)
-KEYWORDS = (*_TEXT, *_SHORTS)
-"""Keywords (DICOM PS3.6) of the elements that are read."""
-
-_NAMES = {tag_for_keyword(k): k for k in KEYWORDS}
-_SHORT_TAGS = frozenset(tag_for_keyword(k) for k in _SHORTS)
-_PADDING, _SIGN = tag_for_keyword("PixelPaddingValue"), tag_for_keyword("PixelRepresentation")
-_CHARSET, _SYNTAX, _PIXELS = 0x00080005, 0x00020010, 0x7FE00010
-_LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-_UNDEFINED = 0xFFFFFFFF
-_U16, _U32, _TAG = (
-    struct.Struct("<H").unpack_from,
-    struct.Struct("<I").unpack_from,
-    struct.Struct("<HH").unpack_from,
-)
-_ODD = frozenset((str(DeflatedExplicitVRLittleEndian), str(ExplicitVRBigEndian)))
+"""Value representations whose length has four bytes (PS3.5 7.1.2)."""
+UNDEFINED = 0xFFFFFFFF
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_MOST_BYTES = 64 << 20
+"""No element before the pixels is larger than this."""
+_MOST_READS = 1_000_000
+"""A header of a thousand frames takes some 100,000."""
+_MOST_INFLATED = 256 << 20
+_INFLATES = 100
+"""A deflated slice grows by less than this; what is smaller than 16 MiB may grow by more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Elements:
-    """What a header says.
+@dataclass(frozen=True)
+class Parsed:
+    """A header, and where the pixels begin.
 
     Attributes:
-        values: Text by keyword; several values are joined by a backslash; absent and empty elements are left
-            out.
-        transfer_syntax: TransferSyntaxUID.
-        pixels: First byte of the value of PixelData, or None where there is none.
+        dataset: The elements before the pixels.
+        syntax: TransferSyntaxUID.
+        pixels: First byte of the value of PixelData, in the file or, if deflated, in what it inflates to;
+            None where there is none.
         length: Declared length of PixelData; None for encapsulated pixels.
-        size: Bytes of the file.
+        size: Bytes of the file, or of what it inflates to.
     """
 
-    values: Mapping[str, str]
-    transfer_syntax: str
+    dataset: Dataset
+    syntax: str
     pixels: int | None
     length: int | None
     size: int
 
 
-def read_elements(path: Path | str) -> Elements:
+class _Bounded:
+    """A file that is never asked for more than it has."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.size, self.reads = file, size, 0
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        self.reads += 1
+        if self.reads > _MOST_READS:
+            raise SetAsideError(Reason.HEADER_INVALID, "more elements than any real header")
+        left = self.size - self.file.tell()
+        if count > left and count > 12:  # a tag at the very end is asked for in 8 or 12 bytes
+            if count > left + _MOST_BYTES // 64:
+                raise SetAsideError(Reason.LENGTH_OVERRUN, f"{count:,} bytes of {max(0, left):,}")
+            raise SetAsideError(Reason.HEADER_TRUNCATED, f"{count:,} bytes of {max(0, left):,}")
+        if count > _MOST_BYTES:
+            raise SetAsideError(Reason.LENGTH_OVERRUN, f"an element of {count:,} bytes before the pixels")
+        return self.file.read(count)
+
+
+def parse(path: str) -> Parsed:
     """Read the header of a file.
+
+    Args:
+        path: A file, or a member of an archive.
 
     Raises:
         SetAsideError: It is empty, cannot be opened, is no DICOM file, or cannot be parsed.
     """
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (half the time of Path.open)
-            data = file.read(_FIRST)
+        with open_file(path) as file:
             size = file.seek(0, 2)
-    except OSError as error:
+            file.seek(0)
+            if size == 0:
+                raise SetAsideError(Reason.EMPTY_FILE)
+            return _parse(file, size)
+    except (OSError, EOFError, zlib.error) as error:
         raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
-    if size == 0:
-        raise SetAsideError(Reason.EMPTY_FILE)
-    return quick_elements(data, size) or _by_pydicom(Path(path), size)
 
 
-def quick_elements(data: bytes, size: int) -> Elements | None:
-    """Walk over the elements in the first bytes of a file.
+def inflate(packed: bytes) -> bytes:
+    """Inflate a deflated data set (PS3.5 A.5), under a cap.
 
-    Args:
-        data: The first bytes, up to 8 kB.
-        size: Bytes of the whole file.
-
-    Returns:
-        The elements, or None where only pydicom can tell.
+    Raises:
+        SetAsideError: It is damaged, or grows beyond all measure.
     """
-    if data[128:132] != b"DICM":
-        return None
+    cap = min(_MOST_INFLATED, max(16 << 20, _INFLATES * len(packed)))
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        syntax, start = _meta(data)
-        if syntax is None or syntax in _ODD:
-            return None
-        return _walk(data, start, size, syntax)
-    except (struct.error, IndexError, UnicodeDecodeError):
-        return None
+        inflated = unpacker.decompress(packed, cap)
+    except zlib.error as error:
+        raise SetAsideError(Reason.HEADER_INVALID, "the deflated part is damaged") from error
+    if unpacker.unconsumed_tail:
+        raise SetAsideError(Reason.INFLATES_TOO_FAR, f"{len(packed):,} bytes to more than {cap:,}")
+    return inflated
 
 
-def _meta(data: bytes) -> tuple[str | None, int]:
-    """Transfer syntax and end of the file meta group, which is always explicit little endian."""
-    at, syntax = 132, None
-    while _U16(data, at)[0] == 2:
-        long = data[at + 4 : at + 6] in _LONG
-        length = _U32(data, at + 8)[0] if long else _U16(data, at + 6)[0]
+def deflated_data(file: BinaryIO) -> bytes:
+    """The inflated data set of a file in the deflated transfer syntax.
+
+    Raises:
+        SetAsideError: As :func:`inflate`.
+    """
+    _, start, _ = _meta(file.read(1 << 16))
+    file.seek(start)
+    return inflate(file.read())
+
+
+def _parse(file: BinaryIO, size: int) -> Parsed:
+    first = file.read(1 << 16)
+    syntax, start, media = _meta(first)
+    if media == _DIRECTORY:
+        raise SetAsideError(Reason.DICOMDIR, action=Action.SKIPPED)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        file.seek(start)
+        inflated = inflate(file.read())
+        return _read(io.BytesIO(inflated), len(inflated), 0, syntax)
+    if syntax:
+        return _read(file, size, start, syntax)
+    return _sniffed(file, size, first, start)
+
+
+def _meta(data: bytes) -> tuple[str, int, str]:
+    """Transfer syntax, end of the file meta group, and the media's SOP class; empty where there is none."""
+    at = 132 if data[128:132] == b"DICM" else 0
+    found: dict[int, str] = {}
+    while len(data) >= at + 12 and data[at : at + 2] == b"\2\0":
+        long = data[at + 4 : at + 6] in LONG_VRS
+        length = struct.unpack_from("<I" if long else "<H", data, at + (8 if long else 6))[0]
         begin = at + (12 if long else 8)
-        if _U16(data, at + 2)[0] == 0x10:
-            syntax = data[begin : begin + length].decode("ascii").strip(" \0")
+        if begin + length > len(data):
+            raise SetAsideError(Reason.HEADER_TRUNCATED, "in the file meta group")
+        found[data[at + 2] | data[at + 3] << 8] = data[begin : begin + length].decode("ascii", "replace")
         at = begin + length
-    return syntax, at
+    return found.get(0x10, "").strip(" \0"), at, found.get(2, "").strip(" \0")
 
 
-def _walk(data: bytes, at: int, size: int, syntax: str) -> Elements | None:
-    """Collect the elements from ``at`` up to the pixels; None where something is unusual."""
-    implicit = syntax == ImplicitVRLittleEndian
-    raw: dict[int, bytes] = {}
-    before = 0
-    while True:
-        group, element = _TAG(data, at)
-        tag = group << 16 | element
-        if implicit:
-            length, begin = _U32(data, at + 4)[0], at + 8
-        else:
-            vr = data[at + 4 : at + 6]
-            if vr in _LONG:
-                length, begin = _U32(data, at + 8)[0], at + 12
-            elif vr.isalpha() and vr.isupper():
-                length, begin = _U16(data, at + 6)[0], at + 8
-            else:
-                return None
-        if tag <= before or (tag != _PIXELS and begin + length > len(data)) or tag == _CHARSET:
-            return None
-        if tag >= _PIXELS:
-            if tag > _PIXELS:
-                return None
-            values = _decoded(raw)
-            return Elements(values, syntax, begin, None if length == _UNDEFINED else length, size)
-        if tag in _NAMES:
-            raw[tag] = data[begin : begin + length]
-        before, at = tag, begin + length
+def _sniffed(file: BinaryIO, size: int, first: bytes, start: int) -> Parsed:
+    """A data set without its transfer syntax: implicit VR, then explicit, if it begins like one."""
+    magic = first[128:132] == b"DICM"
+    group, element = struct.unpack_from("<HH", first.ljust(4, b"\0"), start if start + 4 <= len(first) else 0)
+    if not magic and not (group in {2, 8} and element < 0x2000 and len(first) > 8):
+        raise SetAsideError(Reason.NOT_DICOM, action=Action.SKIPPED)
+    reason = SetAsideError(Reason.HEADER_INVALID, "no transfer syntax, and neither implicit nor explicit VR")
+    for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian):
+        if (syntax == ExplicitVRLittleEndian) != first[start + 4 : start + 6].isalpha():
+            continue
+        file.seek(0)
+        try:
+            parsed = _read(file, size, start, str(syntax))
+        except SetAsideError as error:
+            reason = error
+            continue
+        if "StudyInstanceUID" in parsed.dataset or "SOPInstanceUID" in parsed.dataset:
+            return parsed
+    if not magic and reason.reason == Reason.HEADER_INVALID:
+        raise SetAsideError(Reason.NOT_DICOM, action=Action.SKIPPED)
+    raise reason
 
 
-def _decoded(raw: dict[int, bytes]) -> dict[str, str]:
-    """The collected values as text; raises UnicodeDecodeError where a character is not ASCII."""
-    values = {}
-    signed = raw.get(_SIGN) == b"\1\0"
-    for tag, value in raw.items():
-        if tag in _SHORT_TAGS:
-            kind = "<h" if tag == _PADDING and signed else "<H"
-            values[_NAMES[tag]] = "\\".join(str(v) for (v,) in struct.iter_unpack(kind, value))
-        else:
-            text = value.decode("ascii")
-            values[_NAMES[tag]] = _joined(text.split("\\")) if "\\" in text else text.strip(" \0")
-    return {keyword: text for keyword, text in values.items() if text}
-
-
-def _joined(parts: list[str]) -> str:
-    return "\\".join(part.strip(" \0") for part in parts)
-
-
-def _by_pydicom(path: Path, size: int) -> Elements:
-    """Read a header with pydicom."""
+def _read(file: BinaryIO, size: int, start: int, syntax: str) -> Parsed:
+    """Read the data set that begins at ``start``."""
+    implicit, big = syntax == ImplicitVRLittleEndian, syntax == ExplicitVRBigEndian
+    bounded: Any = _Bounded(file, size)
+    file.seek(start)
     try:
-        with path.open("rb") as file, warnings.catch_warnings(), disable_value_validation():
+        with warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(file, stop_before_pixels=True)
-            end = file.tell()
-            file.seek(end)
-            mark = file.read(12)
-    except InvalidDicomError as error:
-        raise SetAsideError(Reason.NOT_DICOM, action=Action.SKIPPED) from error
-    except OSError as error:
-        raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
+            dataset = read_dataset(bounded, implicit, not big, stop_when=_at_pixels)
+    except SetAsideError:
+        raise
     except RecursionError as error:
         raise SetAsideError(Reason.NESTED_TOO_DEEP) from error
+    except (EOFError, struct.error) as error:
+        raise SetAsideError(Reason.HEADER_TRUNCATED, type(error).__name__) from error
+    except MemoryError as error:
+        raise SetAsideError(Reason.LENGTH_OVERRUN, type(error).__name__) from error
     except Exception as error:  # a damaged header raises anything
         raise SetAsideError(Reason.HEADER_INVALID, type(error).__name__) from error
-    with warnings.catch_warnings(), disable_value_validation():
-        warnings.simplefilter("ignore")
-        values = {keyword: _text(dataset, keyword) for keyword in KEYWORDS}
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
-    offset, length = _pixel_element(mark, end, syntax)
-    return Elements({k: v for k, v in values.items() if v}, syntax, offset, length, size)
+    at = file.tell()
+    pixels, length = _pixel_element(file.read(12), at, implicit=implicit, big=big)
+    return Parsed(dataset, syntax, pixels, length, size)
 
 
-def _pixel_element(mark: bytes, end: int, syntax: str) -> tuple[int | None, int | None]:
+def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return bool(tag >= PIXELS)
+
+
+def _pixel_element(mark: bytes, at: int, *, implicit: bool, big: bool) -> tuple[int | None, int | None]:
     """Where the value of PixelData begins and its length, from the bytes that follow the header."""
-    if syntax == DeflatedExplicitVRLittleEndian:
-        return (end, None)  # only inflating tells; the decoder does
-    order = ">" if syntax == ExplicitVRBigEndian else "<"
-    if len(mark) < 8 or struct.unpack_from(f"{order}HH", mark) != (0x7FE0, 0x0010):
-        return None, None
-    implicit = syntax == ImplicitVRLittleEndian
-    if not implicit and len(mark) < 12:
+    order = ">" if big else "<"
+    if len(mark) < (8 if implicit else 12) or struct.unpack_from(f"{order}HH", mark) != (0x7FE0, 0x0010):
         return None, None
     length = struct.unpack_from(f"{order}I", mark, 4 if implicit else 8)[0]
-    return end + (8 if implicit else 12), None if length == _UNDEFINED else length
-
-
-def _text(dataset: Any, keyword: str) -> str | None:
-    """An element as text; None where it is absent or cannot be converted."""
-    try:
-        value = dataset.get(keyword)
-    except Exception:  # an element may be damaged beyond conversion
-        return None
-    if value is None:
-        return None
-    return _joined([str(v) for v in value] if isinstance(value, MultiValue) else [str(value)])
+    return at + (8 if implicit else 12), None if length == UNDEFINED else length

@@ -7,6 +7,9 @@ towards +z; so gantry tilt does not matter and the lowest slice comes first.
 import polars as pl
 
 _ROUND_MM = 3
+_NEAR, _FAR = 0.5, 1.9
+"""Gaps below and above these shares of a study's median gap are an overlap and a gap."""
+_ONE_PLACE_MM = 0.1
 _AXIAL_COSINE = 0.7
 """Slices whose normal lies farther than about 45 degrees from z are coronal or sagittal."""
 
@@ -49,32 +52,58 @@ def place(headers: pl.DataFrame) -> pl.DataFrame:
 
 
 def order(slices: pl.DataFrame) -> pl.DataFrame:
-    """Sort slices by study and place, ties by SOPInstanceUID, and add ``order`` and both gaps.
+    """Sort slices by study, pass and place, ties by SOPInstanceUID, and add ``order`` and both gaps.
 
     Args:
-        slices: Columns study, slice, frame, z_mm.
+        slices: Columns study, pass, slice, frame, z_mm.
     """
-    table = slices.sort("study", "z_mm", "slice", "frame")
-    gap = (pl.col("z_mm") - pl.col("z_mm").shift(1)).over("study")
-    return table.with_columns(
-        order=pl.int_range(pl.len(), dtype=pl.Int32).over("study"),
-        gap_below_mm=gap,
-        gap_above_mm=(pl.col("z_mm").shift(-1) - pl.col("z_mm")).over("study"),
+    table = slices.sort("study", "pass", "z_mm", "slice", "frame")
+    # the rows lie together now: a difference to the row before is a gap where that row is of the same sweep
+    first = (pl.struct("study", "pass") != pl.struct("study", "pass").shift(1)).fill_null(value=True)
+    start = pl.when(pl.col("study") != pl.col("study").shift(1).fill_null("")).then(pl.int_range(pl.len()))
+    table = table.with_columns(
+        gap_below_mm=pl.when(~first).then(pl.col("z_mm").diff()),
+        order=(pl.int_range(pl.len()) - start.forward_fill()).cast(pl.Int32),
     )
+    return table.with_columns(gap_above_mm=pl.col("gap_below_mm").shift(-1))
+
+
+def flag(slices: pl.DataFrame) -> pl.DataFrame:
+    """Add ``flags``, the words on a slice that are worth knowing, comma-separated.
+
+    Args:
+        slices: Ordered slices with gaps, placed_by, contrast, lossy and rescale.
+    """
+    gap = pl.col("gap_below_mm")
+    usual = slices.group_by("study", "pass").agg(usual=gap.median())
+    table = slices.join(usual, on=["study", "pass"], how="left", maintain_order="left")
+    near, far = gap < _NEAR * pl.col("usual"), gap > _FAR * pl.col("usual")
+    wrapped = (pl.col("bits_stored") == 12) & ~pl.col("signed") & (pl.col("intercept") > -100)
+    words = {
+        "no_position": pl.col("placed_by") != "position",
+        "overlap": near | near.shift(-1) | (gap == 0),
+        "gap": far,
+        "contrast": pl.col("contrast"),
+        "lossy": pl.col("lossy"),
+        "wrap": wrapped,
+    }
+    said = [pl.when(found).then(pl.lit(word)) for word, found in words.items()]
+    return table.with_columns(flags=pl.concat_str(said, separator=",", ignore_nulls=True)).drop("usual")
 
 
 def summarize(slices: pl.DataFrame) -> pl.DataFrame:
-    """One row a study: slices, median spacing, tilt, passes, largest gap.
+    """One row a study: slices, median spacing, tilt, passes, gaps.
 
     Args:
-        slices: Ordered slices with gaps and tilt_deg.
+        slices: Ordered slices with gaps, tilt_deg and flags.
     """
     gap = pl.col("gap_below_mm")
+    doubled = (gap < _ONE_PLACE_MM).any().cast(pl.Int16)
     return slices.group_by("study", maintain_order=True).agg(
         pl.len().cast(pl.Int32).alias("slices"),
         gap.median().alias("spacing_mm"),
         pl.col("tilt_deg").median().alias("tilt_deg"),
-        # places that two slices share, or nearly: a second pass over the same part of the head
-        (1 + (gap < 0.5 * gap.median()).any().cast(pl.Int16)).fill_null(1).cast(pl.Int16).alias("passes"),
+        (1 + pl.max_horizontal(pl.col("pass").max(), doubled)).cast(pl.Int16).alias("passes"),
         gap.max().alias("largest_gap_mm"),
+        pl.col("flags").str.contains(r"\bgap\b").sum().cast(pl.Int32).alias("gaps"),
     )

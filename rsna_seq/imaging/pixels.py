@@ -1,19 +1,21 @@
-"""The pixels of one DICOM file, in Hounsfield units.
+"""The pixels of one slice, in Hounsfield units.
 
 Stored values -> the 12-bit wrap mended -> rescale (DICOM PS3.3 C.11.1.1.2) -> air where there is no patient.
 """
 
-import warnings
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.uid import ExplicitVRBigEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
-from rsna_seq.errors import EnvironmentFaultError
+from rsna_seq.imaging.archives import MARK
+from rsna_seq.imaging.decoder import shared_decoder
+from rsna_seq.imaging.elements import deflated_data
+from rsna_seq.imaging.sources import must_be, open_file
 from rsna_seq.imaging.volume import AIR_HU
 from rsna_seq.reasons import Reason, SetAsideError
 
@@ -21,23 +23,26 @@ _WRAP = 4096
 _WRAP_INTERCEPT = -100
 """12-bit unsigned slices with an intercept above this hold HU + 1000 modulo 4096 (``wrap_mended``)."""
 _HIGHEST = 32767
+_DENSEST_HU = 4095
+"""Metal saturates a scanner of 12 bits here; wider ones go higher, but in few pixels."""
 
 
 def read_hu(path: Path, header: Mapping[str, Any]) -> NDArray[np.int16]:
     """Read the pixels of a slice in Hounsfield units.
 
     Args:
-        path: The file.
+        path: The file, or a member of an archive.
         header: A row of SLICES.
 
     Returns:
         (rows, columns) int16 HU; padding and everything below -1024 is air.
 
     Raises:
-        SetAsideError: The pixels are cut short or cannot be decoded.
+        SetAsideError: The pixels are cut short, cannot be decoded, or are no HU; or the file changed since
+            it was indexed.
     """
-    stored = _stored(path, header)
-    return to_hu(
+    stored = _stored(os.fspath(path), header)
+    hu = to_hu(
         stored,
         slope=header["slope"],
         intercept=header["intercept"],
@@ -45,6 +50,8 @@ def read_hu(path: Path, header: Mapping[str, Any]) -> NDArray[np.int16]:
         signed=header["signed"],
         padding=header["padding"],
     )
+    _must_be_plausible(hu)
+    return hu
 
 
 def to_hu(
@@ -69,12 +76,14 @@ def to_hu(
     if is_wrapped(bits_stored, signed=signed, intercept=intercept):
         stored, intercept = wrap_mended(stored), -1000.0
     if slope == 1 and intercept == int(intercept):
-        hu = stored.astype(np.int32) + int(intercept)
+        hu = stored.astype(np.int32)
+        hu += int(intercept)
     else:
         hu = np.rint(stored * slope + intercept).astype(np.int32)
     if padding is not None:
         hu[stored == padding] = AIR_HU
-    return np.clip(hu, AIR_HU, _HIGHEST).astype(np.int16)
+    np.clip(hu, AIR_HU, _HIGHEST, out=hu)
+    return hu.astype(np.int16)
 
 
 def is_wrapped(bits_stored: int, *, signed: bool, intercept: float) -> bool:
@@ -88,25 +97,41 @@ def wrap_mended(stored: NDArray[np.integer]) -> NDArray[np.int32]:
     return np.where(shifted >= _WRAP, shifted - _WRAP, shifted)
 
 
-def _stored(path: Path, header: Mapping[str, Any]) -> NDArray[np.integer]:
+def _must_be_plausible(hu: NDArray[np.int16]) -> None:
+    """Refuse pixels that no head in air can have: much of it denser than metal."""
+    some = hu[::8, ::8]
+    dense = float((some > _DENSEST_HU).mean())
+    if dense > 0.25:
+        raise SetAsideError(Reason.IMPLAUSIBLE_HU, f"{dense:.0%} of the pixels are above {_DENSEST_HU:,} HU")
+
+
+def _stored(path: str, header: Mapping[str, Any]) -> NDArray[np.integer]:
     """Stored values, (rows, columns): one read where they lie open, else decoded."""
-    offset, rows, columns = header["pixel_offset"], header["rows"], header["columns"]
+    shape = (int(header["rows"]), int(header["columns"]))
+    count, syntax = 2 * shape[0] * shape[1], header["transfer_syntax"]
+    if MARK not in path:
+        must_be(path, header["file_size"], header["file_mtime_ns"])
+    if header["pixel_offset"] is None:
+        return shared_decoder().decode(path, header["frame"], shape)
     try:
-        if offset is None:
-            return _decoded(path, header["frame"])
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            raw = file.read(2 * rows * columns)
+        raw = _raw(path, header["pixel_offset"], count, deflated=syntax == DeflatedExplicitVRLittleEndian)
     except OSError as error:
         raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
-    if len(raw) < 2 * rows * columns:
-        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"{len(raw):,} of {2 * rows * columns:,} bytes")
-    order = ">" if header["transfer_syntax"] == ExplicitVRBigEndian else "<"
-    values = np.frombuffer(raw, dtype=f"{order}{'i' if header['signed'] else 'u'}2").reshape(rows, columns)
+    if len(raw) < count:
+        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"{len(raw):,} of {count:,} bytes")
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    values = np.frombuffer(raw, dtype=f"{order}{'i' if header['signed'] else 'u'}2").reshape(shape)
     bits = header["bits_stored"]
-    if bits == 16:
-        return values
-    return _low_bits(values, bits, signed=header["signed"])
+    return values if bits == 16 else _low_bits(values, bits, signed=header["signed"])
+
+
+def _raw(path: str, offset: int, count: int, *, deflated: bool) -> bytes:
+    """Bytes of uncompressed pixels."""
+    with open_file(path) as file:
+        if deflated:
+            return deflated_data(file)[offset : offset + count]
+        file.seek(offset)
+        return file.read(count)
 
 
 def _low_bits(values: NDArray[np.integer], bits: int, *, signed: bool) -> NDArray[np.integer]:
@@ -115,19 +140,3 @@ def _low_bits(values: NDArray[np.integer], bits: int, *, signed: bool) -> NDArra
     kind = np.int16 if signed else np.uint16
     kept: NDArray[np.integer] = (values.astype(kind) << shift) >> shift
     return kept
-
-
-def _decoded(path: Path, frame: int) -> NDArray[np.integer]:
-    """Compressed or deflated pixels of one frame, by pydicom's decoders."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path)
-            pixels: NDArray[np.integer] = dataset.pixel_array
-    except RuntimeError as error:
-        if "missing dependencies" in str(error) or "plugins are missing" in str(error):
-            raise EnvironmentFaultError(f"{path.name}: {error}") from error
-        raise SetAsideError(Reason.PIXELS_UNDECODABLE, type(error).__name__) from error
-    except Exception as error:  # a damaged codestream raises anything
-        raise SetAsideError(Reason.PIXELS_UNDECODABLE, type(error).__name__) from error
-    return pixels[frame] if pixels.ndim == 3 else pixels

@@ -1,50 +1,56 @@
 """``cache``: pixels decoded once, in Hounsfield units.
 
-1. :func:`apply`, one study: stored values -> HU -> the square around the head -> ``size`` by area -> slabs.
-2. :func:`run`: all studies, in parallel, into shards ``shard_0000.npy`` (row, y, x) int16, study after study,
-   slices in order; ``slabs.parquet`` says which row is what.
+1. :func:`apply`, one sweep of a study: stored values -> HU -> the square around the head -> ``size`` by
+   area -> slabs.
+2. :func:`run`: all studies, in parallel, into shards (``rsna_seq.shards``); ``slabs.parquet`` says which
+   row is what.
 """
 
 import functools
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.artifacts import Key, Manifest, Receipt, atomic_path, ensure, read_manifest
+from rsna_seq.artifacts import Key, Manifest, Receipt, ensure, read_manifest
 from rsna_seq.config import CacheConfig
-from rsna_seq.console import progress
-from rsna_seq.errors import NothingUsableError
+from rsna_seq.console import progress, say
+from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.provenance import source_digest
-from rsna_seq.reasons import SetAsideError
-from rsna_seq.tables import QUARANTINE, SLABS, SLICES, check, from_rows, read_table, write_table
-from rsna_seq.workers import spread_over
+from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.shards import Filled, fill_shard, forget_others, keep_shard, shards_of, with_labels
+from rsna_seq.tables import QUARANTINE, SLABS, SLICES, check, read_table, tell_reasons, write_table
+from rsna_seq.workers import WorkerDied, spread_over
 
 _IN_PROCESS = 16
 """Fewer studies than this are decoded in this process: starting others takes longer."""
+_SPARE_BYTES = 64 << 20
+
+Rows = list[dict[str, object]]
 
 
 @dataclass(frozen=True)
 class Read:
-    """One study as the networks see it.
+    """One sweep of a study as the networks see it.
 
     Attributes:
-        volume: The study; None where no slice could be read.
+        volume: The sweep; None where no slice could be read.
         slabs: SLABS; shard 0, rows from 0.
         set_aside: Rows of QUARANTINE for slices whose pixels could not be read.
     """
 
     volume: Volume | None
     slabs: pl.DataFrame
-    set_aside: list[dict[str, object]]
+    set_aside: Rows
 
 
 def run(
@@ -62,7 +68,7 @@ def run(
     Args:
         cfg: Size, crop, slabs, shards.
         index: The folder ``1_index``.
-        root: Folder that the index's paths are relative to.
+        root: Folder that the index's paths are relative to, or the archive that was indexed.
         out: The folder ``2_cache``.
         workers: Processes that decode.
         limit: Only so many studies.
@@ -70,6 +76,7 @@ def run(
 
     Raises:
         NothingUsableError: No slice could be decoded.
+        EnvironmentFaultError: The disk is too small, or a codec is missing.
     """
     inputs = {"index": read_manifest(index).content}
     key = Key("cache", {**cfg.model_dump(mode="json"), "limit": limit}, inputs, source_digest(__name__))
@@ -78,16 +85,26 @@ def run(
         slices = read_table(index / "slices.parquet", SLICES)
         if limit is not None:
             slices = slices.filter(pl.col("study").rank("dense") <= limit)
-        return _build(cfg, slices, root, folder, workers)
+        return _build(cfg, slices, root.parent if root.is_file() else root, folder, workers, key.source)
 
-    return ensure(out, key, build, rebuild=rebuild)
+    # every file is read before it is reused: a bit that flipped on the disk costs its shard, and nothing else
+    return ensure(out, key, build, rebuild=rebuild, piecewise=True, verify=True)
+
+
+def sweeps(slices: pl.DataFrame) -> list[pl.DataFrame]:
+    """Cut ordered slices into what is read as one volume: a study, or each of its passes.
+
+    Args:
+        slices: SLICES.
+    """
+    return [part for _, part in slices.group_by("study", "pass", maintain_order=True)]
 
 
 def apply(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Read:
-    """Decode one study; the result depends on nothing but its slices and the config.
+    """Decode one sweep; the result depends on nothing but its slices and the config.
 
     Args:
-        slices: Rows of SLICES of one study, in order.
+        slices: Rows of SLICES of one study and pass, in order.
         root: Folder that their paths are relative to.
         cfg: Size, crop, slabs.
     """
@@ -97,20 +114,19 @@ def apply(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Read:
             pixels.append(read_hu(root / row["file"], row))
             kept.append(i)
         except SetAsideError as error:
-            error.study, error.slice, error.z_mm = row["study"], row["slice"], row["z_mm"]
-            aside.append(error.row(row["file"]))
+            aside.append(_set_aside(error, row))
     if not pixels:
         return Read(None, pl.DataFrame(schema=dict(SLABS)), aside)
     rows = slices[kept]
     prepared, numbers, square = prepare(pixels, rows["z_mm"].to_numpy(), cfg)
     slabs = _slab_table(rows, numbers, square)
-    return Read(Volume(str(rows["study"][0]), prepared, slabs["z_mm"].to_numpy()), slabs, aside)
+    return Read(Volume(str(slabs["study"][0]), prepared, slabs["z_mm"].to_numpy()), slabs, aside)
 
 
 def prepare(
     pixels: list[NDArray[np.int16]], z_mm: NDArray[np.float64], cfg: CacheConfig
 ) -> tuple[NDArray[np.int16], NDArray[np.int64], tuple[int, int, int]]:
-    """Crop, resize and average one study.
+    """Crop, resize and average one sweep.
 
     Args:
         pixels: (y, x) HU of each slice, lowest first.
@@ -143,11 +159,19 @@ def _scaled(
     return round(square[0] * factor), round(square[1] * factor), max(1, round(square[2] * factor))
 
 
+def _set_aside(error: SetAsideError, row: dict[str, object]) -> dict[str, object]:
+    """The row of QUARANTINE of an indexed slice."""
+    return error.row(str(row["file"])) | {"study": row["study"], "slice": row["slice"], "z_mm": row["z_mm"]}
+
+
 def _slab_table(rows: pl.DataFrame, numbers: NDArray[np.int64], square: tuple[int, int, int]) -> pl.DataFrame:
-    """SLABS of one study."""
+    """SLABS of one sweep."""
+    number = int(rows["pass"][0])
+    study = pl.col("study").first() if number == 0 else pl.col("study").first() + f"/{number + 1}"
     grouped = rows.with_columns(slab=pl.Series(numbers, dtype=pl.Int32)).group_by("slab", maintain_order=True)
     slabs = grouped.agg(
-        pl.col("study", "patient", "fold", "cross_fold").first(),
+        study,
+        pl.col("patient", "fold", "cross_fold").first(),
         pl.col("z_mm").mean(),
         pl.col("slice").alias("slices"),
         *(pl.col(c).max() for c in CLASSES),
@@ -165,48 +189,59 @@ def _slab_table(rows: pl.DataFrame, numbers: NDArray[np.int64], square: tuple[in
     return check(slabs, SLABS, "slabs")
 
 
-def _build(cfg: CacheConfig, slices: pl.DataFrame, root: Path, out: Path, workers: int) -> Receipt:
-    """Decode study after study into shards."""
-    studies = [rows for _, rows in slices.group_by("study", maintain_order=True)]
-    tables, aside = [pl.DataFrame(schema=dict(SLABS))], []
-    with progress("cache", len(studies)) as advance:
-        reads = spread_over(functools.partial(apply, root=root, cfg=cfg), studies, workers, least=_IN_PROCESS)
-        for number, lot in enumerate(_shards(studies, cfg.shard_slices)):
-            mine = itertools.islice(reads, len(lot))
-            for read in _write_shard(mine, out / f"shard_{number:04d}.npy", sum(map(len, lot)), cfg.size):
-                aside += read.set_aside
-                tables.append(read.slabs.with_columns(shard=pl.lit(number, pl.Int32)))
-                advance(1)
-    slabs = pl.concat(tables)
+def _build(
+    cfg: CacheConfig, slices: pl.DataFrame, root: Path, out: Path, workers: int, source: str
+) -> Receipt:
+    """Decode sweep after sweep into shards; a shard that is there and sound stays."""
+    shards = shards_of(sweeps(slices), cfg, source)
+    filled = {shard.number: kept for shard in shards if (kept := keep_shard(shard, out)) is not None}
+    todo = [shard for shard in shards if shard.number not in filled]
+    if filled and todo:
+        say("cache", f"{len(filled):,} of {len(shards):,} shards are sound and stay")
+    _must_fit(sum(shard.slices for shard in todo) * cfg.size**2 * 2, out)
+    forget_others(shards, out)
+    with progress("cache", sum(len(shard.sweeps) for shard in todo)) as advance:
+        reads = _read_all([sweep for shard in todo for sweep in shard.sweeps], root, cfg, workers, advance)
+        for shard in todo:
+            mine = itertools.islice(reads, len(shard.sweeps))
+            filled[shard.number] = fill_shard(shard, mine, out, cfg.size)
+    return _close([filled[shard.number] for shard in shards], slices, out)
+
+
+def _read_all(
+    items: list[pl.DataFrame], root: Path, cfg: CacheConfig, workers: int, advance: Callable[[int], None]
+) -> Iterator[tuple[NDArray[np.int16] | None, pl.DataFrame, Rows]]:
+    """Decode sweeps in parallel; one whose worker dies again when it is alone is set aside."""
+    work = functools.partial(apply, root=root, cfg=cfg)
+    results = spread_over(work, items, workers, least=_IN_PROCESS)
+    for rows, read in zip(items, results, strict=True):
+        if isinstance(read, WorkerDied):
+            lost = [_set_aside(SetAsideError(Reason.WORKER_DIED), r) for r in rows.iter_rows(named=True)]
+            yield None, pl.DataFrame(schema=dict(SLABS)), lost
+        else:
+            yield None if read.volume is None else read.volume.hu, read.slabs, read.set_aside
+        advance(1)
+
+
+def _must_fit(wanted: int, out: Path) -> None:
+    """Refuse to begin what the disk cannot hold."""
+    free = shutil.disk_usage(out).free
+    if wanted + _SPARE_BYTES > free:
+        raise EnvironmentFaultError(
+            f"cache: {wanted / 1e9:,.1f} GB are needed below {out}, {free / 1e9:,.1f} GB are free; "
+            "choose another --out, or a smaller cache.size"
+        )
+
+
+def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
+    """Write the tables of all shards, with labels and folds."""
+    slabs = with_labels(pl.concat([f.slabs for f in filled]), slices)
+    quarantine = pl.concat([f.set_aside for f in filled])
+    tell_reasons(quarantine)
     if slabs.is_empty():
         raise NothingUsableError(f"cache: no slice of {len(slices):,} could be decoded")
     write_table(slabs, out / "slabs.parquet", SLABS)
-    quarantine = from_rows(aside, QUARANTINE)
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
-    counts = {"slices": slices.height - len(aside), "studies": slabs["study"].n_unique()}
-    return Receipt(counts, dict(quarantine.group_by("reason").len().rows()))
-
-
-def _write_shard(reads: Iterator[Read], path: Path, rows: int, size: int) -> Iterator[Read]:
-    """Write studies one after the other into an array of so many rows; each comes back with its own."""
-    with atomic_path(path) as temporary:
-        array = np.lib.format.open_memmap(temporary, "w+", np.int16, (rows, size, size))
-        at = 0
-        for read in reads:
-            if read.volume is not None:
-                array[at : at + len(read.volume)] = read.volume.hu
-            yield replace(read, volume=None, slabs=read.slabs.with_columns(row=pl.col("row") + at))
-            at += len(read.slabs)
-        array.flush()
-
-
-def _shards(studies: list[pl.DataFrame], slices: int) -> Iterator[list[pl.DataFrame]]:
-    """Studies in lots of about so many slices; none is split."""
-    lot: list[pl.DataFrame] = []
-    for rows in studies:
-        lot.append(rows)
-        if sum(map(len, lot)) >= slices:
-            yield lot
-            lot = []
-    if lot:
-        yield lot
+    counts = {"slices": slices.height - len(quarantine), "studies": slices["study"].n_unique()}
+    digests = {name: digest for f in filled for name, digest in f.digests.items()}
+    return Receipt(counts, dict(quarantine.group_by("reason").len().rows()), digests=digests)

@@ -1,13 +1,12 @@
 """``index``: headers to a table.
 
-1. :func:`scan`: every file below a folder -> a header or a reason, in parallel.
-2. Duplicates merged, series chosen, slices placed along their normal and ordered.
+1. :func:`scan`: every file below a folder or in an archive -> a header or a reason, in parallel.
+2. Duplicates merged, series chosen, slices placed along their normal, parted into passes and ordered.
 3. :func:`run`: labels joined, patients put into folds, ``slices.parquet``, ``studies.parquet``,
    ``quarantine.parquet``.
 """
 
-import hashlib
-import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,21 +17,34 @@ from rsna_seq.config import DataConfig, IndexConfig
 from rsna_seq.console import progress, say
 from rsna_seq.errors import NothingUsableError, UsageError
 from rsna_seq.folds import assign
-from rsna_seq.imaging.dicom import read_header
-from rsna_seq.imaging.geometry import order, place, summarize
+from rsna_seq.imaging.block import read_block
+from rsna_seq.imaging.dicom import Header
+from rsna_seq.imaging.geometry import flag, order, place, summarize
+from rsna_seq.imaging.headers import read_headers
+from rsna_seq.imaging.passes import split_passes
+from rsna_seq.imaging.plain import COLUMNS
 from rsna_seq.imaging.series import choose_series, merge_duplicates
+from rsna_seq.imaging.sources import Listing, digest_source, list_files
 from rsna_seq.label_csv import read_labels
 from rsna_seq.labels import CLASSES
 from rsna_seq.layout import find_layout
 from rsna_seq.provenance import source_digest
-from rsna_seq.reasons import SetAsideError
-from rsna_seq.tables import QUARANTINE, SLICES, STUDIES, check, from_rows, write_table
-from rsna_seq.workers import spread_over
+from rsna_seq.reasons import Reason, SetAsideError, worth_knowing
+from rsna_seq.tables import QUARANTINE, SLICES, STUDIES, check, from_rows, tell_reasons, write_table
+from rsna_seq.workers import WorkerDied, spread_over
 
-_CHUNK = 256
-"""Files that a worker reads between two answers."""
-_IN_PROCESS = 2000
+_CHUNK = 1024
+"""Files that are read at a time: enough that what Python costs a step is shared by many."""
+_IN_PROCESS = 4000
 """Fewer files than this are read in this process: starting others takes longer."""
+
+Rows = list[dict[str, object]]
+_HEADERS: dict[str, pl.DataType] = {
+    "file": pl.String(),
+    "file_size": pl.Int64(),
+    "file_mtime_ns": pl.Int64(),
+    **COLUMNS,
+}
 
 
 @dataclass(frozen=True)
@@ -40,14 +52,24 @@ class Scan:
     """What lies below a folder, without labels.
 
     Attributes:
+        root: Folder that ``file`` in the tables is relative to.
         slices: SLICES; labels and folds are null.
         studies: STUDIES; labels and folds are null.
         quarantine: QUARANTINE.
     """
 
+    root: Path
     slices: pl.DataFrame
     studies: pl.DataFrame
     quarantine: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some files of a listing, as a worker gets them."""
+
+    listing: Listing
+    assume_hu: bool
 
 
 def run(
@@ -72,161 +94,147 @@ def run(
         rebuild: Index anew what is there.
 
     Raises:
-        UsageError: The root is no folder, or labels contradict each other.
+        UsageError: The root is no folder and no archive, or labels contradict each other.
         NothingUsableError: There is no readable CT slice.
+        IntegrityError: An archive is refused.
     """
-    if not data.root.is_dir():
+    if not data.root.exists():
         raise UsageError(f"data.root: there is no folder {data.root}")
     layout = find_layout(data.root, data.stage)
-    folder, labels = layout.train or data.root, data.labels or layout.labels
-    files = list_files(folder)
-    inputs = {"files": _listing_digest(files)} | ({"labels": digest_file(labels)} if labels else {})
+    place_, labels = layout.train or data.root, data.labels or layout.labels
+    listing = list_files(place_)
+    inputs = {"files": listing.digest} | ({"labels": digest_file(labels)} if labels else {})
     config = {**cfg.model_dump(mode="json"), "stage": data.stage, "seed": seed, "limit": limit}
 
     def build(target: Path) -> Receipt:
-        scanned = scan(folder, cfg, workers=workers, limit=limit, root=data.root)
+        scanned = scan(place_, cfg, workers=workers, limit=limit, root=data.root, listing=listing)
         if scanned.slices.is_empty():
-            raise NothingUsableError(f"index: no readable CT slice among {len(files):,} files below {folder}")
+            tell_reasons(scanned.quarantine)
+            raise NothingUsableError(f"index: no readable CT slice among {len(listing):,} files of {place_}")
         return _write(_with_labels(scanned, labels, cfg, seed), target)
 
     return ensure(out, Key("index", config, inputs, source_digest(__name__)), build, rebuild=rebuild)
 
 
 def scan(
-    folder: Path,
+    source: Path,
     cfg: IndexConfig,
     *,
     workers: int = 1,
     limit: int | None = None,
     title: str = "index",
     root: Path | None = None,
+    listing: Listing | None = None,
 ) -> Scan:
-    """Read the header of every file below a folder and order the slices of each study.
+    """Read the header of every file below a folder or in an archive, and order the slices of each study.
 
     Args:
-        folder: Where files are looked for.
+        source: A folder, or a zip file.
         cfg: Series, assumptions.
         workers: Processes that read headers.
         limit: Only so many studies, by StudyInstanceUID.
         title: Title of the progress bar.
-        root: Folder that the paths in the tables are relative to; None is ``folder``.
+        root: Folder that the paths in the tables are relative to; None is the source, or the archive's
+            folder.
+        listing: The source's files, where they are known already.
+
+    Raises:
+        IntegrityError: An archive is refused.
     """
-    root = root or folder
-    names = [name for name, _, _ in list_files(folder)]
-    chunks = [names[i : i + _CHUNK] for i in range(0, len(names), _CHUNK)]
-    jobs = [(str(folder), str(root), chunk, cfg.assume_hu) for chunk in chunks]
-    rows: list[dict[str, object]] = []
-    aside: list[dict[str, object]] = []
-    with progress(title, len(names)) as advance:
-        few = len(names) < _IN_PROCESS
-        for (good, bad), chunk in zip(
-            spread_over(_read_chunk, jobs, 1 if few else workers), chunks, strict=True
-        ):
-            rows += good
+    listing = listing or list_files(source)
+    if root is not None and root != listing.root and not root.is_file():
+        listing = listing.moved(root)
+    chunks = [_Chunk(part, cfg.assume_hu) for part in listing.parts(_CHUNK)]
+    tables, aside = [pl.DataFrame(schema=_HEADERS)], [*listing.aside]
+    few = len(listing) < _IN_PROCESS
+    with progress(title, len(listing)) as advance:
+        for chunk, (good, bad) in _read(chunks, 1 if few else workers):
+            tables.append(good)
             aside += bad
-            advance(len(chunk))
-    slices, more = _arrange(from_rows(rows, _HEADERS), cfg, root)
+            advance(len(chunk.listing))
+    slices, more = _arrange(pl.concat(tables), cfg, listing.root)
     if limit is not None:
         slices = slices.filter(pl.col("study").rank("dense") <= limit)
     studies = _studies(slices)
-    return Scan(check_slices(slices), studies, from_rows(aside + more, QUARANTINE).sort("file", "slice"))
+    quarantine = from_rows(aside + more, QUARANTINE).sort("file", "slice")
+    return Scan(listing.root, check(slices.select(list(SLICES)), SLICES, "slices"), studies, quarantine)
 
 
-def list_files(folder: Path) -> list[tuple[str, int, int]]:
-    """Files below a folder, sorted: path relative to it, size, mtime in ns; links are not followed."""
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders.sort()
-        for name in names:
-            path = os.path.join(where, name)  # noqa: PTH118  (a million files: strings are ten times as fast)
-            stat = os.lstat(path)
-            found.append((os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns))
-    return sorted(found)
-
-
-_HEADERS: dict[str, pl.DataType] = {
-    **{
-        c: t for c, t in SLICES.items() if c not in {"order", "z_mm", "gap_below_mm", "gap_above_mm", "flags"}
-    },
-    **{f"p_{i}": pl.Float64() for i in range(3)},
-    **{f"o_{i}": pl.Float64() for i in range(6)},
-    "location": pl.Float64(),
-    "number": pl.Int64(),
-    "image_type": pl.String(),
-    "kernel": pl.String(),
-    "description": pl.String(),
-    "contrast": pl.Boolean(),
-}
-
-
-def _read_chunk(
-    job: tuple[str, str, list[str], bool],
-) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    """Read the headers of some files: rows of _HEADERS, and rows of QUARANTINE."""
-    folder, root, names, assume_hu = job
-    rows, aside = [], []
-    for name in names:
-        path = Path(folder) / name
-        file = os.path.relpath(path, root)
-        try:
-            header = read_header(path, assume_hu=assume_hu)
-        except SetAsideError as error:
-            aside.append(error.row(file))
+def _read(chunks: list[_Chunk], workers: int) -> Iterator[tuple[_Chunk, tuple[pl.DataFrame, Rows]]]:
+    """Read chunk after chunk; where a worker dies, its files are read one by one to find the culprit."""
+    for chunk, result in zip(chunks, spread_over(_read_chunk, chunks, workers), strict=True):
+        if not isinstance(result, WorkerDied):
+            yield chunk, result
             continue
-        stat = path.lstat()
-        row = asdict(header) | {
-            "file": file,
-            "frame": 0,
-            "file_size": stat.st_size,
-            "file_mtime_ns": stat.st_mtime_ns,
+        singles = [_Chunk(part, chunk.assume_hu) for part in chunk.listing.parts(1)]
+        for single, alone in zip(singles, spread_over(_read_chunk, singles, 1, apart=True), strict=True):
+            died = SetAsideError(Reason.WORKER_DIED).row(single.listing.names[0])
+            nothing = pl.DataFrame(schema=_HEADERS)
+            yield single, (nothing, [died]) if isinstance(alone, WorkerDied) else alone
+
+
+def _read_chunk(chunk: _Chunk) -> tuple[pl.DataFrame, Rows]:
+    """Read the headers of some files: a table of _HEADERS, and rows of QUARANTINE."""
+    listing = chunk.listing
+    usual, others = read_block(str(listing.root), listing.names, listing.sizes, listing.mtimes_ns)
+    rows: Rows = []
+    aside: Rows = []
+    for at in others:
+        try:
+            rows += [_row(header) | {"at": at} for header in listing.read(at, read_headers, chunk.assume_hu)]
+        except SetAsideError as error:
+            aside.append(error.row(listing.names[at]))
+    table = pl.concat([usual, from_rows(rows, {**COLUMNS, "at": usual.schema["at"]})])
+    about = pl.DataFrame(
+        {
+            "at": pl.Series(range(len(listing)), dtype=usual.schema["at"]),
+            "file": pl.Series(listing.names, dtype=pl.String),
+            "file_size": pl.Series(listing.sizes, dtype=pl.Int64),
+            "file_mtime_ns": pl.Series(listing.mtimes_ns, dtype=pl.Int64),
         }
-        row |= {f"p_{i}": p for i, p in enumerate(header.position or ())}
-        row |= {f"o_{i}": o for i, o in enumerate(header.orientation or ())}
-        rows.append(row)
-    return rows, aside
+    )
+    return table.join(about, on="at", maintain_order="left").select(list(_HEADERS)), aside
 
 
-def _arrange(
-    headers: pl.DataFrame, cfg: IndexConfig, root: Path
-) -> tuple[pl.DataFrame, list[dict[str, object]]]:
+def _row(header: Header) -> dict[str, object]:
+    """A header as a row of COLUMNS."""
+    row = asdict(header)
+    row |= {f"p_{i}": p for i, p in enumerate(header.position or ())}
+    return row | {f"o_{i}": o for i, o in enumerate(header.orientation or ())}
+
+
+def _arrange(headers: pl.DataFrame, cfg: IndexConfig, root: Path) -> tuple[pl.DataFrame, Rows]:
     """From headers in any order to one ordered series a study."""
     twice = headers.filter(pl.struct("slice", "frame").is_duplicated())["file"]
-    digests = {file: digest_file(root / file) for file in twice}
+    digests = {file: digest_source(str(root / file)) for file in twice}
     known = headers.with_columns(
         digest=pl.col("file").replace_strict(digests, default=None, return_dtype=pl.String)
+        if digests
+        else pl.lit(None, pl.String)
     )
-    unique, copies = merge_duplicates(known.sort("file"))
+    unique, copies = merge_duplicates(known.sort("file", "frame"))
     chosen, others = choose_series(place(unique), cfg.series)
-    return order(chosen.with_columns(flags=_flags())), copies + others
+    return flag(order(split_passes(chosen))).with_columns(_BARE), copies + others
 
 
-def _flags() -> pl.Expr:
-    """Words on a slice that are worth knowing, comma-separated."""
-    wrapped = (pl.col("bits_stored") == 12) & ~pl.col("signed") & (pl.col("intercept") > -100)
-    words = [
-        pl.when(pl.col("placed_by") != "position").then(pl.lit("no_position")),
-        pl.when(pl.col("contrast")).then(pl.lit("contrast")),
-        pl.when(wrapped).then(pl.lit("wrap")),
-    ]
-    return pl.concat_str(words, separator=",", ignore_nulls=True)
-
-
-def check_slices(slices: pl.DataFrame) -> pl.DataFrame:
-    """The columns of SLICES, checked."""
-    return check(slices.select(list(SLICES)), SLICES, "slices")
+_BARE = [
+    pl.lit(None, kind).alias(name)
+    for name, kind in SLICES.items()
+    if name in {*CLASSES, "fold", "cross_fold"}
+]
 
 
 def _studies(slices: pl.DataFrame) -> pl.DataFrame:
     """STUDIES of ordered slices."""
     about = slices.group_by("study", maintain_order=True).agg(
         pl.col("patient", "series", "grounds").first(),
-        pl.col("flags").str.split(",").explode().unique().sort().str.join(",").str.strip_chars(","),
+        pl.col("flags").unique().sort().str.join(","),
         *(pl.col(c).max() for c in CLASSES),
         pl.col("fold", "cross_fold").first(),
     )
-    return check(
-        about.join(summarize(slices), on="study", how="left").select(list(STUDIES)), STUDIES, "studies"
-    )
+    words = pl.col("flags").str.split(",").list.unique().list.sort().list.join(",").str.strip_chars(",")
+    table = about.with_columns(words).join(summarize(slices), on="study", how="left", maintain_order="left")
+    return check(table.select(list(STUDIES)), STUDIES, "studies")
 
 
 def _with_labels(scanned: Scan, labels: Path | None, cfg: IndexConfig, seed: int) -> Scan:
@@ -248,20 +256,16 @@ def _with_labels(scanned: Scan, labels: Path | None, cfg: IndexConfig, seed: int
         *(pl.col(c).max() for c in CLASSES), pl.col("fold", "cross_fold").first()
     )
     studies = scanned.studies.drop(CLASSES, "fold", "cross_fold").join(merged, on="study", how="left")
-    return Scan(check_slices(slices), check(studies, STUDIES, "studies"), scanned.quarantine)
+    checked = check(slices.select(list(SLICES)), SLICES, "slices")
+    return Scan(scanned.root, checked, check(studies, STUDIES, "studies"), scanned.quarantine)
 
 
 def _write(scanned: Scan, out: Path) -> Receipt:
     write_table(scanned.slices, out / "slices.parquet", SLICES)
     write_table(scanned.studies, out / "studies.parquet", STUDIES)
     write_table(scanned.quarantine, out / "quarantine.parquet", QUARANTINE)
+    tell_reasons(scanned.quarantine)
+    for line in worth_knowing(scanned.studies["flags"].to_list()):
+        say("", line)
     reasons = scanned.quarantine.group_by("reason", maintain_order=True).len().rows()
     return Receipt({"slices": len(scanned.slices), "studies": len(scanned.studies)}, dict(reasons))
-
-
-def _listing_digest(files: list[tuple[str, int, int]]) -> str:
-    """Digest of names, sizes and times: what tells that a source file changed."""
-    digest = hashlib.sha256()
-    for name, size, mtime in files:
-        digest.update(f"{name}\0{size}\0{mtime}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()

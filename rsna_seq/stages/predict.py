@@ -160,8 +160,8 @@ def run(
     key = Key("predict", {**cfg.model_dump(mode="json"), "limit": limit}, inputs, source_digest(__name__))
 
     def build(target: Path) -> Receipt:
-        prediction = score_studies(cfg, list(zip(folders, scans, strict=True)), trained)
-        return _write(cfg, prediction, trained, dict(zip(folders, scans, strict=True)), sample, target)
+        prediction = score_studies(cfg, scans, trained)
+        return _write(cfg, prediction, trained, scans, sample, target)
 
     return ensure(out, key, build, rebuild=rebuild)
 
@@ -185,7 +185,7 @@ def predict(
     trained = run if isinstance(run, TrainedRun) else TrainedRun(Path(run))
     if not isinstance(source, np.ndarray):
         scan = index.scan(Path(source), IndexConfig())
-        return score_studies(PredictConfig(), [(Path(source), scan)], [trained]).slices
+        return score_studies(PredictConfig(), [scan], [trained]).slices
     z_mm = np.asarray(geometry["z_mm"] if set(geometry) == {"z_mm"} else [], dtype=np.float64)
     if source.ndim != 3 or z_mm.shape != (len(source),) or (np.diff(z_mm) < 0).any():
         raise ValueError("an array is (slice, y, x) HU, with z_mm=(slice,) positions in mm that rise")
@@ -195,21 +195,19 @@ def predict(
     return pl.DataFrame({"z_mm": z_mm} | {name: answer[:, c] for c, name in enumerate(CLASSES)})
 
 
-def score_studies(
-    cfg: PredictConfig, scans: list[tuple[Path, index.Scan]], trained: list[TrainedRun]
-) -> Prediction:
+def score_studies(cfg: PredictConfig, scans: list[index.Scan], trained: list[TrainedRun]) -> Prediction:
     """Score every study of some scans, one after the other, in memory that does not grow with their number.
 
     Args:
         cfg: Averaging.
-        scans: Folders and what was found below them.
+        scans: What was found below the folders.
         trained: Runs whose probabilities are averaged.
     """
-    tables, set_aside = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine for _, scan in scans]
-    with progress("predict", sum(len(scan.studies) for _, scan in scans)) as advance:
-        for root, scan in scans:
-            for _, rows in scan.slices.group_by("study", maintain_order=True):
-                probabilities, lost = _score_study(cfg, rows, root, trained)
+    tables, set_aside = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine for scan in scans]
+    with progress("predict", sum(scan.slices["study", "pass"].n_unique() for scan in scans)) as advance:
+        for scan in scans:
+            for rows in cache.sweeps(scan.slices):
+                probabilities, lost = _score_sweep(cfg, rows, scan.root, trained)
                 tables.append(probabilities)
                 set_aside.append(from_rows(lost, QUARANTINE))
                 advance(1)
@@ -217,10 +215,10 @@ def score_studies(
     return Prediction(slices, pl.concat(set_aside))
 
 
-def _score_study(
+def _score_sweep(
     cfg: PredictConfig, rows: pl.DataFrame, root: Path, trained: list[TrainedRun]
 ) -> tuple[pl.DataFrame, list[dict[str, object]]]:
-    """PREDICTED_SLICES of one study, and the slices whose pixels could not be read."""
+    """PREDICTED_SLICES of one sweep, and the slices whose pixels could not be read."""
     reads: dict[CacheConfig, cache.Read] = {}
     answers = []
     for run_ in trained:
@@ -264,7 +262,7 @@ def _write(
     cfg: PredictConfig,
     prediction: Prediction,
     trained: list[TrainedRun],
-    scans: dict[Path, index.Scan],
+    scans: list[index.Scan],
     sample: Path | None,
     out: Path,
 ) -> Receipt:
@@ -289,10 +287,10 @@ def _write(
         }
 
     def read(study: str) -> Volume | None:
-        for root, scan in scans.items():
-            rows = scan.slices.filter(pl.col("study") == study)
+        for scan in scans:
+            rows = scan.slices.filter(pl.col("study") == study, pl.col("pass") == 0)
             if len(rows):
-                return cache.apply(rows, root, trained[0].cache).volume
+                return cache.apply(rows, scan.root, trained[0].cache).volume
         return None
 
     write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)

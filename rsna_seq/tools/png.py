@@ -15,9 +15,9 @@ from rsna_seq.console import progress
 from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.windows import apply_window
-from rsna_seq.reasons import SetAsideError
+from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.stages import index
-from rsna_seq.workers import spread_over
+from rsna_seq.workers import WorkerDied, spread_over
 
 Windows = tuple[tuple[float, float], ...]
 
@@ -52,10 +52,10 @@ def run(
         raise NothingUsableError(f"png: no readable CT slice below {root}")
     counts = Counter[str](dict(scan.quarantine.group_by("reason").len().rows()))
     studies = [rows for _, rows in scan.slices.group_by("study", maintain_order=True)]
-    work = functools.partial(_study, root=root, out=out, windows=windows, size=size)
+    work = functools.partial(_study, root=scan.root, out=out, windows=windows, size=size)
     with progress("png", len(studies)) as advance:
         for done in spread_over(work, studies, workers, least=8):
-            counts += done
+            counts += Counter({str(Reason.WORKER_DIED): 1}) if isinstance(done, WorkerDied) else done
             advance(1)
     return counts
 

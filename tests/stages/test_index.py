@@ -59,6 +59,7 @@ def test_the_order_of_files_changes_nothing(names: list[int]) -> None:
         {
             "study": ["S"] * 7,
             "slice": [f"ID_{n}" for n in names],
+            "pass": [0] * 7,
             "frame": [0] * 7,
             "z_mm": [5.0 * n for n in names],
         }
