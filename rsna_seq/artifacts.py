@@ -147,12 +147,12 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def read_manifest(folder: Path, *, verify: bool = False) -> Manifest:
+def read_manifest(folder: Path, *, verify: bool | tuple[str, ...] = False) -> Manifest:
     """Open the manifest of a finished artefact.
 
     Args:
         folder: The stage's folder.
-        verify: Read every file and compare its digest.
+        verify: Read every file and compare its digest; or only those whose names end so.
 
     Raises:
         IntegrityError: There is none, it is damaged, or (with ``verify``) a file differs.
@@ -168,7 +168,9 @@ def read_manifest(folder: Path, *, verify: bool = False) -> Manifest:
     if missing:
         raise IntegrityError(f"{folder}: {', '.join(missing[:3])} missing; rebuild its stage")
     if verify:
-        damaged = [name for name, digest in manifest.files.items() if digest_file(folder / name) != digest]
+        ends = ("",) if verify is True else verify
+        known = {name: digest for name, digest in manifest.files.items() if name.endswith(ends)}
+        damaged = [name for name, digest in known.items() if digest_file(folder / name) != digest]
         if damaged:
             raise IntegrityError(f"{folder}: {', '.join(damaged[:3])} damaged; rebuild its stage")
     return manifest

@@ -25,7 +25,7 @@ PATIENCE_S = 20.0
 """A slice of 512 x 512 takes a hundredth of a second."""
 MEMORY_BYTES = 1 << 30
 """What a decoder may ask for on top of what it has when it starts."""
-_PACKAGES = "pylibjpeg, pylibjpeg-libjpeg and pylibjpeg-openjpeg"
+_PACKAGES = "python-gdcm pylibjpeg pylibjpeg-openjpeg pyjpegls"
 
 
 class Decoder:

@@ -177,7 +177,7 @@ def _sniffed(file: BinaryIO, size: int, first: bytes, start: int) -> Parsed:
         try:
             parsed = _read(file, size, start, str(syntax))
         except SetAsideError as error:
-            reason = error
+            reason = error if error.reason == Reason.HEADER_TRUNCATED else reason
             continue
         if "StudyInstanceUID" in parsed.dataset or "SOPInstanceUID" in parsed.dataset:
             return parsed

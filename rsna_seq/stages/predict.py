@@ -48,6 +48,8 @@ from rsna_seq.tables import (
 )
 
 Floats = NDArray[np.float64]
+_LOADED = (".safetensors", ".json", ".txt")
+"""Files of a run that say what is computed: none is loaded before its digest is compared."""
 
 
 class TrainedRun:
@@ -64,7 +66,8 @@ class TrainedRun:
     def __init__(self, folder: Path, device: str = "auto") -> None:
         self.folder, self.device = folder, device
         manifests = {
-            name: read_manifest(folder / name) for name in ("2_cache", "3_embed", "4_sequence", "5_stack")
+            name: read_manifest(folder / name, verify=_LOADED)
+            for name in ("2_cache", "3_embed", "4_sequence", "5_stack")
         }
         self.content = {name: m.content for name, m in manifests.items() if name != "2_cache"}
         self.cache = manifests["2_cache"].section(CacheConfig)

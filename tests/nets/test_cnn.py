@@ -92,7 +92,7 @@ def test_a_file_is_a_start(tmp_path: Path) -> None:
 def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save({"x": 1}, file)
-    with pytest.raises(UsageError, match="safetensors"):
+    with pytest.raises(IntegrityError, match="safetensors"):
         Embedder(SCRATCH.model_copy(update={"pretrained": file}))
     with pytest.raises(IntegrityError):
         load_embedder(SCRATCH, file)

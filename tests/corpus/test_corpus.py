@@ -1,0 +1,326 @@
+"""Every bad input through the command line: what is to be set aside lies among good studies, which come
+through untouched; what is to be refused stands alone."""
+
+import os
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import ledger
+import numpy as np
+import polars as pl
+import pytest
+from cases import CASES, Case
+from dicoms import head, write_set, write_slice
+from transfer_syntaxes import by_pydicom
+
+from rsna_seq.imaging.archives import MARK
+from rsna_seq.imaging.pixels import read_hu
+from rsna_seq.imaging.sources import list_files
+from rsna_seq.imaging.volume import PixelCache
+from rsna_seq.stages import index
+from rsna_seq.tables import QUARANTINE, SLICES, STUDIES, read_table
+
+Cli = Callable[..., tuple[int, str]]
+CACHE = ["cache.size=32", "workers=1"]
+
+
+@dataclass(frozen=True)
+class Walked:
+    """The good studies alone, and with all bad files beside them."""
+
+    root: Path
+    alone: Path
+    among: Path
+    code: int
+    printed: str
+
+    def table(self, name: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+        """A table of the index with the bad files."""
+        return read_table(self.among / "1_index" / name, schema)
+
+    def aside(self, folder: str) -> pl.DataFrame:
+        """What was set aside of one folder, by index and cache."""
+        stages = [self.among / stage / "quarantine.parquet" for stage in ("1_index", "2_cache")]
+        tables = pl.concat([read_table(table, QUARANTINE) for table in stages])
+        return tables.filter(pl.col("file").str.starts_with(f"bad/{folder}/"))
+
+
+def name_of(number: int) -> str:
+    """The folder of a case."""
+    return f"{number:02d}_{CASES[number].number:02d}"
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Walked:
+    place = tmp_path_factory.mktemp("corpus")
+    root = place / "root"
+    write_set(root / "good", studies=3, test_studies=0)
+    (root / "good" / "stage_2_train.csv").unlink()
+    (root / "good" / "stage_2_sample_submission.csv").unlink()
+    _walk(root, place / "alone")
+    for number, case in enumerate(CASES):
+        folder = root / "bad" / name_of(number)
+        folder.mkdir(parents=True)
+        case.build(folder)
+    code, printed = _walk(root, place / "among")
+    return Walked(root, place / "alone", place / "among", code, printed)
+
+
+def _walk(root: Path, out: Path) -> tuple[int, str]:
+    """Index and cache, as a user does."""
+    import subprocess
+    import sys
+
+    printed, code = "", 0
+    for stage in ("index", "cache"):
+        words = [stage, "--strict", "--out", str(out), f"data.root={root}", *CACHE]
+        done = subprocess.run(
+            [sys.executable, "-m", "rsna_seq", *words], capture_output=True, text=True, check=False
+        )
+        assert done.returncode in {0, 3}, done.stderr[-3000:]
+        printed, code = printed + done.stdout + done.stderr, done.returncode
+    return code, printed
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda n: f"{CASES[n].number}-{CASES[n].title}")
+def test_a_bad_input_leaves_its_reason_and_nothing_else(walked: Walked, number: int) -> None:
+    case, folder = CASES[number], name_of(number)
+    aside = walked.aside(folder)
+    assert sorted(aside["reason"]) == sorted(case.reasons)
+    assert aside["file"].is_not_null().all()
+    assert set(aside["action"]) <= {"quarantined", "skipped", "merged"}
+    mine = walked.table("slices.parquet", SLICES).filter(pl.col("file").str.starts_with(f"bad/{folder}/"))
+    lost = aside.filter(pl.col("slice").is_in(mine["slice"].implode()), pl.col("reason") == "implausible_hu")
+    assert len(mine) - len(lost) == case.read
+    if case.flags:
+        studies = walked.table("studies.parquet", STUDIES)
+        flags = studies.filter(pl.col("study").is_in(mine["study"].implode()))["flags"]
+        assert all(case.flags in each for each in flags)
+    read = f"{case.read} read, {case.flags}".rstrip(", ")
+    left = ", ".join(sorted(set(case.reasons))) or read
+    ledger.CASES.append((case.number, case.title, left, walked.code))
+
+
+def test_good_studies_come_through_untouched(walked: Walked) -> None:
+    good = pl.col("file").str.starts_with("good/")
+    alone = read_table(walked.alone / "1_index" / "slices.parquet", SLICES)
+    assert walked.table("slices.parquet", SLICES).filter(good).equals(alone.filter(good))
+    before, after = PixelCache(walked.alone / "2_cache"), PixelCache(walked.among / "2_cache")
+    assert len(before) == 3
+    for study in before.studies:
+        np.testing.assert_array_equal(before.read(study).hu, after.read(study).hu)
+
+
+def test_the_end_of_a_command_tells_every_reason(walked: Walked) -> None:
+    assert walked.code == 3  # --strict
+    reasons = walked.table("quarantine.parquet", QUARANTINE)["reason"].unique()
+    assert all(f"({reason})" in walked.printed for reason in reasons)
+    assert "contrast agent" in walked.printed
+    assert "gaps of" in walked.printed
+
+
+def _mine(walked: Walked, number: int) -> pl.DataFrame:
+    folders = [name_of(i) for i, case in enumerate(CASES) if case.number == number]
+    slices = walked.table("slices.parquet", SLICES)
+    return slices.filter(pl.col("file").str.contains_any([f"bad/{folder}/" for folder in folders]))
+
+
+def _hu(walked: Walked, number: int) -> list[np.ndarray]:
+    return [read_hu(walked.root / row["file"], row) for row in _mine(walked, number).iter_rows(named=True)]
+
+
+def test_slices_are_in_order_whatever_tells_it(walked: Walked) -> None:
+    for number in (14, 15, 17, 21, 22, 23, 24):
+        for _, rows in _mine(walked, number).group_by("study", "pass"):
+            assert rows["z_mm"].is_sorted(), number
+    gaps = _mine(walked, 21)["gap_below_mm"].drop_nulls()
+    np.testing.assert_allclose(gaps.to_numpy(), 5.0, atol=1e-2)
+
+
+def test_passes_are_kept_apart_or_flagged(walked: Walked) -> None:
+    apart = _mine(walked, 17).group_by("study").agg(pl.col("pass").n_unique(), pl.col("gap_below_mm").min())
+    assert sorted(apart["pass"]) == [1, 2]
+    assert sorted(apart["gap_below_mm"]) == [0.0, 5.0]
+    cached = {study.split("/")[0] for study in PixelCache(walked.among / "2_cache").studies if "/2" in study}
+    assert len(cached) == 1
+
+
+def test_the_series_and_its_grounds_are_recorded(walked: Walked) -> None:
+    study = _mine(walked, 19)["study"][0]
+    row = walked.table("studies.parquet", STUDIES).filter(pl.col("study") == study)
+    assert row["grounds"].to_list() == ["soft kernel before bone"]
+
+
+def test_hounsfield_units_are_right_whatever_the_encoding(walked: Walked) -> None:
+    air = np.clip(head(0.0), -1024, None)
+    (wrapped,) = _hu(walked, 29)
+    np.testing.assert_array_equal(wrapped, air)
+    (padded,) = _hu(walked, 30)
+    assert (padded[:8] == -1024).all()
+    np.testing.assert_array_equal(padded[8:], air[8:])
+    for number in (31, 32, 35, 36):
+        for hu in _hu(walked, number):
+            np.testing.assert_array_equal(hu[20:40], head(0.0)[20:40] if number != 32 else hu[20:40])
+    for frame, hu in enumerate(_hu(walked, 33)):
+        np.testing.assert_array_equal(hu, head(5.0 * frame))
+
+
+def test_every_codec_equals_pydicoms_own_decoding(walked: Walked) -> None:
+    syntaxes = set()
+    for row in _mine(walked, 34).iter_rows(named=True):
+        path = walked.root / row["file"]
+        np.testing.assert_array_equal(read_hu(path, row), by_pydicom(path))
+        np.testing.assert_array_equal(by_pydicom(path), head(row["z_mm"]))
+        syntaxes.add(row["transfer_syntax"])
+    assert len(syntaxes) == 6
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_slice(tmp_path, "ID_good")
+    forbidden = write_slice(tmp_path, "ID_forbidden", z=5.0)
+    forbidden.chmod(0)
+    real_open = os.open
+
+    def refuse(path: str, *flags: int) -> int:
+        if "forbidden" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, *flags)
+
+    monkeypatch.setattr(os, "open", refuse)  # root may read everything
+    monkeypatch.setattr(
+        "rsna_seq.imaging.elements.open_file", lambda path: os.fdopen(refuse(path, os.O_RDONLY), "rb")
+    )
+    found = index.scan(tmp_path, index.IndexConfig())
+    assert found.slices["slice"].to_list() == ["ID_good"]
+    assert found.quarantine["reason"].to_list() == ["unreadable_file"]
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
+    write_slice(tmp_path, "ID_good")
+    changing = write_slice(tmp_path, "ID_changing", z=5.0)
+    listing = list_files(tmp_path)
+    write_slice(tmp_path, "ID_changing", z=500.0)
+    os.utime(changing, ns=(1, 1))
+    found = index.scan(tmp_path, index.IndexConfig(), listing=listing)
+    assert found.slices["slice"].to_list() == ["ID_good"]
+    assert found.quarantine["reason"].to_list() == ["file_changed"]
+    ledger.CASES.append((47, "a file that changes while it is read", "file_changed", 0))
+
+
+# archives
+
+
+def _zipped(path: Path, files: dict[str, bytes], **about: int) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = about.get("attr", 0o644) << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, data)
+    return path
+
+
+def _encrypted(path: Path) -> Path:
+    data = bytearray(_zipped(path, {"a.dcm": b"x"}).read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(data)
+    return path
+
+
+def _huge(path: Path) -> Path:
+    """Members that claim a gigabyte each, more than a tebibyte in all."""
+    files = {f"{i}.dcm": os.urandom(6 << 20) if i == 0 else b"x" * 50 for i in range(1100)}
+    data = bytearray(_zipped(path, files).read_bytes())
+    at = data.find(b"PK\1\2")
+    while at >= 0:
+        struct.pack_into("<I", data, at + 24, 1 << 30)
+        at = data.find(b"PK\1\2", at + 46)
+    path.write_bytes(data)
+    return path
+
+
+REFUSED: dict[str, tuple[int, Callable[[Path], Path], str]] = {
+    "absolute": (39, lambda p: _zipped(p, {"/etc/a.dcm": b"x"}), "leads out"),
+    "parent": (39, lambda p: _zipped(p, {"a/../../b.dcm": b"x"}), "leads out"),
+    "link": (39, lambda p: _zipped(p, {"a.dcm": b"/etc/passwd"}, attr=0o120777), "is a link"),
+    "ratio": (40, lambda p: _zipped(p, {"a.dcm": bytes(64 << 20)}), "grows from"),
+    "many alike": (40, lambda p: _zipped(p, {f"{i}.dcm": bytes(1 << 20) for i in range(64)}), "grows from"),
+    "total": (40, _huge, "bytes in all"),
+    "nested": (40, lambda p: _zipped(p, {"inner.zip": b"PK"}), "archive itself"),
+    "encrypted": (41, _encrypted, "encrypted"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_archive_is_refused_before_anything_is_read(
+    cli: Cli, tmp_path: Path, name: str, alone: bool
+) -> None:
+    number, build, word = REFUSED[name]
+    root = tmp_path / "root"
+    root.mkdir()
+    write_slice(root, "ID_good")
+    archive = build(root / "studies.zip")
+    code, printed = cli("index", "--out", tmp_path / "run", f"data.root={archive if alone else root}")
+    assert code == 6, printed
+    assert word in printed
+    assert not (tmp_path / "run").exists()
+    if alone:
+        ledger.CASES.append((number, f"zip: {name}", "refused", code))
+
+
+def test_too_many_members_are_refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rsna_seq.imaging.archives._MOST_MEMBERS", 20)
+    archive = _zipped(tmp_path / "many.zip", {f"{i}": b"x" for i in range(21)})
+    code, printed = cli("index", "--out", tmp_path / "run", f"data.root={archive}")
+    assert (code, "21 members" in printed) == (6, True)
+
+
+def test_an_archive_is_read_as_its_folder_would_be(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", studies=2, test_studies=0) / "stage_2_train"
+    files = sorted(root.glob("*.dcm"))
+    _zipped(tmp_path / "set.zip", {f"deep/{f.name}": f.read_bytes() for f in files} | {"notes.txt": b"hello"})
+    folder, archive = (index.scan(p, index.IndexConfig()) for p in (root, tmp_path / "set.zip"))
+    assert archive.slices["file"].str.starts_with(f"set.zip{MARK}deep/").all()
+    same = pl.exclude("file", "file_mtime_ns")
+    assert archive.slices.select(same).equals(folder.slices.select(same))
+    assert archive.quarantine["reason"].to_list() == ["not_dicom"]
+    for a, b in zip(archive.slices.to_dicts(), folder.slices.to_dicts(), strict=True):
+        theirs = read_hu(folder.root / b["file"], b)
+        np.testing.assert_array_equal(read_hu(archive.root / a["file"], a), theirs)
+
+
+def test_a_damaged_archive_is_set_aside(tmp_path: Path) -> None:
+    write_slice(tmp_path, "ID_good")
+    whole = _zipped(tmp_path / "a.zip", {"a.dcm": b"x" * 1000}).read_bytes()
+    (tmp_path / "a.zip").write_bytes(whole[:-40])
+    found = index.scan(tmp_path, index.IndexConfig())
+    assert found.quarantine["reason"].to_list() == ["bad_archive"]
+    assert len(found.slices) == 1
+
+
+# labels
+
+
+def test_labels_that_contradict_each_other_are_refused(cli: Cli, tmp_path: Path) -> None:
+    root = write_set(tmp_path / "data")
+    csv = root / "stage_2_train.csv"
+    lines = csv.read_text(encoding="utf-8").splitlines()
+    nobody = [line.replace(lines[1].rsplit("_", 1)[0], "ID_nobody") for line in lines[1:7]]
+    csv.write_text("\n".join([*lines, *lines[1:7], *nobody]) + "\n", encoding="utf-8")
+    index_ = ["index", "--out", tmp_path / "run", f"data.root={root}", "index.folds=2", "index.cross_folds=2"]
+    code, printed = cli(*index_)
+    assert (code, "1 labels without a readable slice" in printed) == (0, True), printed
+    csv.write_text("\n".join([*lines, lines[1][:-1] + "1"]) + "\n", encoding="utf-8")
+    code, printed = cli(*index_, "--rebuild")
+    assert (code, "differently" in printed) == (2, True)
+    ledger.CASES.append((48, "labels that contradict each other", "refused", code))
+
+
+def test_the_table_names_every_case() -> None:
+    assert len({case.number for case in CASES} | {39, 40, 41, 47, 48, 49, 50}) == 50
+    assert isinstance(CASES[0], Case)
