@@ -41,7 +41,7 @@ class GaussianSmoothing:
     """
 
     name = "gaussian smoothing"
-    settings: tuple[Any, ...] = (5.0, 2.5, 3.5, 7.5)
+    settings: tuple[Any, ...] = (5.0, 2.5, 8.0, 15.0)
 
     def fit(
         self, setting: Any, train: list[Sequence], budget: SequenceConfig, seed: int, device: str
