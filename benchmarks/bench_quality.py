@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from peers import PEERS, Peer, cross
+from peers.quality import PEERS, Peer, cross
 from quality_report import (
     CNN,
     FLAT,
@@ -62,6 +62,7 @@ _SEED_STEP = 100
 """Between the seeds of two repeats: ``sequence`` counts its networks from a seed upwards."""
 _WIDTH = 130
 """Columns of the tables."""
+_PEER_FILES = ("base", "boosting", "conv", "lstm", "networks", "smoothing", "transformer")
 _VERSIONS = ("torch", "timm", "lightgbm", "numpy", "polars", "pydicom")
 
 
@@ -163,8 +164,8 @@ def run_peer(peer: Peer, cfg: Config, run: Path, *, rebuild: bool = False) -> No
     home = _beside(run, _home(run, peer), "1_index", "2_cache", "3_embed")
     inputs = {name: read_manifest(home / name).content for name in ("2_cache", "3_embed")}
     code = hashlib.sha256(source_digest("rsna_seq.nets.studies").encode())
-    for file in sorted((Path(__file__).parent / "peers").glob("*.py")):
-        code.update(file.read_bytes())
+    for name in _PEER_FILES:
+        code.update((Path(__file__).parent / "peers" / f"{name}.py").read_bytes())
     config = {**cfg.sequence.model_dump(mode="json"), "seed": cfg.seed}
     key = Key(peer.name, config, inputs, code.hexdigest())
 

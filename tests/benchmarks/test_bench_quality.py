@@ -6,7 +6,7 @@ from pathlib import Path
 import bench_quality
 import numpy as np
 import pytest
-from peers import PEERS
+from peers.quality import PEERS
 from quality_report import CLEAR, CNN, FLAT, GRU, STACK, Losses, targets
 
 from rsna_seq.scores import Scope

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from peers import CONV, LSTM, PEERS, TRANSFORMER, Peer, cross
 from peers.base import logit, pick, sigmoid
 from peers.networks import Biased, NetworkPeer
+from peers.quality import CONV, LSTM, PEERS, TRANSFORMER, Peer, cross
 
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
