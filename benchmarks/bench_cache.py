@@ -1,0 +1,123 @@
+"""DICOM of 512 to a cache of 256 in Hounsfield units, against those who read, shrink and save slices.
+
+The peers take the whole image, so the rows that are compared do so too; the last row crops to the head.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import polars as pl
+from harness import Bench, Options, Row, absent, installed, main, race
+from peers import speed_pixels as peers
+from phantoms import plain, scratch, templates, write_copies
+
+from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
+from rsna_seq.imaging.pixels import read_hu
+from rsna_seq.imaging.volume import PixelCache
+from rsna_seq.stages import cache, index
+
+_SIZE = 256
+_WHOLE = CacheConfig(size=_SIZE, crop=False, thin_mm=0)
+_UNIT = "slices/s"
+_PEERS: tuple[tuple[str, str, float], ...] = (
+    ("naive windowed PNG", "pydicom", 6.0),
+    ("pydicom + OpenCV", "pydicom", 2.5),
+    ("MONAI", "monai", 5.0),
+    ("SimpleITK", "SimpleITK", 5.0),
+)
+Writer = Callable[[Sequence[Path], Path, int], None]
+
+
+def measure(options: Options) -> list[Row]:
+    """All rows."""
+    cv2.setNumThreads(1)
+    with scratch(options.data) as folder:
+        files = write_copies(plain(templates(options.data)), options.size, folder / "files")
+        index.run(IndexConfig(), DataConfig(root=folder / "files"), folder / "index")
+        return _rows(folder, files, options)
+
+
+def _rows(folder: Path, files: list[Path], options: Options) -> list[Row]:
+    """Equal outputs first, then the race."""
+    there = {name: _writer(name) for name, package, _ in _PEERS if installed(package)}
+    run_stage(_WHOLE, folder)
+    rows = _located(folder)
+    for name, write in there.items():
+        out = _empty(folder / "peer")
+        write(files, out, _SIZE)
+        assert_same_images(rows, folder / "files", out) if "PNG" in name else assert_same(rows, folder, out)
+    offsets, paths = rows["pixel_offset"].to_list(), [str(folder / "files" / f) for f in rows["file"]]
+    shape = (rows["rows"][0], rows["columns"][0])
+    out = folder / "peer"
+    runs: dict[str, Callable[[], object]] = {"ours": lambda: run_stage(_WHOLE, folder)}
+    runs |= {name: lambda write=write: write(files, out, _SIZE) for name, write in there.items()}  # type: ignore[misc]
+    runs["floor"] = lambda: peers.write_floor(paths, offsets, shape, out, _SIZE)
+    runs["cropped"] = lambda: run_stage(CacheConfig(size=_SIZE), folder)
+    seconds = race(
+        runs, options, before=lambda: (_empty(out), shutil.rmtree(folder / "cache", ignore_errors=True))
+    )
+    rate = {name: len(files) / s for name, s in seconds.items()}
+    what = "512 to 256, to disk"
+    table = [
+        Row(what, name, _UNIT, rate["ours"], rate[name], target)
+        if name in rate
+        else absent(what, name, _UNIT, target)
+        for name, _, target in _PEERS
+    ]
+    floor = Row(what, "read, resize, write", _UNIT, rate["ours"], rate["floor"], 0.6)
+    crop = Row("cropped to the head, to disk", "uncropped", _UNIT, rate["cropped"], rate["ours"], rule=None)
+    return [*table, floor, crop]
+
+
+def run_stage(cfg: CacheConfig, folder: Path) -> None:
+    """The stage, whole: tables, digests and manifest too."""
+    cache.run(cfg, folder / "index", folder / "files", folder / "cache", rebuild=True)
+
+
+def _writer(name: str) -> Writer:
+    if name == "MONAI":
+        return peers.monai_writer()
+    if name == "SimpleITK":
+        return peers.sitk_writer()
+    return peers.write_naive if "PNG" in name else peers.write_pydicom
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _located(folder: Path) -> pl.DataFrame:
+    """SLICES, with the row of the cache that holds each."""
+    slabs = PixelCache(folder / "cache").slabs.select("shard", "row", slice="slices").explode("slice")
+    slices = pl.read_parquet(folder / "index" / "slices.parquet").join(slabs, on="slice", how="left")
+    assert slices["row"].null_count() == 0
+    return slices
+
+
+def assert_same(rows: pl.DataFrame, folder: Path, out: Path) -> None:
+    """A peer's arrays are the cache's, to the rounding of the last HU."""
+    pixels = PixelCache(folder / "cache")
+    for row in rows.iter_rows(named=True):
+        theirs = np.load(out / f"{Path(row['file']).stem}.npy")
+        assert np.abs(theirs.astype(int) - pixels.shard(row["shard"])[row["row"]]).max() <= 1
+
+
+def assert_same_images(rows: pl.DataFrame, root: Path, out: Path) -> None:
+    """A peer's PNGs show the Hounsfield units that the cache is made of, to one grey level."""
+    row: dict[str, Any]
+    for row in rows.iter_rows(named=True):
+        image = cv2.imread(str(out / f"{Path(row['file']).stem}.png"), cv2.IMREAD_UNCHANGED)
+        hu = read_hu(root / row["file"], row).astype(float)
+        for channel, (level, width) in enumerate(peers.WINDOWS):
+            grey = np.clip((hu - level) / width + 0.5, 0, 1) * 255
+            assert np.abs(image[..., channel] - grey).max() <= 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Bench("cache", "slices", 680, 20, measure)))

@@ -1,0 +1,130 @@
+"""What the benchmarks read: phantoms of the package's own ``synth``, and many files made of a few."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import config, dcmread
+
+from rsna_seq.config import SynthConfig
+from rsna_seq.tools import synth
+
+_ENOUGH = 4
+"""Studies that are rendered; all others are copies of them."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """One file that copies are made of."""
+
+    head: bytes
+    """Everything before the value of PixelData."""
+    pixels: bytes
+    ids: tuple[str, str, str, str]
+    """SOPInstanceUID, StudyInstanceUID, SeriesInstanceUID, PatientID."""
+    plain: bool
+    """16 bits, not wrapped: what every peer reads alike."""
+
+
+@contextmanager
+def scratch(data: Path) -> Iterator[Path]:
+    """A folder that is gone afterwards."""
+    data.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="scratch_", dir=data))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def templates(data: Path, *, matrix: int = 512, studies: int = _ENOUGH) -> list[list[Template]]:
+    """Phantom studies, slices in the order of their places; rendered once and kept.
+
+    Args:
+        data: Folder that keeps them.
+        matrix: Rows and columns.
+        studies: How many.
+    """
+    root = data / f"phantoms_{matrix}_{studies}"
+    synth.run(
+        SynthConfig(studies=studies, test_studies=0, matrix=matrix, damage=False), root, seed=7, workers=1
+    )
+    found: dict[str, list[tuple[float, Template]]] = {}
+    for file in sorted((root / "stage_2_train").glob("*.dcm")):
+        with config.disable_value_validation():
+            header = dcmread(file, stop_before_pixels=True)
+        whole = file.read_bytes()
+        count = 2 * header.Rows * header.Columns
+        ids = (header.SOPInstanceUID, header.StudyInstanceUID, header.SeriesInstanceUID, header.PatientID)
+        texts = tuple(str(i) for i in ids)
+        template = Template(whole[:-count], whole[-count:], texts, header.BitsStored == 16)  # type: ignore[arg-type]
+        place = float(header.ImagePositionPatient[2])
+        found.setdefault(texts[1], []).append((place, template))
+    return [[t for _, t in sorted(slices, key=lambda s: s[0])] for slices in found.values()]
+
+
+def plain(studies: list[list[Template]]) -> list[list[Template]]:
+    """The studies whose pixels every peer reads alike."""
+    kept = [study for study in studies if all(t.plain for t in study)]
+    assert kept, "no phantom study of 16 bits"
+    return kept
+
+
+def write_copies(
+    studies: list[list[Template]],
+    files: int,
+    folder: Path,
+    *,
+    hollow: bool = False,
+    slices: int | None = None,
+) -> list[Path]:
+    """Write studies with ids of their own, copy after copy, until there are so many files.
+
+    Args:
+        studies: What is copied.
+        files: How many files; the last study may be cut short.
+        folder: Receives them, all in one folder as the competition has them.
+        hollow: Leave the pixels as a hole in the file: it has its size, and takes one block.
+        slices: Slices a study; None keeps the phantom's own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    number = 0
+    while len(paths) < files:
+        for template in studies[number % len(studies)][:slices]:
+            if len(paths) == files:
+                break
+            paths.append(_write(template, folder, number, len(paths), hollow))
+        number += 1
+    return paths
+
+
+def _write(template: Template, folder: Path, study: int, image: int, hollow: bool) -> Path:
+    """One copy: each id is replaced by another of its length."""
+    head = template.head
+    numbers = (image, study, study, study)
+    names = [f"ID_{n:0{len(old) - 3}x}" for old, n in zip(template.ids, numbers, strict=True)]
+    for old, new in zip(template.ids, names, strict=True):
+        head = head.replace(old.encode(), new.encode())
+    path = folder / f"{names[0]}.dcm"
+    with path.open("wb") as file:
+        file.write(head)
+        if hollow:
+            file.truncate(len(head) + len(template.pixels))
+        else:
+            file.write(template.pixels)
+    return path
+
+
+def links(paths: list[Path], files: int, folder: Path) -> list[Path]:
+    """So many names for a few files: every one is opened and read, and all stay in the page cache."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for i in range(files):
+        made.append(folder / f"{i:07d}.dcm")
+        os.link(paths[i % len(paths)], made[-1])
+    return made
