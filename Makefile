@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test soak lint clean
 
 demo: $(READY)
 	$(BIN)/python cli.py demo --config configs/demo.yaml --out runs/demo
 
 test: $(READY) lint
 	$(BIN)/python -m pytest
+
+# an hour of damage: ten thousand mutants, and every stage killed ten times
+soak: $(READY)
+	$(BIN)/python tests/corpus/mutants.py 10000
+	RSNA_SEQ_KILLS=10 $(BIN)/python -m pytest -q tests/corpus/test_faults.py -k killed
 
 lint: $(READY)
 	$(BIN)/ruff check .

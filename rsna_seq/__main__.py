@@ -1,6 +1,7 @@
 """The command line: one command a stage, in the order of the data. A stage is imported only when it runs."""
 
 import errno
+import json
 import signal
 import sys
 from collections.abc import Callable
@@ -32,12 +33,18 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many studies: a dry run.")]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make anew what is there, learned or not.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 where input was quarantined.")]
+Series = Annotated[
+    str | None, typer.Option("--series", help="Read this SeriesInstanceUID in the study that has it.")
+]
+AssumeHu = Annotated[
+    bool, typer.Option("--assume-hu", help="Take stored values as HU where there is no rescale.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as embed.epochs=3.")
 ]
 
+_INDEX = "Headers to a table: slices grouped by study, ordered, labelled, in folds."
 _STAGES = {
-    "index": "Headers to a table: slices grouped by study, ordered, labelled, in folds.",
     "cache": "Pixels to Hounsfield units, decoded once, cropped to the head.",
     "embed": "Train the 2.5D CNN and embed every slice out of fold.",
     "sequence": "Train the GRU over the whole study.",
@@ -63,19 +70,42 @@ def _stage_command(stage: str) -> Callable[..., None]:
     return command
 
 
+@app.command("index", help=_INDEX, rich_help_panel="The corridor")
+def index_command(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    out: Out = Path("runs/default"),
+    series: Series = None,
+    assume_hu: AssumeHu = False,
+    limit: Limit = None,
+    rebuild: Rebuild = False,
+    strict: Strict = False,
+) -> None:
+    """Headers to a table."""
+    from rsna_seq import pipeline
+
+    words = _indexing(overrides, series, assume_hu)
+    pipeline.run_stage("index", _config(config, words, limit), out, rebuild=rebuild)
+    _strict(strict, out)
+
+
 for _name, _text in _STAGES.items():
     app.command(_name, help=_text, rich_help_panel="The corridor")(_stage_command(_name))
 
 
 @app.command(rich_help_panel="The corridor")
 def predict(
-    folders: Annotated[list[str], typer.Argument(metavar="FOLDER... [KEY=VALUE]...", help="DICOM studies.")],
+    folders: Annotated[
+        list[str], typer.Argument(metavar="FOLDER... [KEY=VALUE]...", help="DICOM studies, zip files.")
+    ],
     run: Annotated[list[Path], typer.Option("--run", help="A finished run; several are averaged.")],
     out: Annotated[Path, typer.Option("--out", help="Receives slices.csv, studies.csv, report.html.")],
     sample: Annotated[
         Path | None, typer.Option("--sample", help="The competition's sample submission.")
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average with the flipped study.")] = False,
+    series: Series = None,
+    assume_hu: AssumeHu = False,
     config: ConfigFile = None,
     limit: Limit = None,
     rebuild: Rebuild = False,
@@ -86,7 +116,8 @@ def predict(
 
     overrides = [f for f in folders if "=" in f and not Path(f).exists()]
     places = [Path(f) for f in folders if f not in overrides]
-    cfg = _config(config, overrides + (["predict.tta=true"] if tta else []), limit)
+    words = _indexing(overrides, series, assume_hu) + (["predict.tta=true"] if tta else [])
+    cfg = _config(config, words, limit)
     pipeline.predict(places, run, out, cfg, sample=sample, rebuild=rebuild)
     _strict(strict, out)
 
@@ -96,6 +127,8 @@ def run_command(
     overrides: Overrides = None,
     config: ConfigFile = None,
     out: Out = Path("runs/default"),
+    series: Series = None,
+    assume_hu: AssumeHu = False,
     limit: Limit = None,
     rebuild: Rebuild = False,
     strict: Strict = False,
@@ -103,7 +136,8 @@ def run_command(
     """Walk from index to evaluate, and to the submission where there are test images."""
     from rsna_seq import pipeline
 
-    pipeline.run_all(_config(config, overrides, limit), out, rebuild=rebuild)
+    words = _indexing(overrides, series, assume_hu)
+    pipeline.run_all(_config(config, words, limit), out, rebuild=rebuild)
     _strict(strict, out)
 
 
@@ -181,6 +215,13 @@ def _config(file: Path | None, overrides: list[str] | None, limit: int | None) -
 
     extra = [] if limit is None else [f"limit={limit}"]
     return load_config(file, [*(overrides or []), *extra])
+
+
+def _indexing(overrides: list[str] | None, series: str | None, assume_hu: bool) -> list[str]:
+    """Overrides, and what the options of ``index`` say."""
+    words = [*(overrides or [])]
+    words += [f"index.series={json.dumps(series)}"] if series else []
+    return words + (["index.assume_hu=true"] if assume_hu else [])
 
 
 def _strict(strict: bool, out: Path) -> None:

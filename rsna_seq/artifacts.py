@@ -168,7 +168,7 @@ def read_manifest(folder: Path, *, verify: bool | tuple[str, ...] = False) -> Ma
     if missing:
         raise IntegrityError(f"{folder}: {', '.join(missing[:3])} missing; rebuild its stage")
     if verify:
-        ends = ("",) if verify is True else verify
+        ends = verify if isinstance(verify, tuple) else ("",)
         known = {name: digest for name, digest in manifest.files.items() if name.endswith(ends)}
         damaged = [name for name, digest in known.items() if digest_file(folder / name) != digest]
         if damaged:

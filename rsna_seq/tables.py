@@ -5,7 +5,7 @@ lowest to the highest along the slice normal.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from rsna_seq.artifacts import atomic_path
 from rsna_seq.console import say
 from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
-from rsna_seq.reasons import Reason
+from rsna_seq.reasons import Reason, worth_knowing
 
 Schema = Mapping[str, pl.DataType]
 
@@ -192,15 +192,18 @@ def read_table(path: Path, schema: Schema) -> pl.DataFrame:
     return check(table, schema, str(path))
 
 
-def tell_reasons(quarantine: pl.DataFrame) -> None:
-    """Say how many inputs were set aside, reason by reason.
+def tell_reasons(quarantine: pl.DataFrame, flags: Sequence[str] = ()) -> None:
+    """Say how many inputs were set aside, reason by reason, and what else a user should know.
 
     Args:
         quarantine: QUARANTINE.
+        flags: The flags of each study, comma-separated.
     """
     counted = quarantine.group_by("action", "reason").len().sort("len", "reason", descending=[True, False])
     for action, reason, count in counted.rows():
         say("", f"{count:,} {action}: {Reason(reason).sentence} ({reason})")
+    for line in worth_knowing(flags):
+        say("", line)
 
 
 def read_index(run: Path | str) -> pl.DataFrame:

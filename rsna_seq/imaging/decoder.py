@@ -105,6 +105,7 @@ def _serve(pipe: Connection, memory_bytes: int) -> None:
     """Decode frames until the other end is closed; what runs in the process."""
     import pydicom.pixels  # before the limit: libraries are not the file's fault
 
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # codecs talk to standard error, a line a fault
     pages = int(open("/proc/self/statm").read().split()[0]) if os.path.exists("/proc/self/statm") else 0  # noqa
     limit = pages * resource.getpagesize() + memory_bytes
     if pages:

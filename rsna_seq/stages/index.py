@@ -29,7 +29,7 @@ from rsna_seq.label_csv import read_labels
 from rsna_seq.labels import CLASSES
 from rsna_seq.layout import find_layout
 from rsna_seq.provenance import source_digest
-from rsna_seq.reasons import Reason, SetAsideError, worth_knowing
+from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.tables import QUARANTINE, SLICES, STUDIES, check, from_rows, tell_reasons, write_table
 from rsna_seq.workers import WorkerDied, spread_over
 
@@ -264,8 +264,6 @@ def _write(scanned: Scan, out: Path) -> Receipt:
     write_table(scanned.slices, out / "slices.parquet", SLICES)
     write_table(scanned.studies, out / "studies.parquet", STUDIES)
     write_table(scanned.quarantine, out / "quarantine.parquet", QUARANTINE)
-    tell_reasons(scanned.quarantine)
-    for line in worth_knowing(scanned.studies["flags"].to_list()):
-        say("", line)
+    tell_reasons(scanned.quarantine, scanned.studies["flags"].to_list())
     reasons = scanned.quarantine.group_by("reason", maintain_order=True).len().rows()
     return Receipt({"slices": len(scanned.slices), "studies": len(scanned.studies)}, dict(reasons))

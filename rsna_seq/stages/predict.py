@@ -44,6 +44,7 @@ from rsna_seq.tables import (
     from_rows,
     logit_table,
     table_digest,
+    tell_reasons,
     write_table,
 )
 
@@ -297,5 +298,6 @@ def _write(
         return None
 
     write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
+    tell_reasons(prediction.set_aside, [flags for scan in scans for flags in scan.studies["flags"]])
     reasons = prediction.set_aside.group_by("reason").len().rows()
     return Receipt(counts, dict(reasons), str(trained[0].device))
