@@ -10,7 +10,9 @@ from pathlib import Path
 
 from pydicom import config, dcmread
 
-from rsna_seq.config import SynthConfig
+from rsna_seq.config import CacheConfig, DataConfig, IndexConfig, SynthConfig
+from rsna_seq.imaging.volume import PixelCache
+from rsna_seq.stages import cache, index
 from rsna_seq.tools import synth
 
 _ENOUGH = 4
@@ -128,3 +130,11 @@ def links(paths: list[Path], files: int, folder: Path) -> list[Path]:
         made.append(folder / f"{i:07d}.dcm")
         os.link(paths[i % len(paths)], made[-1])
     return made
+
+
+def write_cache(data: Path, folder: Path, slices: int, *, size: int = 256, matrix: int = 512) -> PixelCache:
+    """Phantoms, indexed and cached in ``folder``."""
+    write_copies(templates(data, matrix=matrix), slices, folder / "files")
+    index.run(IndexConfig(), DataConfig(root=folder / "files"), folder / "1_index")
+    cache.run(CacheConfig(size=size), folder / "1_index", folder / "files", folder / "2_cache")
+    return PixelCache(folder / "2_cache")
