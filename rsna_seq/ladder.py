@@ -15,7 +15,13 @@ from rsna_seq.submission import prior_of
 from rsna_seq.tables import LOGITS, SLABS, SLICES, read_table
 
 Floats = NDArray[np.float64]
-_STAGES = {"cnn": "3_embed", "sequence": "4_sequence", "stack": "5_stack"}
+_RUNGS = {
+    "cnn": "3_embed/logits.parquet",
+    "sequence": "4_sequence/logits.parquet",
+    "stack": "5_stack/uncalibrated.parquet",
+    "calibrated": "5_stack/logits.parquet",
+}
+"""Rungs above the prior, and the table that holds the logits of each."""
 _KEYS = ["study", "slab"]
 
 
@@ -40,10 +46,10 @@ def read_ladder(run: Path, smooth_mm: float) -> tuple[pl.DataFrame, dict[str, Fl
         raise NothingUsableError(f"{run}: no slice has a label; there is nothing to score")
     keyed = slabs.select(*_KEYS, "z_mm", "fold")
     rungs: dict[str, pl.DataFrame] = {}
-    for name, folder in _STAGES.items():
-        if not (run / folder / "manifest.json").is_file():
+    for name, file in _RUNGS.items():
+        if not (run / file).with_name("manifest.json").is_file():
             continue
-        rungs[name] = _probabilities(keyed, read_table(run / folder / "logits.parquet", LOGITS))
+        rungs[name] = _probabilities(keyed, read_table(run / file, LOGITS))
         if name == "cnn":
             rungs["smoothed"] = _smoothed(rungs[name], smooth_mm)
     answers = {"prior": _prior(slices)}

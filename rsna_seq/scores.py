@@ -14,7 +14,7 @@ from rsna_seq.labels import ANY, CLASSES
 from rsna_seq.metric import Interval, calibration_error, class_log_loss, slice_losses
 
 Floats = NDArray[np.float64]
-RUNGS = ("prior", "cnn", "smoothed", "sequence", "stack")
+RUNGS = ("prior", "cnn", "smoothed", "sequence", "stack", "calibrated")
 """The ladder, from below."""
 _EDGES = (0, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.97, 0.99, 1)
 """Bins of the reliability diagram: even in logits, for most slices bleed nowhere and crowd near 0."""
@@ -54,8 +54,9 @@ def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
 
     Returns:
         ``ladder``, ``differences`` (later rung minus earlier), ``classes`` (``log_loss`` by rung, the other
-        figures of the highest rung, all of every rung in ``rungs``, ``reliability`` of the CNN and of the
-        highest rung), ``study`` and ``counts``. A figure that a class which never occurs cannot have is None.
+        figures of the highest rung, all of every rung in ``rungs``, ``reliability`` of the CNN, of the
+        stack and of the highest rung), ``study`` and ``counts``. A figure that a class which never occurs
+        cannot have is None.
     """
     draws = Bootstrap(scope.patients, samples, seed)
     losses = {name: slice_losses(scope.labels, p) for name, p in scope.rungs.items()}
@@ -103,7 +104,7 @@ def _class(scope: Scope, c: int, draws: Bootstrap) -> dict[str, Any]:
         "differences": _differences(losses, draws),
         "reliability": {
             name: reliability(truth, scope.rungs[name][:, c], draws)
-            for name in dict.fromkeys(("cnn", list(rungs)[-1]))
+            for name in dict.fromkeys(("cnn", "stack", list(rungs)[-1]))
             if name in rungs
         },
     }

@@ -72,7 +72,8 @@ def write_logits(run: Path, stage: str, *, noise: float | None = None, seed: int
             mine = (pl.col("fold") == net) & ((pl.col("cross_fold") == cross) | (cross == -1))
             kept = slabs.select((pl.col("fold") == -1) | mine).to_series().to_numpy()
             tables.append(logit_table(slabs.filter(pl.Series(kept)), logits[kept], net=net, cross=cross))
-    finish(run / stage, {"logits.parquet": (pl.concat(tables).to_dicts(), LOGITS)})
+    names = ("logits.parquet", "uncalibrated.parquet")[: 2 if stage == "5_stack" else 1]
+    finish(run / stage, {name: (pl.concat(tables).to_dicts(), LOGITS) for name in names})
 
 
 def finish(folder: Path, tables: dict, pixels: np.ndarray | None = None) -> None:

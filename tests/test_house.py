@@ -67,7 +67,7 @@ def test_files_and_functions_stay_short(file: Path) -> None:
 
 def test_every_shipped_config_loads_and_all_are_counted() -> None:
     shipped = sorted((ROOT / "configs").glob("*.yaml"))
-    assert [f.stem for f in shipped] == ["base", "demo", "small", "start"]
+    assert [f.stem for f in shipped] == ["base", "bench", "demo", "small", "start"]
     for file in shipped:
         assert load_config(file) != Config()
 

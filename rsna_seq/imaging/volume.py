@@ -38,6 +38,18 @@ class Volume:
     def __len__(self) -> int:
         return len(self.hu)
 
+    def places(self) -> pl.DataFrame:
+        """Columns of SLABS that say where each slab lies: study, slab, z_mm and both gaps."""
+        gaps = pl.col("z_mm").diff()
+        slabs = pl.DataFrame({"z_mm": self.z_mm}, schema={"z_mm": pl.Float64})
+        return slabs.select(
+            study=pl.lit(self.study),
+            slab=pl.int_range(pl.len(), dtype=pl.Int32),
+            z_mm="z_mm",
+            gap_below_mm=gaps,
+            gap_above_mm=gaps.shift(-1),
+        )
+
 
 class PixelCache:
     """The artefact of ``cache``: memory-mapped HU, study-contiguous, with the table of its slabs.

@@ -24,7 +24,7 @@ from rsna_seq.report.page import markup, reasons_of, render
 from rsna_seq.scores import Scope
 
 Floats = NDArray[np.float64]
-_FAR = ("cnn->sequence", "cnn->stack")
+_FAR = ("cnn->sequence", "cnn->calibrated")
 """Steps over more than one rung that are shown: what the whole study brings to the slice."""
 _ONE_KIND = 2
 """Positive classes of a study with one kind of haemorrhage: it and ``any``."""

@@ -103,10 +103,11 @@ def show(metrics: dict[str, Any]) -> None:
         step = metrics["differences"].get(f"{below}->{name}")
         change = (f"{step['difference']:+.4f}", _span(step, "+.4f")) if step else ("", "")
         ladder.add_row(name, f"{rung['log_loss']:.4f}", _span(rung, ".4f"), *change)
-    columns = ("share", *metrics["ladder"], "AUC", "AP")
+    shown = [rung for rung in metrics["ladder"] if rung != "stack" or "calibrated" not in metrics["ladder"]]
+    columns = ("share", *shown, "AUC", "AP")
     classes = _table("log loss by class; AUC and average precision of the last rung", "class", columns)
     for name, figures in metrics["classes"].items():
-        losses = (f"{loss:.4f}" for loss in figures["log_loss"].values())
+        losses = (f"{figures['log_loss'][rung]:.4f}" for rung in shown)
         areas = ("-" if figures[k] is None else f"{figures[k]:.3f}" for k in ("auc", "average_precision"))
         classes.add_row(name, f"{figures['prevalence']:.3f}", *losses, *areas)
     for table in (ladder, classes):

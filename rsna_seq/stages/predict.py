@@ -91,7 +91,7 @@ class TrainedRun:
             volume: The study, as ``cache`` makes it.
             tta: Average with the left-right flipped study.
         """
-        slabs = _geometry(volume)
+        slabs = volume.places()
         cnn, refined = [], []
         for net, embedder in self.embedders.items():
             seen = embed.apply(embedder, volume, tta=tta or None)
@@ -245,21 +245,6 @@ def _per_slice(slabs: pl.DataFrame, probabilities: Floats) -> pl.DataFrame:
         pl.Series(name, probabilities[:, c]) for c, name in enumerate(CLASSES)
     )
     return answered.explode("slices").rename({"slices": "slice"})
-
-
-def _geometry(volume: Volume) -> pl.DataFrame:
-    """The columns of SLABS that the stacker's features need, of one volume."""
-    gaps = np.diff(volume.z_mm)
-    return pl.DataFrame(
-        {
-            "study": [volume.study] * len(volume),
-            "slab": pl.Series(range(len(volume)), dtype=pl.Int32),
-            "z_mm": volume.z_mm,
-            "gap_below_mm": [None, *gaps.tolist()],
-            "gap_above_mm": [*gaps.tolist(), None],
-        },
-        schema_overrides={"gap_below_mm": pl.Float64, "gap_above_mm": pl.Float64},
-    )
 
 
 def _write(

@@ -5,11 +5,13 @@
 2. For each crossed fold and class, :func:`fit` boosts from the sequence model's logit on the other folds.
 3. A gate a class: the booster is used only where it helps out of fold, by more than two standard errors
    over patients; the gate that a fold meets is decided on the other folds.
-4. ``boosters/{fold}_{class}.txt``, ``gates.json``, ``logits.parquet``.
+4. Calibration (:mod:`rsna_seq.calibration`): a line a class, fitted on the other folds, behind the same gate.
+5. ``boosters/{fold}_{class}.txt``, ``gates.json``, ``uncalibrated.parquet``, ``logits.parquet``.
 """
 
+import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lightgbm as lgb
@@ -27,21 +29,18 @@ from rsna_seq.artifacts import (
     read_manifest,
     write_json,
 )
+from rsna_seq.calibration import Line, apply_lines, fit_lines
 from rsna_seq.config import StackConfig
 from rsna_seq.console import progress
 from rsna_seq.errors import IntegrityError
+from rsna_seq.gates import UNSEEN, decide, shut
 from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
-from rsna_seq.metric import class_log_loss
 from rsna_seq.provenance import source_digest
 from rsna_seq.stack_features import class_features, opinions, stack_features
 from rsna_seq.tables import LOGITS, read_table, write_table
 
 Floats = NDArray[np.float64]
-_CLEAR = 2.0
-"""Standard errors over patients by which a booster must help."""
-_ALL = -1
-"""The gate that unseen studies meet: decided on all folds."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,13 @@ class Stacker:
         cfg: How the features are made.
         boosters: Boosters by class; a class without one keeps the sequence model's logit.
         gates: Whether the booster of a class is used.
+        lines: Calibration of the classes where it helps.
     """
 
     cfg: StackConfig
     boosters: dict[str, lgb.Booster]
     gates: dict[str, bool]
+    lines: dict[str, Line] = field(default_factory=dict)
 
 
 def run(
@@ -152,13 +153,11 @@ def apply(stacker: Stacker, table: pl.DataFrame) -> Floats:
     """
     refined: Floats = table.select(f"seq_{c}" for c in CLASSES).to_numpy().copy()
     used = [name for name in CLASSES if stacker.gates.get(name) and name in stacker.boosters]
-    if not used:
-        return refined
-    features = stack_features(table, stacker.cfg.neighbours)
+    features = stack_features(table, stacker.cfg.neighbours) if used else table
     for name in used:
         chosen = np.array(features.select(class_features(features.columns, name)).to_numpy(), order="C")
         refined[:, CLASSES.index(name)] += stacker.boosters[name].predict(chosen, raw_score=True)
-    return refined
+    return apply_lines(refined, stacker.lines)
 
 
 def load(cfg: StackConfig, out: Path) -> dict[int, Stacker]:
@@ -180,7 +179,8 @@ def load(cfg: StackConfig, out: Path) -> dict[int, Stacker]:
             if digest_file(file) != known:
                 raise IntegrityError(f"{file}: not the text that was written; rebuild stack")
             boosters[name] = lgb.Booster(model_str=file.read_text(encoding="utf-8"))
-        stackers[fold] = Stacker(cfg, boosters, saved["gates"][str(_ALL)])
+        lines = {name: (line[0], line[1]) for name, line in saved["lines"].items()}
+        stackers[fold] = Stacker(cfg, boosters, saved["gates"][str(UNSEEN)], lines)
     return stackers
 
 
@@ -203,20 +203,38 @@ def _build(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: P
             _write_boosters(boosters, folder / "boosters", fold)
             boosted[left] = apply(Stacker(cfg, boosters, dict.fromkeys(CLASSES, True)), table.filter(left))
             advance(1)
-    gates = _decide(base, boosted, labels, own, table["patient"].to_numpy(), folds)
-    for fold in folds:
-        for c, name in enumerate(CLASSES):
-            closed = (cross == fold) & ~np.where(own == -1, gates[_ALL][name], gates[fold][name])
-            boosted[closed, c] = base[closed, c]
-    logits = table.select("study", "slab", "net", "cross").with_columns(
-        pl.Series(name, boosted[:, c], pl.Float64) for c, name in enumerate(CLASSES)
+    gate = functools.partial(
+        decide, labels=labels, own=own, patients=table["patient"].to_numpy(), folds=folds
     )
-    write_table(logits.sort("study", "slab", "net", "cross"), folder / "logits.parquet", LOGITS)
-    write_json(folder / "gates.json", {"folds": folds, "gates": gates})
-    open_gates = sum(gates[_ALL].values())
+    gates = gate(base, boosted)
+    shut(boosted, base, gates, own, cross)
+    calibrated, lines = _calibrated(boosted, labels, own, folds)
+    helped = gate(boosted, calibrated)
+    shut(calibrated, boosted, helped, own, cross)
+    for file, logits in (("uncalibrated", boosted), ("logits", calibrated)):
+        rows = table.select("study", "slab", "net", "cross").with_columns(
+            pl.Series(name, logits[:, c], pl.Float64) for c, name in enumerate(CLASSES)
+        )
+        write_table(rows.sort("study", "slab", "net", "cross"), folder / f"{file}.parquet", LOGITS)
+    used = {name: line for name, line in lines.items() if helped[UNSEEN][name]}
+    write_json(folder / "gates.json", {"folds": folds, "gates": gates, "lines": used})
+    made = len(list((folder / "boosters").glob("*.txt")))
     return Receipt(
-        {"boosters": len(list((folder / "boosters").glob("*.txt"))), "classes refined": open_gates}, {}
+        {"boosters": made, "classes refined": sum(gates[UNSEEN].values()), "classes calibrated": len(used)},
+        {},
     )
+
+
+def _calibrated(
+    logits: Floats, labels: NDArray[np.int8], own: NDArray[np.int16], folds: list[int]
+) -> tuple[Floats, dict[str, Line]]:
+    """Each fold on the lines of the others, unseen studies on those of all; and the latter."""
+    lines = fit_lines(logits[own >= 0], labels[own >= 0])
+    moved = apply_lines(logits, lines)
+    for fold in folds:
+        others, mine = (own >= 0) & (own != fold), own == fold
+        moved[mine] = apply_lines(logits[mine], fit_lines(logits[others], labels[others]))
+    return moved, lines
 
 
 def _write_boosters(boosters: dict[str, lgb.Booster], folder: Path, fold: int) -> None:
@@ -224,44 +242,6 @@ def _write_boosters(boosters: dict[str, lgb.Booster], folder: Path, fold: int) -
     for name, booster in boosters.items():
         with atomic_path(folder / f"{fold}_{name}.txt") as path:
             booster.save_model(str(path))
-
-
-def _decide(
-    base: Floats,
-    boosted: Floats,
-    labels: NDArray[np.int8],
-    own: NDArray[np.int16],
-    patients: NDArray[np.object_],
-    folds: list[int],
-) -> dict[int, dict[str, bool]]:
-    """The gates that each fold meets, decided on the others; and those of unseen studies, on all."""
-    seen = own >= 0
-    gain = _class_gain(base[seen], boosted[seen], labels[seen])
-    whose, fold_of = patients[seen], own[seen]
-    decided = {}
-    for fold in (*folds, _ALL):
-        others = fold_of != fold
-        decided[fold] = {name: _helps(gain[others, c], whose[others]) for c, name in enumerate(CLASSES)}
-    return decided
-
-
-def _class_gain(base: Floats, boosted: Floats, labels: NDArray[np.int8]) -> Floats:
-    """How much lower the loss of each row and class is after boosting."""
-
-    def loss(logits: Floats) -> Floats:
-        return class_log_loss(labels, 1 / (1 + np.exp(-logits)))
-
-    return loss(base) - loss(boosted)
-
-
-def _helps(gain: Floats, patients: NDArray[np.object_]) -> bool:
-    """Whether the mean gain lies clearly above nothing, by the spread over patients."""
-    if len(gain) == 0:
-        return False
-    _, group = np.unique(patients.astype(str), return_inverse=True)
-    total = np.bincount(group, weights=gain - gain.mean())
-    error = np.sqrt((total**2).sum()) / len(gain)
-    return bool(gain.mean() > _CLEAR * error)
 
 
 def _safe(names: list[str]) -> list[str]:

@@ -37,7 +37,7 @@ def test_a_study_does_not_depend_on_its_batch() -> None:
 def test_an_untrained_model_smooths_the_cnns_probabilities_and_nothing_else() -> None:
     study = _study(9, 1)
     refined = _model(trained=False)(collate([study])[0])[0].detach().numpy()
-    distance = (study.z_mm[:, None] - study.z_mm[None]) / 5.0
+    distance = (study.z_mm[:, None] - study.z_mm[None]) / 6.0
     weight = np.exp(-0.5 * distance**2)
     expected = (weight / weight.sum(1, keepdims=True)) @ (1 / (1 + np.exp(-study.logits)))
     np.testing.assert_allclose(1 / (1 + np.exp(-refined)), expected, atol=1e-5)

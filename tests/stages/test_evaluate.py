@@ -23,7 +23,7 @@ from rsna_seq.stages import evaluate
 from rsna_seq.tables import LOGITS, SLABS, read_table, write_table
 
 QUICK = EvaluateConfig(bootstrap=50, strips=2)
-LADDER = ["prior", "cnn", "smoothed", "sequence", "stack"]
+LADDER = ["prior", "cnn", "smoothed", "sequence", "stack", "calibrated"]
 
 
 def scored(run: Path, cfg: EvaluateConfig = QUICK) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def test_the_prior_of_a_fold_is_the_prevalence_of_the_others(run: Path) -> None:
 
 def test_differences_are_paired_and_add_up(metrics: dict[str, Any]) -> None:
     steps = metrics["differences"]
-    assert len(steps) == 10
+    assert len(steps) == 15
     for name, step in steps.items():
         a, b = name.split("->")
         gap = metrics["ladder"][b]["log_loss"] - metrics["ladder"][a]["log_loss"]
@@ -115,7 +115,8 @@ def test_a_rung_equal_to_the_one_below_differs_by_nothing(tmp_path: Path) -> Non
     run = scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed", "4_sequence"))
     table = read_table(run / "4_sequence" / "logits.parquet", LOGITS)
     write_logits(run, "5_stack")
-    write_table(table, run / "5_stack" / "logits.parquet", LOGITS)
+    for name in ("logits", "uncalibrated"):
+        write_table(table, run / "5_stack" / f"{name}.parquet", LOGITS)
     found = scored(run)
     assert found["differences"]["sequence->stack"] == {"difference": 0, "low": 0, "high": 0}
     assert found["scope"] == "out_of_fold"
