@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from peers.quality import PEERS, Peer, cross
 from quality_report import (
     CNN,
+    FINAL,
     FLAT,
     GRU,
     STACK,
@@ -192,7 +193,7 @@ def read_scopes(cfg: Config, flat: Path, run: Path) -> dict[str, Losses]:
     slices, ours = read_ladder(run, smooth)
     ways = {"prior": ours["prior"], FLAT: read_ladder(flat, smooth)[1]["cnn"], CNN: ours["cnn"]}
     ways |= {p.name: read_ladder(_home(run, p), smooth)[1]["sequence"] for p in PEERS}
-    ways |= {GRU: ours["sequence"], STACK: ours["stack"]}
+    ways |= {GRU: ours["sequence"], STACK: ours["stack"], FINAL: ours["calibrated"]}
     cut = dict(scopes(slices, ways))
     return {name: Losses(scope, cfg.evaluate.bootstrap, cfg.seed) for name, scope in cut.items()}
 

@@ -15,7 +15,7 @@ from rsna_seq.report.canvas import COLOURS, INK, SOFT, canvas, svg
 from rsna_seq.scores import Scope
 
 Floats = NDArray[np.float64]
-FLAT, CNN, GRU, STACK = "2D CNN", "2.5D CNN", "GRU (ours)", "stack (ours)"
+FLAT, CNN, GRU, STACK, FINAL = "2D CNN", "2.5D CNN", "GRU (ours)", "stack (ours)", "calibrated (ours)"
 CLEAR = ("gaussian smoothing", "lightgbm alone")
 """Peers against which the paired interval must be clear of zero."""
 
@@ -53,7 +53,7 @@ class Losses:
     @property
     def peers(self) -> list[str]:
         """The ways that are no rung of the package's."""
-        return [w for w in self.ways if w not in {"prior", FLAT, CNN, GRU, STACK}]
+        return [w for w in self.ways if w not in {"prior", FLAT, CNN, GRU, STACK, FINAL}]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def targets(scopes: Mapping[str, Losses]) -> list[Target]:
         _share(seen, GRU, CNN, 0.85),
         *(_below(seen, "out of fold", GRU, peer, clear=peer in CLEAR) for peer in seen.peers),
         *(_never_worse(losses, name.replace("_", " ")) for name, losses in scopes.items()),
-        _share(seen, STACK, FLAT, 0.75),
+        _share(seen, FINAL, FLAT, 0.75),
     ]
     unseen = scopes.get("held_out")
     if unseen is None:
@@ -153,7 +153,7 @@ def seeds_table(scope: str, seeds: list[Mapping[str, Losses]]) -> Table:
 def spread(scope: str, seeds: list[Mapping[str, Losses]]) -> dict[str, dict[str, float]]:
     """Mean, standard deviation, lowest and highest log loss of each way that a seed changes."""
     rows = {}
-    for way in [*seeds[0][scope].peers, GRU, STACK]:
+    for way in [*seeds[0][scope].peers, GRU, STACK, FINAL]:
         losses = np.array([s[scope].ways[way].mean() for s in seeds])
         rows[way] = {
             "mean": float(losses.mean()),
@@ -202,7 +202,7 @@ def figure(losses: Losses, scope: str) -> str:
     drawn, axes = canvas(6.2, 0.42 * len(ways) + 0.75, 1.5)
     for at, way in enumerate(reversed(ways)):
         value, low, high = losses.mean(way)
-        colour = COLOURS["subarachnoid"] if way in {CNN, GRU, STACK} else SOFT
+        colour = COLOURS["subarachnoid"] if way in {CNN, GRU, STACK, FINAL} else SOFT
         axes.hlines(at, low, high, color=colour, linewidth=3, alpha=0.35)
         axes.scatter(value, at, s=32, color=colour, zorder=3)
         axes.annotate(
