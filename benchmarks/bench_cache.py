@@ -20,8 +20,6 @@ from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.stages import cache, index
 
-_SIZE = 256
-_WHOLE = CacheConfig(size=_SIZE, crop=False, thin_mm=0)
 _UNIT = "slices/s"
 _PEERS: tuple[tuple[str, str, float], ...] = (
     ("naive windowed PNG", "pydicom", 6.0),
@@ -36,32 +34,30 @@ def measure(options: Options) -> list[Row]:
     """All rows."""
     cv2.setNumThreads(1)
     with scratch(options.data) as folder:
-        files = write_copies(plain(templates(options.data)), options.size, folder / "files")
+        files = write_copies(plain(templates(options)), options.size, folder / "files")
         index.run(IndexConfig(), DataConfig(root=folder / "files"), folder / "index")
         return _rows(folder, files, options)
 
 
 def _rows(folder: Path, files: list[Path], options: Options) -> list[Row]:
     """Equal outputs first, then the race."""
+    size = options.matrix // 2
+    whole = CacheConfig(size=size, crop=False, thin_mm=0)
     there = {name: _writer(name) for name, package, _ in _PEERS if installed(package)}
-    run_stage(_WHOLE, folder)
-    rows = _located(folder)
+    run_stage(whole, folder)
+    rows, out = _located(folder), folder / "peer"
     for name, write in there.items():
-        out = _empty(folder / "peer")
-        write(files, out, _SIZE)
+        write(files, _empty(out), size)
         assert_same_images(rows, folder / "files", out) if "PNG" in name else assert_same(rows, folder, out)
-    offsets, paths = rows["pixel_offset"].to_list(), [str(folder / "files" / f) for f in rows["file"]]
-    shape = (rows["rows"][0], rows["columns"][0])
-    out = folder / "peer"
-    runs: dict[str, Callable[[], object]] = {"ours": lambda: run_stage(_WHOLE, folder)}
-    runs |= {name: lambda write=write: write(files, out, _SIZE) for name, write in there.items()}  # type: ignore[misc]
-    runs["floor"] = lambda: peers.write_floor(paths, offsets, shape, out, _SIZE)
-    runs["cropped"] = lambda: run_stage(CacheConfig(size=_SIZE), folder)
+    runs: dict[str, Callable[[], object]] = {"ours": lambda: run_stage(whole, folder)}
+    runs |= {name: lambda write=write: write(files, out, size) for name, write in there.items()}  # type: ignore[misc]
+    runs["floor"] = _floor(rows, folder, size)
+    runs["cropped"] = lambda: run_stage(CacheConfig(size=size), folder)
     seconds = race(
         runs, options, before=lambda: (_empty(out), shutil.rmtree(folder / "cache", ignore_errors=True))
     )
     rate = {name: len(files) / s for name, s in seconds.items()}
-    what = "512 to 256, to disk"
+    what = f"{options.matrix} to {size}, to disk"
     table = [
         Row(what, name, _UNIT, rate["ours"], rate[name], target)
         if name in rate
@@ -71,6 +67,13 @@ def _rows(folder: Path, files: list[Path], options: Options) -> list[Row]:
     floor = Row(what, "read, resize, write", _UNIT, rate["ours"], rate["floor"], 0.6)
     crop = Row("cropped to the head, to disk", "uncropped", _UNIT, rate["cropped"], rate["ours"], rule=None)
     return [*table, floor, crop]
+
+
+def _floor(rows: pl.DataFrame, folder: Path, size: int) -> Callable[[], None]:
+    """Reading, shrinking and writing the pixels that were found to lie where they lie."""
+    paths = [str(folder / "files" / file) for file in rows["file"]]
+    offsets, shape = rows["pixel_offset"].to_list(), (rows["rows"][0], rows["columns"][0])
+    return lambda: peers.write_floor(paths, offsets, shape, folder / "peer", size)
 
 
 def run_stage(cfg: CacheConfig, folder: Path) -> None:

@@ -36,7 +36,7 @@ _PEERS: tuple[tuple[str, Callable[[Any], Any], float], ...] = (
 def measure(options: Options) -> list[Row]:
     """All rows."""
     with scratch(options.data) as folder:
-        files = write_copies(templates(options.data), options.size, folder / "files", hollow=True)
+        files = write_copies(templates(options), options.size, folder / "files", hollow=True)
         return _rows(folder / "files", files, options)
 
 
@@ -78,4 +78,4 @@ def assert_same(slices: pl.DataFrame, rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Bench("index", "files", 10_000, 136, measure)))
+    raise SystemExit(main(Bench("index", "files", 10_000, 68, measure)))

@@ -1,6 +1,5 @@
 """What the benchmarks read: phantoms of the package's own ``synth``, and many files made of a few."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,11 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+from harness import Options
 from pydicom import config, dcmread
 
+from rsna_seq.artifacts import Key, Receipt, ensure
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig, SynthConfig
 from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.stages import cache, index
+from rsna_seq.tables import SLICES, read_table, write_table
 from rsna_seq.tools import synth
 
 _ENOUGH = 4
@@ -43,15 +46,10 @@ def scratch(data: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def templates(data: Path, *, matrix: int = 512, studies: int = _ENOUGH) -> list[list[Template]]:
-    """Phantom studies, slices in the order of their places; rendered once and kept.
-
-    Args:
-        data: Folder that keeps them.
-        matrix: Rows and columns.
-        studies: How many.
-    """
-    root = data / f"phantoms_{matrix}_{studies}"
+def templates(options: Options) -> list[list[Template]]:
+    """Phantom studies, slices in the order of their places; rendered once and kept."""
+    matrix, studies = options.matrix, 2 if options.toy else _ENOUGH
+    root = options.data / f"phantoms_{matrix}_{studies}"
     synth.run(
         SynthConfig(studies=studies, test_studies=0, matrix=matrix, damage=False), root, seed=7, workers=1
     )
@@ -122,19 +120,30 @@ def _write(template: Template, folder: Path, study: int, image: int, hollow: boo
     return path
 
 
-def links(paths: list[Path], files: int, folder: Path) -> list[Path]:
-    """So many names for a few files: every one is opened and read, and all stay in the page cache."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = []
-    for i in range(files):
-        made.append(folder / f"{i:07d}.dcm")
-        os.link(paths[i % len(paths)], made[-1])
-    return made
-
-
-def write_cache(data: Path, folder: Path, slices: int, *, size: int = 256, matrix: int = 512) -> PixelCache:
-    """Phantoms, indexed and cached in ``folder``."""
-    write_copies(templates(data, matrix=matrix), slices, folder / "files")
+def write_cache(options: Options, folder: Path, slices: int) -> PixelCache:
+    """Phantoms, indexed and cached in ``folder`` at half their size."""
+    write_copies(templates(options), slices, folder / "files")
     index.run(IndexConfig(), DataConfig(root=folder / "files"), folder / "1_index")
-    cache.run(CacheConfig(size=size), folder / "1_index", folder / "files", folder / "2_cache")
+    cache.run(CacheConfig(size=options.matrix // 2), folder / "1_index", folder / "files", folder / "2_cache")
     return PixelCache(folder / "2_cache")
+
+
+def grow_index(few: Path, many: Path, slices: int) -> None:
+    """An index of so many slices over the files of a small one: each is opened and read, and all stay cached.
+
+    Args:
+        few: The folder of a finished index.
+        many: Receives the larger one; studies are copied whole, so it may hold some slices more.
+        slices: How many.
+    """
+    rows = read_table(few / "slices.parquet", SLICES)
+    copies = [
+        rows.with_columns((pl.col(name) + f"-{k:05d}") for name in ("study", "slice", "patient"))
+        for k in range(-(-slices // len(rows)))
+    ]
+
+    def build(out: Path) -> Receipt:
+        write_table(pl.concat(copies), out / "slices.parquet", SLICES)
+        return Receipt({}, {})
+
+    ensure(many, Key("index", {"slices": slices}, {}, "benchmark"), build)

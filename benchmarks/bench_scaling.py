@@ -1,0 +1,78 @@
+"""``index`` and ``cache`` with two workers against one.
+
+The workers import this script anew, so it imports little before it measures.
+"""
+
+import shutil
+from pathlib import Path
+
+from harness import Bench, Options, Row, main, race
+
+_TARGET = 1.7
+_DISTINCT = 680
+"""Files that are decoded again and again: all stay in the page cache."""
+_ROUNDS = 3
+
+
+def measure(options: Options) -> list[Row]:
+    """All rows."""
+    return [_index(options), _cache(options)]
+
+
+def _index(options: Options) -> Row:
+    from phantoms import scratch, templates, write_copies
+
+    from rsna_seq.config import IndexConfig
+    from rsna_seq.stages import index
+
+    with scratch(options.data) as folder:
+        write_copies(templates(options), options.size, folder / "files", hollow=True)
+        tables = [index.scan(folder / "files", IndexConfig(), workers=n).slices for n in (1, 2)]
+        assert tables[0].equals(tables[1])
+        runs = {
+            str(n): lambda n=n: index.scan(folder / "files", IndexConfig(), workers=n)  # type: ignore[misc]
+            for n in (1, 2)
+        }
+        seconds = race(runs, options)
+    return _row("index, two workers", options.size, seconds)
+
+
+def _cache(options: Options) -> Row:
+    from phantoms import grow_index, scratch, templates, write_copies
+
+    from rsna_seq.artifacts import read_manifest
+    from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
+    from rsna_seq.stages import cache, index
+
+    with scratch(options.data) as folder:
+        files, out = folder / "files", folder / "cache"
+        write_copies(templates(options), min(_DISTINCT, options.size), files)
+        index.run(IndexConfig(), DataConfig(root=files), folder / "few")
+        grow_index(folder / "few", folder / "many", options.size)
+
+        def run(workers: int) -> str:
+            return cache.run(
+                CacheConfig(), folder / "many", files, out, workers=workers, rebuild=True
+            ).content
+
+        contents = set()
+        for workers in (1, 2):
+            contents.add(run(workers))
+            slices = read_manifest(out).counts["slices"]
+            _remove(out)
+        assert len(contents) == 1
+        runs = {str(n): lambda n=n: run(n) for n in (1, 2)}  # type: ignore[misc]
+        seconds = race(runs, options, before=lambda: _remove(out), rounds={"1": _ROUNDS, "2": _ROUNDS})
+    return _row("cache, two workers", slices, seconds)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _row(name: str, files: int, seconds: dict[str, float]) -> Row:
+    return Row(name, "one worker", "files/s", files / seconds["2"], files / seconds["1"], _TARGET)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Bench("scaling", "files", 20_000, 100, measure, cores=2)))

@@ -1,0 +1,57 @@
+"""The sequence model trained as published: batches of four studies in any order, padded to the longest."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rsna_seq.config import SequenceConfig
+from rsna_seq.nets.cnn import weighted_bce
+from rsna_seq.nets.gru import SequenceModel, Studies
+from rsna_seq.nets.loop import Job, fit
+from rsna_seq.nets.studies import Sequence, collate, vary
+
+_BATCH = 4
+
+
+def fit_fours(
+    cfg: SequenceConfig,
+    train: list[Sequence],
+    score: Callable[[nn.Module], float],
+    folder: Path,
+    *,
+    seed: int,
+) -> SequenceModel:
+    """Train the same network with the same optimizer, schedule and augmentation.
+
+    Its learning rate is ours too: half of it ends at a higher loss.
+
+    Source: D. Hanley & D. Larko, 2nd place of the 2019 competition, darraghdog/rsna, ``trainlstm.py``.
+
+    Args:
+        cfg: Network and training.
+        train: Labelled studies.
+        score: Held-out loss of a network, taken after each epoch.
+        folder: Receives ``history.json``.
+        seed: Seed of everything random.
+    """
+    torch.manual_seed(seed)
+    cfg = cfg.model_copy(update={"batch": _BATCH})
+    net = SequenceModel(cfg, train[0].vectors.shape[1])
+
+    def batches(epoch: int) -> Iterator[tuple[Studies, Tensor]]:
+        random = np.random.default_rng([seed, epoch])
+        order = random.permutation(len(train))
+        for at in range(0, len(train), _BATCH):
+            chosen = [train[i] for i in order[at : at + _BATCH]]
+            yield collate([vary(s, random, reverse=cfg.reverse, drop=cfg.drop_slices) for s in chosen])
+
+    def loss(model: nn.Module, batch: tuple[Studies, Tensor]) -> Tensor:
+        mask = batch[0].mask
+        return weighted_bce(model(batch[0])[mask], batch[1][mask])
+
+    steps = -(-len(train) // _BATCH)
+    job = Job("fours", net, steps, batches, loss, lambda batch, _: [(batch, 1.0)], score)
+    return fit(job, cfg, folder, device=torch.device("cpu"), seed=seed)  # type: ignore[return-value]

@@ -1,0 +1,108 @@
+"""What the benchmarks found, as a Markdown table with bars and as a figure."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from harness import MISSING, figure_of, verdict
+
+_BAR = 20
+_SPAN = 4.0
+"""A full bar is so many times the target, half a bar is the target."""
+
+
+def slug(text: str) -> str:
+    """A name for a file."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
+def bar(goodness: float | None) -> str:
+    """A bar on a logarithmic scale; the target is a stroke in its middle."""
+    if goodness is None or goodness <= 0:
+        return ""
+    share = 0.5 + 0.5 * math.log(goodness) / math.log(_SPAN)
+    filled = round(min(1.0, max(0.0, share)) * _BAR)
+    cells = ["█"] * filled + ["░"] * (_BAR - filled)
+    cells.insert(_BAR // 2, "│")
+    return "".join(cells)
+
+
+def goodness(row: dict[str, Any]) -> float | None:
+    """How many times the target is reached; 1 is just reached."""
+    value = row["ratio"] if row["theirs"] is not None else row["ours"]
+    if row["target"] is None or row["rule"] is None or not value or row["note"] == MISSING:
+        return None
+    good: float = value / row["target"] if row["rule"] == "least" else row["target"] / value
+    return good
+
+
+def markdown(told: dict[str, Any]) -> str:
+    """The whole as a page."""
+    rows = [row for bench in told["benches"].values() for row in bench["rows"]]
+    short = sum(row["met"] is False for row in rows)
+    met = sum(row["met"] is True for row in rows)
+    lines = [
+        f"# Speed on {told['machine']}",
+        "",
+        f"{told['date']}{', toy sizes' if told['toy'] else ''}: {met} targets met, {short} short. "
+        "Ratios are of medians of rounds in which both ran in turn. "
+        f"The stroke in a bar is the target, its ends are a {_SPAN:g}th and {_SPAN:g} times of it.",
+        "",
+        "| bench | row | against | ours | theirs | ratio | target | | |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, bench in told["benches"].items():
+        lines += [_line(name, row) for row in bench["rows"]]
+    lines += [
+        "",
+        "| bench | size | cores | rounds | clock | peak MB | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {b['size']:,} {b['unit']} | {b['cores']} | {b['repeats']} | {b['clock']} "
+        f"| {b['peak_mb']:,.0f} | {b['seconds']:,.0f} |"
+        for name, b in told["benches"].items()
+    ]
+    lines += [f"\nFailed: {', '.join(told['failed'])}"] if told["failed"] else []
+    versions = {k: v for bench in told["benches"].values() for k, v in bench["versions"].items()}
+    return "\n".join([*lines, "", ", ".join(f"{k} {v}" for k, v in versions.items()), ""])
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    sign = {"least": "≥", "most": "≤"}.get(row["rule"] or "", "")
+    target = f"{sign} {figure_of(row['target'])}" if row["target"] is not None else ""
+    ours = f"{figure_of(row['ours'])} {row['unit']}" if row["ours"] is not None else "-"
+    note = "" if row["note"] == MISSING else row["note"]
+    told = "; ".join(t for t in (verdict(row["met"], row["note"]), note) if t)
+    cells = [name, row["name"], row["peer"], ours, figure_of(row["theirs"]), figure_of(row["ratio"]), target]
+    return f"| {' | '.join([*cells, bar(goodness(row)), told])} |"
+
+
+def write_figure(told: dict[str, Any], path: Path) -> None:
+    """The rows that have a target as horizontal bars, in multiples of it.
+
+    Args:
+        told: What ``run_all`` writes.
+        path: An SVG file; equal figures make equal bytes.
+    """
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    rows = [(name, row) for name, bench in told["benches"].items() for row in bench["rows"]]
+    bars = [(f"{name}: {row['name']} / {row['peer']}", goodness(row)) for name, row in rows]
+    shown = [(label, good) for label, good in bars if good is not None][::-1]
+    with mpl.rc_context({"svg.hashsalt": "rsna_seq", "font.size": 8, "font.family": "sans-serif"}):
+        figure, axes = plt.subplots(figsize=(8, 0.6 + 0.22 * len(shown)), layout="constrained")
+        colours = ["#2a7f62" if good >= 1 else "#c2571a" for _, good in shown]
+        axes.barh([label for label, _ in shown], [good - 1 for _, good in shown], left=1, color=colours)
+        axes.set_xscale("log")
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set_xlabel("multiples of the target")
+        axes.set_title(f"{told['machine']}, {told['date']}")
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        figure.savefig(path, metadata={"Date": None})
+        plt.close(figure)

@@ -1,0 +1,82 @@
+"""All benchmarks of speed, one after the other, and their tables.
+
+    python benchmarks/run_all.py [--toy] [--only index cache] [--repeats 5] [--out benchmarks/results]
+
+Each runs in a process of its own. ``MACHINE.json`` holds every figure, ``MACHINE.md`` a table with bars, and
+``MACHINE.svg`` the same as a figure; a target that is not reached stays in all three.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness import machine
+from results import markdown, slug, write_figure
+
+HERE = Path(__file__).resolve().parent
+BENCHES = ("index", "order", "cache", "read", "embed", "sequence", "stack", "predict", "memory", "scaling")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run, print, write."""
+    asked = _parse(argv)
+    options = ["--toy"] if asked.toy else []
+    options += ["--repeats", str(asked.repeats)] if asked.repeats else []
+    options += ["--clock", asked.clock]
+    reports, failed = [], []
+    for name in asked.only or BENCHES:
+        report = run_bench(name, options)
+        (reports.append(report) if report is not None else failed.append(name))
+    asked.out.mkdir(parents=True, exist_ok=True)
+    target = asked.out / f"{slug(machine())}.json"
+    told = {"machine": machine(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "toy": asked.toy, "failed": failed}
+    told["benches"] = _merged(target, reports) if asked.only else {r["bench"]: r for r in reports}
+    target.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    target.with_suffix(".md").write_text(markdown(told), encoding="utf-8")
+    write_figure(told, target.with_suffix(".svg"))
+    print(f"{target.stem}: {len(reports)} benchmarks, {len(failed)} failed", *failed)
+    return 1 if failed else 0
+
+
+def run_bench(name: str, options: list[str]) -> dict[str, Any] | None:
+    """Run one benchmark; what it reports, or None where it failed."""
+    command = [sys.executable, str(HERE / f"bench_{name}.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    print("\n".join(lines[:-1]), end="\n\n", flush=True)
+    if done.returncode or not lines:
+        print(f"{name} failed:\n{done.stderr[-2000:]}", file=sys.stderr)
+        return None
+    report: dict[str, Any] = json.loads(lines[-1])
+    return report
+
+
+def _merged(target: Path, reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was run now, in place of what lies there of the same name."""
+    try:
+        before: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))["benches"]
+    except (OSError, ValueError, KeyError):
+        before = {}
+    return before | {report["bench"]: report for report in reports}
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--toy", action="store_true", help="as small as it goes: whether they run, not how fast"
+    )
+    parser.add_argument("--only", nargs="+", choices=BENCHES, help="these; the others' figures stay")
+    parser.add_argument("--repeats", type=int, help="rounds, of which the median counts; 5")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="what is counted")
+    parser.add_argument("--out", type=Path, help="benchmarks/results; with --toy runs/bench_toy")
+    asked = parser.parse_args(argv)
+    asked.out = asked.out or (HERE.parent / "runs" / "bench_toy" if asked.toy else HERE / "results")
+    return asked
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

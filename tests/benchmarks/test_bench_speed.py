@@ -1,0 +1,96 @@
+"""Every benchmark of speed runs, finds equal outputs, and ends with its JSON line; toy sizes tell no speed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import MISSING, SETTLED, Options, Row, installed, race, table
+from results import bar, goodness, markdown, slug, write_figure
+from run_all import BENCHES
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("phantoms")
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_a_benchmark_ends_with_its_json_line(name: str, data: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / f"bench_{name}.py"), "--toy", "--data", str(data)]
+    environment = {**os.environ, SETTLED: "1", "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["bench"] == name
+    assert told["rows"]
+    assert {"machine", "peak_mb", "cores", "repeats", "size", "versions"} <= set(told)
+    assert all(row["met"] is None for row in told["rows"])  # toy sizes are judged by nobody
+    assert all(row["ours"] is not None or row["note"] == MISSING for row in told["rows"])
+    assert not list(data.glob("scratch_*"))
+
+
+def test_a_row_is_judged_by_its_ratio_or_by_its_own_figure() -> None:
+    assert Row("a", "b", "s", 10.0, 2.0, 5.0).met is True
+    assert Row("a", "b", "s", 10.0, 2.0, 5.1).met is False
+    assert Row("a", "b", "s", 10.0, 2.0, 5.0, "most").met is True
+    assert Row("a", "limit", "s", 3.0, None, 4.0, "most").met is True
+    assert Row("a", "limit", "s", 5.0, None, 4.0, "most").met is False
+    assert Row("a", "b", "s", 10.0, 2.0, rule=None).met is None
+    assert Row("a", "b", "s", None, None, 5.0, note=MISSING).met is None
+
+
+def test_all_contenders_run_in_turn_and_slow_ones_less_often(tmp_path: Path) -> None:
+    seen: list[str] = []
+    options = Options(1, 3, False, tmp_path)
+    runs = {name: lambda name=name: seen.append(name) for name in "ab"}  # type: ignore[misc]
+    seconds = race(runs, options, before=lambda: seen.append("-"), rounds={"b": 1})
+    assert "".join(seen) == "-a-b-a-a"
+    assert set(seconds) == {"a", "b"}
+
+
+def test_a_peer_that_is_absent_is_told_and_not_judged() -> None:
+    assert not installed("no-such-package-anywhere")
+    shown = table("t", [Row("a", "b", "s", None, None, 5.0, note=MISSING)])
+    assert MISSING in shown
+    assert "short" not in shown
+
+
+def test_misses_stay_in_table_and_figure(tmp_path: Path) -> None:
+    rows = [
+        {"name": "quick", "peer": "x", "unit": "/s", "ours": 9.0, "theirs": 1.0, "ratio": 9.0, "met": True},
+        {"name": "slow", "peer": "x", "unit": "/s", "ours": 1.0, "theirs": 1.0, "ratio": 1.0, "met": False},
+        {"name": "gone", "peer": "x", "unit": "/s", "ours": None, "theirs": None, "ratio": None, "met": None},
+    ]
+    for row in rows:
+        row |= {"target": 3.0, "rule": "least", "note": MISSING if row["ours"] is None else ""}
+    bench = {"rows": rows, "size": 1, "unit": "files", "cores": 1, "repeats": 5, "clock": "wall"}
+    bench |= {"peak_mb": 1.0, "seconds": 1.0, "versions": {"python": "3"}}
+    told = {
+        "machine": "A CPU, 2 cores",
+        "date": "2026-01-01",
+        "toy": False,
+        "failed": [],
+        "benches": {"b": bench},
+    }
+    page = markdown(told)
+    assert "1 targets met, 1 short" in page
+    assert MISSING in page
+    assert [goodness(row) for row in rows] == [3.0, pytest.approx(1 / 3), None]
+    figures = []
+    for name in ("a.svg", "b.svg"):
+        write_figure(told, tmp_path / name)
+        figures.append((tmp_path / name).read_bytes())
+    assert figures[0] == figures[1]
+
+
+def test_a_bar_meets_its_stroke_at_the_target() -> None:
+    assert bar(1.0).index("│") == bar(1.0).count("█") == 10
+    assert bar(100.0).count("░") == 0
+    assert bar(0.001).count("█") == 0
+    assert bar(None) == ""
+    assert slug("AMD EPYC, 2 cores") == "amd_epyc_2_cores"
