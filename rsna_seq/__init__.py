@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from rsna_seq.nets.cnn import Embedder
     from rsna_seq.nets.data import SlabDataset, StudyDataset
     from rsna_seq.nets.gru import SequenceModel
-    from rsna_seq.stages.predict import TrainedRun, predict
+    from rsna_seq.stages.predict import predict
     from rsna_seq.stages.stack import Stacker
     from rsna_seq.tables import read_index
+    from rsna_seq.trained import TrainedRun
 
 _HOMES = {
     "CLASSES": "rsna_seq.labels",
@@ -27,7 +28,7 @@ _HOMES = {
     "SlabDataset": "rsna_seq.nets.data",
     "Stacker": "rsna_seq.stages.stack",
     "StudyDataset": "rsna_seq.nets.data",
-    "TrainedRun": "rsna_seq.stages.predict",
+    "TrainedRun": "rsna_seq.trained",
     "Volume": "rsna_seq.imaging.volume",
     "load_config": "rsna_seq.config",
     "log_loss": "rsna_seq.metric",

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rsna_seq.config import IndexConfig
+from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
 
 
@@ -67,6 +68,24 @@ def spread(marks: NDArray[np.bool_], shares: NDArray[np.float64]) -> NDArray[np.
     for row in np.flatnonzero(part == -1):
         _put(int(row), int(np.argmax(room)), part, marks, room, wanted)
     return part
+
+
+def must_keep_patients_whole(table: pl.DataFrame) -> None:
+    """Refuse folds that cut a patient: what a network learnt of one slice, it would meet again in the next.
+
+    Args:
+        table: Columns patient, fold, cross_fold.
+
+    Raises:
+        IntegrityError: A patient stands in two folds, or in two crossed folds.
+    """
+    cut = table.group_by("patient").agg(pl.struct("fold", "cross_fold").n_unique().alias("folds"))
+    count = len(cut.filter(pl.col("folds") > 1))
+    if count:
+        raise IntegrityError(
+            f"folds: {count:,} patients stand in more than one fold; index assigns whole patients, so the "
+            "table was changed by hand. Run index again"
+        )
 
 
 def _put(

@@ -96,6 +96,7 @@ SLABS: Schema = {
     "slab": pl.Int32(),  # 0 is the lowest; a slab is one slice, but for thin series
     **_GAPS,
     "slices": pl.List(pl.String()),  # SOPInstanceUIDs of the slices averaged
+    "hashes": pl.List(pl.String()),  # of each of their pixels (imaging.pixels.pixel_hash)
     "shard": pl.Int32(),
     "row": pl.Int64(),  # row of the shard's array
     "x0": pl.Int32(),  # crop in pixels of the slice: left, top, side (may reach outside)

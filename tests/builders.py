@@ -52,6 +52,7 @@ def _rows(study: str, labels: np.ndarray, *, start: int, fold: int, cross: int) 
             "gap_below_mm": 5.0 if i else None,
             "gap_above_mm": 5.0 if i < n - 1 else None,
             "slices": [f"{study}-{i}"],
+            "hashes": [],
             "shard": 0,
             "row": start + i,
             "x0": 0,

@@ -15,7 +15,10 @@ from rsna_seq.errors import UsageError
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "rsna_seq"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-_RANK = {"imaging": 1, "nets": 2, "phantom": 2, "stages": 4, "tools": 4, "pipeline": 5, "__main__": 6}
+_RANK = {
+    **{"imaging": 1, "nets": 2, "phantom": 2, "stages": 4, "trained": 4, "tools": 4, "pipeline": 5},
+    "__main__": 6,
+}
 """What may import what: a module imports modules of its own rank or below."""
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rsna_seq.folds import must_keep_patients_whole
 from rsna_seq.tables import SLABS, read_table
 
 AIR_HU = -1024
@@ -58,12 +59,13 @@ class PixelCache:
         folder: The folder ``2_cache`` of a run.
 
     Raises:
-        IntegrityError: The table is absent or damaged.
+        IntegrityError: The table is absent or damaged, or its folds cut a patient.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.slabs = read_table(folder / "slabs.parquet", SLABS)
+        must_keep_patients_whole(self.slabs)
         starts = self.slabs.group_by("study", maintain_order=True).agg(
             pl.col("shard").first(), pl.col("row").first(), pl.len().alias("slabs"), pl.col("z_mm")
         )

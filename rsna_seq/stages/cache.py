@@ -22,7 +22,7 @@ from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
 from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
-from rsna_seq.imaging.pixels import read_hu
+from rsna_seq.imaging.pixels import pixel_hash, read_hu
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.provenance import source_digest
@@ -117,7 +117,7 @@ def apply(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Read:
             aside.append(_set_aside(error, row))
     if not pixels:
         return Read(None, pl.DataFrame(schema=dict(SLABS)), aside)
-    rows = slices[kept]
+    rows = slices[kept].with_columns(hash=pl.Series(map(pixel_hash, pixels), dtype=pl.String))
     prepared, numbers, square = prepare(pixels, rows["z_mm"].to_numpy(), cfg)
     slabs = _slab_table(rows, numbers, square)
     return Read(Volume(str(slabs["study"][0]), prepared, slabs["z_mm"].to_numpy()), slabs, aside)
@@ -174,6 +174,7 @@ def _slab_table(rows: pl.DataFrame, numbers: NDArray[np.int64], square: tuple[in
         pl.col("patient", "fold", "cross_fold").first(),
         pl.col("z_mm").mean(),
         pl.col("slice").alias("slices"),
+        pl.col("hash").alias("hashes"),
         *(pl.col(c).max() for c in CLASSES),
     )
     gap = pl.col("z_mm").diff()
@@ -238,10 +239,23 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
     slabs = with_labels(pl.concat([f.slabs for f in filled]), slices)
     quarantine = pl.concat([f.set_aside for f in filled])
     tell_reasons(quarantine)
+    twice = _shared_pixels(slabs)
+    if twice:
+        say(
+            "cache",
+            f"{twice:,} slices have the very pixels of another patient: one scan under two names leaks",
+        )
     if slabs.is_empty():
         raise NothingUsableError(f"cache: no slice of {len(slices):,} could be decoded")
     write_table(slabs, out / "slabs.parquet", SLABS)
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
     counts = {"slices": slices.height - len(quarantine), "studies": slices["study"].n_unique()}
+    counts |= {"slices with another patient's pixels": twice} if twice else {}
     digests = {name: digest for f in filled for name, digest in f.digests.items()}
     return Receipt(counts, dict(quarantine.group_by("reason").len().rows()), digests=digests)
+
+
+def _shared_pixels(slabs: pl.DataFrame) -> int:
+    """Slices whose pixels are found under another patient, too."""
+    hashes = slabs.select("patient", hash="hashes").explode("hash").drop_nulls("hash")
+    return len(hashes.filter(pl.col("patient").n_unique().over("hash") > 1))

@@ -214,7 +214,9 @@ def _arrange(headers: pl.DataFrame, cfg: IndexConfig, root: Path) -> tuple[pl.Da
     )
     unique, copies = merge_duplicates(known.sort("file", "frame"))
     chosen, others = choose_series(place(unique), cfg.series)
-    return flag(order(split_passes(chosen))).with_columns(_BARE), copies + others
+    # without a PatientID each study is a patient of its own, not all of them one
+    nameless = pl.when(pl.col("patient") == "").then("study").otherwise("patient").alias("patient")
+    return flag(order(split_passes(chosen))).with_columns(nameless, *_BARE), copies + others
 
 
 _BARE = [

@@ -11,7 +11,6 @@ The only stage that imports others.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.artifacts import Key, Manifest, Receipt, digest_file, ensure, read_manifest
-from rsna_seq.config import CacheConfig, EmbedConfig, IndexConfig, PredictConfig, SequenceConfig, StackConfig
-from rsna_seq.console import progress
+from rsna_seq.artifacts import Key, Manifest, Receipt, digest_file, ensure
+from rsna_seq.config import CacheConfig, IndexConfig, PredictConfig
+from rsna_seq.console import progress, say
 from rsna_seq.errors import NothingUsableError
-from rsna_seq.imaging.volume import PixelCache, Volume
+from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.provenance import source_digest
 from rsna_seq.report.page import write_prediction_report
-from rsna_seq.stack_features import opinions
-from rsna_seq.stages import cache, embed, index, sequence, stack
+from rsna_seq.stages import cache, index
 from rsna_seq.submission import (
     fill_set_aside,
-    prior_of,
     studies_table,
     submission,
     write_csv,
@@ -42,70 +39,13 @@ from rsna_seq.tables import (
     QUARANTINE,
     check,
     from_rows,
-    logit_table,
     table_digest,
     tell_reasons,
     write_table,
 )
+from rsna_seq.trained import TrainedRun
 
 Floats = NDArray[np.float64]
-_LOADED = (".safetensors", ".json", ".txt")
-"""Files of a run that say what is computed: none is loaded before its digest is compared."""
-
-
-class TrainedRun:
-    """A finished run, loaded once: everything that a study needs to be scored.
-
-    Args:
-        folder: The folder of the run, with ``2_cache`` to ``5_stack``.
-        device: ``auto`` or a torch device.
-
-    Raises:
-        IntegrityError: A stage is not finished, or its files are damaged.
-    """
-
-    def __init__(self, folder: Path, device: str = "auto") -> None:
-        self.folder, self.device = folder, device
-        manifests = {
-            name: read_manifest(folder / name, verify=_LOADED)
-            for name in ("2_cache", "3_embed", "4_sequence", "5_stack")
-        }
-        self.content = {name: m.content for name, m in manifests.items() if name != "2_cache"}
-        self.cache = manifests["2_cache"].section(CacheConfig)
-        self.embedders = embed.load(manifests["3_embed"].section(EmbedConfig), folder / "3_embed", device)
-        self.models = sequence.load(
-            manifests["4_sequence"].section(SequenceConfig), folder / "4_sequence", device
-        )
-        self.stackers = stack.load(manifests["5_stack"].section(StackConfig), folder / "5_stack")
-
-    @cached_property
-    def prior(self) -> Floats:
-        """Prevalence of each class in the slices that were trained on, (6,)."""
-        slabs = PixelCache(self.folder / "2_cache").slabs
-        return prior_of(slabs.filter(pl.col("fold") >= 0).explode("slices"))
-
-    def score(self, volume: Volume, *, tta: bool = False) -> Floats:
-        """Probabilities of one study, (slab, 6); they depend on nothing but the study.
-
-        Args:
-            volume: The study, as ``cache`` makes it.
-            tta: Average with the left-right flipped study.
-        """
-        slabs = volume.places()
-        cnn, refined = [], []
-        for net, embedder in self.embedders.items():
-            seen = embed.apply(embedder, volume, tta=tta or None)
-            cnn.append(logit_table(slabs, seen.logits, net=net))
-            for cross, models in self.models.items():
-                logits = sequence.apply(models, seen.vectors, seen.logits, volume.z_mm)
-                refined.append(logit_table(slabs, logits, net=net, cross=cross))
-        table = opinions(pl.concat(cnn), pl.concat(refined), slabs)
-        total = np.zeros((len(volume), len(CLASSES)))
-        for cross, stacker in self.stackers.items():
-            logits = stack.apply(stacker, table.filter(pl.col("cross") == cross))
-            total += (1 / (1 + np.exp(-logits))).reshape(len(self.embedders), len(volume), -1).sum(axis=0)
-        probabilities: Floats = total / (len(self.embedders) * len(self.stackers))
-        return probabilities
 
 
 @dataclass(frozen=True)
@@ -158,6 +98,9 @@ def run(
     ]
     if not any(len(s.slices) for s in scans) and sample is None:
         raise NothingUsableError(f"predict: no readable CT slice below {', '.join(map(str, folders))}")
+    shared = _shared_patients(scans, trained)
+    if shared:
+        say("predict", f"{shared:,} patients were also trained on: what is said of them is not unseen")
     inputs = {f"{i} {name}": digest for i, t in enumerate(trained) for name, digest in t.content.items()}
     inputs |= {f"folder {i}": table_digest(scan.slices) for i, scan in enumerate(scans)}
     inputs |= {"sample": digest_file(sample)} if sample else {}
@@ -168,6 +111,13 @@ def run(
         return _write(cfg, prediction, trained, scans, sample, target)
 
     return ensure(out, key, build, rebuild=rebuild)
+
+
+def _shared_patients(scans: list[index.Scan], trained: list[TrainedRun]) -> int:
+    """Patients of the scans that a run was trained on; the competition's test set has 285 of them."""
+    known = pl.concat([t.patients for t in trained]).unique()
+    asked = pl.concat([scan.slices["patient"] for scan in scans]).unique()
+    return int(asked.is_in(known.implode()).sum())
 
 
 def predict(
@@ -285,4 +235,6 @@ def _write(
     write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
     tell_reasons(prediction.set_aside, [flags for scan in scans for flags in scan.studies["flags"]])
     reasons = prediction.set_aside.group_by("reason").len().rows()
+    shared = _shared_patients(scans, trained)
+    counts |= {"patients also trained on": shared} if shared else {}
     return Receipt(counts, dict(reasons), str(trained[0].device))

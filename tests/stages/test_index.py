@@ -147,7 +147,7 @@ def test_two_patients_in_one_study_are_skipped(tmp_path: Path) -> None:
     write_slice(tmp_path, "ID_3", patient="C", study="ID_good", z=5.0)
     found = scan(tmp_path)
     assert found.studies["study"].to_list() == ["ID_good"]
-    assert found.quarantine["reason"].to_list() == ["mixed_patients"]
+    assert found.quarantine["reason"].to_list() == ["mixed_patients"] * 2
 
 
 @pytest.mark.parametrize(
