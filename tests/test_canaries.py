@@ -60,9 +60,8 @@ def test_with_shuffled_labels_no_rung_beats_the_prior(tmp_path: Path) -> None:
     walk(tmp_path)
     slabs = PixelCache(tmp_path / "2_cache").slabs
     truth = slabs.select(CLASSES).to_numpy()
-    prior = np.empty(truth.shape)
-    for fold in (0, 1):
-        prior[slabs["fold"].to_numpy() == fold] = prior_of(slabs.filter(pl.col("fold") != fold))
+    # the best that can be said without looking at a slice; in so small a set that of a fold is noise
+    prior = np.broadcast_to(np.clip(prior_of(slabs), 1e-4, 1), truth.shape)
     draws = Bootstrap(slabs["patient"].to_numpy().astype(str), 500, 0)
     for stage in STAGES:
         table = read_table(tmp_path / stage / "logits.parquet", LOGITS)
@@ -70,7 +69,7 @@ def test_with_shuffled_labels_no_rung_beats_the_prior(tmp_path: Path) -> None:
             table, on=["study", "slab"], how="left", maintain_order="left"
         )
         p = 1 / (1 + np.exp(-rows.select(CLASSES).to_numpy()))
-        gain = draws.mean(slice_losses(truth, p) - slice_losses(truth, np.clip(prior, 1e-4, 1)))
+        gain = draws.mean(slice_losses(truth, p) - slice_losses(truth, prior))
         assert gain.high > 0, f"{stage} beats the prior on labels that mean nothing"
 
 

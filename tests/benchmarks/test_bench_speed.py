@@ -1,4 +1,4 @@
-"""Every benchmark of speed runs, finds equal outputs, and ends with its JSON line; toy sizes tell no speed."""
+"""Every benchmark of speed runs, finds equal outputs, and ends with its JSON line; toy sizes tell nothing."""
 
 import json
 import os
