@@ -1,6 +1,6 @@
 """Usual headers, many at a time: the way most slices of a large set are read.
 
-1. :func:`read_block`: the first 8 kB of each file, into one array (file, byte).
+1. :func:`read_block`: the first 2 kB of each file, into one array (file, byte); 8 kB of those that need them.
 2. The elements are walked in step (DICOM PS3.5 7.1): each pass of the loop moves every file on by one
    element, so that Python is paid once an element and not once an element and file.
 3. The text values are cut out of all files at once and parsed as one table.
@@ -27,13 +27,11 @@ from rsna_seq.imaging.elements import LONG_VRS, PIXELS, UNDEFINED
 from rsna_seq.imaging.plain import plain_headers
 from rsna_seq.imaging.sources import open_file
 
-FIRST = 8192
-"""Bytes of each file that are read; the competition's headers take 700 to 1,100."""
+FIRST = (2048, 8192)
+"""Bytes of each file that are read, and once more where they do not hold the header; the competition's
+headers take 700 to 1,100."""
 _LONGEST = 256
 """Bytes of the longest text value that is read here."""
-_ROW = FIRST + _LONGEST
-"""Bytes of a row of ``heads``: a value is cut out of it without looking where the row ends."""
-_WORDS, _LAST = _ROW // 2, FIRST // 2 - 6
 _MAGIC = 132
 _TAGS = np.array([tag_for_keyword(k) for k in (*TEXTS, *SHORTS)], dtype=np.uint32)
 _SORTED = np.argsort(_TAGS)
@@ -69,6 +67,21 @@ class _Walked:
     syntax: NDArray[np.str_]
     usual: NDArray[np.bool_]
 
+    @property
+    def words(self) -> NDArray[np.uint16]:
+        """All bytes as 16-bit words, file after file."""
+        return self.heads.view(np.uint16).ravel()
+
+    @property
+    def row(self) -> int:
+        """Words from one file to the next."""
+        return int(self.heads.shape[1]) // 2
+
+    @property
+    def last(self) -> int:
+        """Words of a file up to which an element may begin."""
+        return (int(self.heads.shape[1]) - _LONGEST) // 2 - 6
+
 
 def read_block(
     root: str, names: Sequence[str], sizes: Sequence[int], mtimes_ns: Sequence[int]
@@ -85,7 +98,21 @@ def read_block(
         Plain headers: the columns of COLUMNS, and ``at``, the file's index. And the indices of all other
         files.
     """
-    heads, same = _heads(root, names, sizes, mtimes_ns)
+    plain, odd = _read(root, names, sizes, mtimes_ns, FIRST[0])
+    for first in FIRST[1:] if odd else ():
+        left, left_sizes, left_times = ([column[i] for i in odd] for column in (names, sizes, mtimes_ns))
+        more, still = _read(root, left, left_sizes, left_times, first)  # type: ignore[arg-type]
+        known = pl.Series("at", odd, dtype=plain.schema["at"])
+        plain = pl.concat([plain, more.with_columns(at=known.gather(more["at"]))])
+        odd = [odd[i] for i in still]
+    return plain, odd
+
+
+def _read(
+    root: str, names: Sequence[str], sizes: Sequence[int], mtimes_ns: Sequence[int], first: int
+) -> tuple[pl.DataFrame, list[int]]:
+    """Read the headers of some files from so many first bytes of each."""
+    heads, same = _heads(root, names, sizes, mtimes_ns, first)
     walked = _walk(heads, same)
     files, values = _values(walked)
     table = pl.DataFrame(_shorts(walked, files) + values)
@@ -97,14 +124,15 @@ def read_block(
 
 
 def _heads(
-    root: str, names: Sequence[str], sizes: Sequence[int], mtimes_ns: Sequence[int]
+    root: str, names: Sequence[str], sizes: Sequence[int], mtimes_ns: Sequence[int], first: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The first bytes of each file, and whether it is still what was listed."""
-    heads = np.zeros((len(names), _ROW), dtype=np.uint8)
+    wide = first + _LONGEST  # a value is cut out of a row without looking where the row ends
+    heads = np.zeros((len(names), wide), dtype=np.uint8)
     same = np.zeros(len(names), dtype=bool)
     prefix, bytes_ = root.rstrip("/") + "/", memoryview(heads.reshape(-1))  # type: ignore[arg-type]
     for i, name in enumerate(names):
-        row = bytes_[i * _ROW : i * _ROW + FIRST]
+        row = bytes_[i * wide : i * wide + first]
         try:
             if MARK in name:
                 with open_file(prefix + name) as file:
@@ -143,12 +171,12 @@ def _walk(heads: NDArray[np.uint8], usual: NDArray[np.bool_]) -> _Walked:
 
 def _walk_meta(walked: _Walked) -> NDArray[np.int64]:
     """Walk over the file meta group and note the transfer syntax; the word at which the data set begins."""
-    words = walked.heads.view(np.uint16).ravel()
+    words, row, last = walked.words, walked.row, walked.last
     at = np.full(len(walked.heads), _MAGIC // 2)
     begin_of, length_of = np.zeros_like(at), np.zeros_like(at)
     files = np.flatnonzero(walked.usual)
     while files.size:
-        word = files * _WORDS + at[files]
+        word = files * row + at[files]
         inside = words[word] == 2
         files, word = files[inside], word[inside]
         long = _VR_IS_LONG[words[word + 2]]
@@ -156,8 +184,8 @@ def _walk_meta(walked: _Walked) -> NDArray[np.int64]:
         begin = at[files] + np.where(long, 6, 4)
         named = words[word + 1] == 0x10
         begin_of[files[named]], length_of[files[named]] = begin[named], length[named]
-        at[files] = np.minimum(begin + length // 2, _LAST)
-        fits = (length % 2 == 0) & (at[files] < _LAST)
+        at[files] = np.minimum(begin + length // 2, last)
+        fits = (length % 2 == 0) & (at[files] < last)
         walked.usual[files[~fits]] = False
         files = files[fits]
     everyone = np.arange(len(at))
@@ -178,12 +206,12 @@ def _long(words: NDArray[np.uint16], at: NDArray[np.int64]) -> NDArray[np.int64]
 
 def _walk_elements(walked: _Walked, at: NDArray[np.int64]) -> None:
     """Walk over the data set of each file up to its pixels, and note where each wanted value lies."""
-    words = walked.heads.view(np.uint16).ravel()
+    words, row, last = walked.words, walked.row, walked.last
     implicit = walked.syntax == ImplicitVRLittleEndian
     before = np.zeros(len(at), dtype=np.uint32)
     files = np.flatnonzero(walked.usual)
     while files.size:
-        word = files * _WORDS + at[files]
+        word = files * row + at[files]
         tag = (words[word].astype(np.uint32) << 16) | words[word + 1]
         vr, bare = words[word + 2], implicit[files]
         long = _VR_IS_LONG[vr] & ~bare
@@ -192,7 +220,7 @@ def _walk_elements(walked: _Walked, at: NDArray[np.int64]) -> None:
         begin = at[files] + np.where(long, 6, 4)
         end, there = begin + length // 2, tag == PIXELS
         good = (tag > before[files]) & (bare | _VR_IS_VR[vr]) & (tag <= PIXELS)
-        good &= there | ((length % 2 == 0) & (end < _LAST))
+        good &= there | ((length % 2 == 0) & (end < last))
         walked.usual[files[~good]] = False
         found = files[good & there]
         walked.pixels[found] = 2 * begin[good & there]
@@ -228,17 +256,17 @@ def _cut(
 ) -> NDArray[np.uint8]:
     """Cut one value out of each file, (file, width), zeros behind its end."""
     reach = np.arange(width)
-    value: NDArray[np.uint8] = heads.reshape(-1)[(files * _ROW + at)[:, None] + reach]
+    value: NDArray[np.uint8] = heads.reshape(-1)[(files * heads.shape[1] + at)[:, None] + reach]
     value[reach >= length[:, None]] = 0
     return value
 
 
 def _shorts(walked: _Walked, files: NDArray[np.int64]) -> list[pl.Series]:
     """16-bit values, -1 where absent, and where the pixels lie."""
-    words = walked.heads.view(np.uint16).ravel()
+    words, row = walked.words, walked.row
     columns = []
     for i, keyword in enumerate(SHORTS, start=len(TEXTS)):
-        value = words[files * _WORDS + walked.at[i, files] // 2].astype(np.int32)
+        value = words[files * row + walked.at[i, files] // 2].astype(np.int32)
         columns.append(pl.Series(keyword, np.where(walked.length[i, files] == 2, value, -1)))
     return [
         *columns,

@@ -62,19 +62,18 @@ def plain_headers(table: pl.DataFrame) -> pl.DataFrame:
     Returns:
         COLUMNS and ``at``.
     """
-    cut = table.filter(_plain_texts()).with_columns(
-        pl.col(name)
-        .str.split_exact("\\", count - 1)
-        .struct.rename_fields([f"{name}{i}" for i in range(count)])
+    parts = [
+        pl.col(name).str.split_exact("\\", count - 1).struct.field(f"field_{i}").alias(f"{name}{i}")
         for name, count in _SEVERAL.items()
-    )
-    cut = cut.unnest(list(_SEVERAL))
-    cut = cut.with_columns(pl.col(n).cast(pl.Float64, strict=False).alias(f"{n}_") for n in _NUMERIC)
+        for i in range(count)
+    ]
+    numbers = [pl.col(n).cast(pl.Float64, strict=False).alias(f"{n}_") for n in _NUMERIC]
     sound = [
         (pl.col(n).fill_null("") == "") | (pl.col(f"{n}_").abs() < _LARGE).fill_null(value=False)
         for n in _NUMERIC
     ]
-    return cut.filter(sound).filter(_plain_numbers()).select(*_columns(), "at")
+    cut = table.lazy().filter(_plain_texts()).with_columns(parts).with_columns(numbers)
+    return cut.filter(sound).filter(_plain_numbers()).select(*_columns(), "at").collect()
 
 
 def _plain_texts() -> pl.Expr:

@@ -33,7 +33,7 @@ from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.tables import QUARANTINE, SLICES, STUDIES, check, from_rows, tell_reasons, write_table
 from rsna_seq.workers import WorkerDied, spread_over
 
-_CHUNK = 1024
+_CHUNK = 2048
 """Files that are read at a time: enough that what Python costs a step is shared by many."""
 _IN_PROCESS = 4000
 """Fewer files than this are read in this process: starting others takes longer."""
