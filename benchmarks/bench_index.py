@@ -50,6 +50,7 @@ def _rows(folder: Path, files: list[Path], options: Options) -> list[Row]:
     runs: dict[str, Callable[[], object]] = {"ours": lambda: index.scan(folder, IndexConfig())}
     runs |= {name: lambda read=read: read(files) for name, read, _ in there}  # type: ignore[misc]
     runs["floor"] = lambda: peers.read_first_bytes(paths)
+    runs["found"] = lambda: peers.find_first_bytes(str(folder))
     seconds = race(runs, options)
     rate = {name: len(files) / s for name, s in seconds.items()}
     rows = [
@@ -58,7 +59,12 @@ def _rows(folder: Path, files: list[Path], options: Options) -> list[Row]:
         else absent("headers, ordered", name, _UNIT, target)
         for name, _, target in _PEERS
     ]
-    return [*rows, Row("headers, ordered", "8 kB of each file", _UNIT, rate["ours"], rate["floor"], 0.5)]
+    what, ours = "headers, ordered", rate["ours"]
+    return [
+        *rows,
+        Row(what, "8 kB of each file", _UNIT, ours, rate["floor"], 0.5),
+        Row(what, "list, stat, 8 kB of each", _UNIT, ours, rate["found"], rule=None),
+    ]
 
 
 def assert_same(slices: pl.DataFrame, rows: list[dict[str, Any]]) -> None:

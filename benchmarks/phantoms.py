@@ -29,8 +29,8 @@ class Template:
     head: bytes
     """Everything before the value of PixelData."""
     pixels: bytes
-    ids: tuple[str, str, str, str]
-    """SOPInstanceUID, StudyInstanceUID, SeriesInstanceUID, PatientID."""
+    ids: tuple[str, str, str]
+    """SOPInstanceUID, StudyInstanceUID, SeriesInstanceUID."""
     plain: bool
     """16 bits, not wrapped: what every peer reads alike."""
 
@@ -59,7 +59,7 @@ def templates(options: Options) -> list[list[Template]]:
             header = dcmread(file, stop_before_pixels=True)
         whole = file.read_bytes()
         count = 2 * header.Rows * header.Columns
-        ids = (header.SOPInstanceUID, header.StudyInstanceUID, header.SeriesInstanceUID, header.PatientID)
+        ids = (header.SOPInstanceUID, header.StudyInstanceUID, header.SeriesInstanceUID)
         texts = tuple(str(i) for i in ids)
         template = Template(whole[:-count], whole[-count:], texts, header.BitsStored == 16)  # type: ignore[arg-type]
         place = float(header.ImagePositionPatient[2])
@@ -84,6 +84,8 @@ def write_copies(
 ) -> list[Path]:
     """Write studies with ids of their own, copy after copy, until there are so many files.
 
+    A copy keeps its patient: the same pixels under two names are a fault that the package looks for.
+
     Args:
         studies: What is copied.
         files: How many files; the last study may be cut short.
@@ -106,7 +108,7 @@ def write_copies(
 def _write(template: Template, folder: Path, study: int, image: int, hollow: bool) -> Path:
     """One copy: each id is replaced by another of its length."""
     head = template.head
-    numbers = (image, study, study, study)
+    numbers = (image, study, study)
     names = [f"ID_{n:0{len(old) - 3}x}" for old, n in zip(template.ids, numbers, strict=True)]
     for old, new in zip(template.ids, names, strict=True):
         head = head.replace(old.encode(), new.encode())
@@ -138,7 +140,7 @@ def grow_index(few: Path, many: Path, slices: int) -> None:
     """
     rows = read_table(few / "slices.parquet", SLICES)
     copies = [
-        rows.with_columns((pl.col(name) + f"-{k:05d}") for name in ("study", "slice", "patient"))
+        rows.with_columns((pl.col(name) + f"-{k:05d}") for name in ("study", "slice"))
         for k in range(-(-slices // len(rows)))
     ]
 

@@ -72,3 +72,9 @@ def read_first_bytes(files: Sequence[str]) -> int:
         total += len(os.read(handle, FIRST))
         os.close(handle)
     return total
+
+
+def find_first_bytes(folder: str) -> int:
+    """The same of files that must be found first, with their sizes and times."""
+    found = [(entry.path, entry.stat().st_size) for entry in os.scandir(folder)]
+    return read_first_bytes([path for path, _ in sorted(found)])
