@@ -1,5 +1,7 @@
 """The head in a study: one square for all its slices, and slabs where slices are thin."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -7,25 +9,26 @@ from numpy.typing import NDArray
 from rsna_seq.imaging.volume import AIR_HU
 
 _TISSUE_HU = -300
+_TOGETHER = 4
 _MARGIN = 0.03
 """Space left around the head, as a share of its larger side."""
 
 
-def head_square(hu: NDArray[np.int16]) -> tuple[int, int, int]:
+def head_square(slices: Sequence[NDArray[np.int16]]) -> tuple[int, int, int]:
     """The square around the head, the same for all slices of a study.
 
     Table and headrest are thin: an opening removes them, and the largest body that remains is the head.
 
     Args:
-        hu: (slice, y, x) HU.
+        slices: (y, x) HU each, of one shape.
 
     Returns:
         Left, top and side in pixels; the square may reach outside. Without a head, the whole image.
     """
-    rows, columns = hu.shape[1:]
+    rows, columns = slices[0].shape
     # a head is where tissue is in a good part of the slices; at an eighth of the size this is quick
     step = max(1, min(rows, columns) // 64)
-    share = (hu[:, ::step, ::step] > _TISSUE_HU).mean(axis=0)
+    share = (np.stack([hu[::step, ::step] for hu in slices]) > _TISSUE_HU).mean(axis=0)
     body = cv2.morphologyEx((share > 0.15).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     count, _, stats, _ = cv2.connectedComponentsWithStats(body)
     if count < 2:
@@ -35,26 +38,45 @@ def head_square(hu: NDArray[np.int16]) -> tuple[int, int, int]:
     return int(x + width // 2 - side // 2), int(y + height // 2 - side // 2), int(side)
 
 
-def crop_resize(hu: NDArray[np.int16], square: tuple[int, int, int], size: int) -> NDArray[np.int16]:
-    """Cut the square out of one slice and bring it to a size: by area where it shrinks, else linearly.
+def crop_resize(
+    slices: Sequence[NDArray[np.int16]], square: tuple[int, int, int], size: int
+) -> NDArray[np.int16]:
+    """Cut the square out of slices and bring it to a size: by area where it shrinks, else linearly.
+
+    Four slices go through OpenCV at a time, as the channels of one image: it resizes four channels in the
+    time of one and a half, to the same values.
 
     Args:
-        hu: (y, x) HU.
+        slices: (y, x) HU each, of one shape.
         square: Left, top and side in pixels; what reaches outside is air.
         size: Rows and columns of the result.
+
+    Returns:
+        (slice, size, size) HU.
     """
+    cut = [_cut(hu, square) for hu in slices]
+    resized = np.empty((len(cut), size, size), dtype=np.int16)
+    if square[2] == size:
+        return np.stack(cut, out=resized)
+    method = cv2.INTER_AREA if square[2] > size else cv2.INTER_LINEAR
+    for at in range(0, len(cut), _TOGETHER):
+        some = cut[at : at + _TOGETHER]
+        planes = cv2.resize(cv2.merge(some), (size, size), interpolation=method).reshape(size, size, -1)
+        pairs = [number for k in range(len(some)) for number in (k, k)]
+        cv2.mixChannels([planes], [resized[at + k, :, :, None] for k in range(len(some))], pairs)
+    return resized
+
+
+def _cut(hu: NDArray[np.int16], square: tuple[int, int, int]) -> NDArray[np.int16]:
+    """The square of one slice; what reaches outside is air."""
     x, y, side = square
     inside = hu[max(0, y) : max(0, y + side), max(0, x) : max(0, x + side)]
-    if inside.shape != (side, side):
-        whole = np.full((side, side), AIR_HU, dtype=np.int16)
-        top, left = max(0, -y), max(0, -x)
-        whole[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-        inside = whole
-    if side == size:
+    if inside.shape == (side, side):
         return inside
-    method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    resized = cv2.resize(np.ascontiguousarray(inside), (size, size), interpolation=method)
-    return np.asarray(resized, dtype=np.int16)
+    whole = np.full((side, side), AIR_HU, dtype=np.int16)
+    top, left = max(0, -y), max(0, -x)
+    whole[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return whole
 
 
 def slab_numbers(z_mm: NDArray[np.float64], *, slab_mm: float, thin_mm: float) -> NDArray[np.int64]:

@@ -137,9 +137,11 @@ def prepare(
         (slab, size, size) HU; (slice,) the slab of each slice; the square in pixels: left, top, side.
     """
     shape = max(p.shape for p in pixels)
-    same = np.stack([p for p in pixels if p.shape == shape])
-    square = head_square(same) if cfg.crop else (0, 0, max(shape))
-    resized = np.stack([crop_resize(p, _scaled(square, p.shape, shape), cfg.size) for p in pixels])
+    square = head_square([p for p in pixels if p.shape == shape]) if cfg.crop else (0, 0, max(shape))
+    resized = np.empty((len(pixels), cfg.size, cfg.size), dtype=np.int16)
+    for kind in {p.shape for p in pixels}:
+        mine = [i for i, p in enumerate(pixels) if p.shape == kind]
+        resized[mine] = crop_resize([pixels[i] for i in mine], _scaled(square, kind, shape), cfg.size)
     numbers = slab_numbers(z_mm, slab_mm=cfg.slab_mm, thin_mm=cfg.thin_mm)
     if len(numbers) and numbers[-1] + 1 < len(numbers):
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))

@@ -8,12 +8,15 @@ import polars as pl
 import pydicom
 import pytest
 from dicoms import head, write_set, write_slice
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.pixels import apply_rescale
 
 from rsna_seq.artifacts import read_manifest
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
 from rsna_seq.errors import IntegrityError
-from rsna_seq.imaging.head import head_square, slab_numbers
+from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
+from rsna_seq.imaging.pixels import to_hu
 from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.stages import cache, index
 
@@ -183,3 +186,29 @@ def test_every_real_slice_decodes_as_pydicom_does(real: Path) -> None:
         expected = apply_rescale(dataset.pixel_array, dataset)
         expected[dataset.pixel_array == dataset.PixelPaddingValue] = -1024
         assert np.array_equal(read_hu(path, row), np.clip(expected, -1024, 32767))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_quick_way_to_hounsfield_units_is_the_slow_one(data: st.DataObject) -> None:
+    signed = data.draw(st.booleans())
+    low, high = (-32768, 32767) if signed else (0, 65535)
+    stored = np.array(
+        data.draw(st.lists(st.integers(low, high), min_size=4, max_size=40)),
+        dtype=np.int16 if signed else np.uint16,
+    )
+    intercept = data.draw(st.integers(-32768, 32768))
+    padding = data.draw(st.none() | st.sampled_from(stored.tolist()))
+    expected = np.clip(stored.astype(np.int64) + intercept, -1024, 32767)
+    if padding is not None:
+        expected[stored == padding] = -1024
+    found = to_hu(stored, slope=1.0, intercept=float(intercept), signed=signed, padding=padding)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_four_slices_at_a_time_are_resized_as_one_is() -> None:
+    hu = np.random.default_rng(0).integers(-1024, 3000, (11, 130, 130)).astype(np.int16)
+    for square in ((10, 5, 100), (-20, 90, 100), (0, 0, 130), (30, 30, 40)):
+        together = crop_resize(list(hu), square, 48)
+        for k in range(11):
+            np.testing.assert_array_equal(crop_resize([hu[k]], square, 48)[0], together[k])
