@@ -1,7 +1,7 @@
 """The corpus' table, printed at the end of a test run; and the command line, in this process."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import ledger
 import pytest
@@ -26,14 +26,26 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
     return run
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Send what a test noted along with its report: tests may run in several processes."""
+    report = yield
+    report.user_properties += [("ledger", entry) for entry in ledger.NOTED]
+    ledger.NOTED.clear()
+    return report
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print case, what it left, and exit code."""
-    if not ledger.CASES and not ledger.FAULTS:
+    """Print case, what it left, and exit code; and the faults."""
+    passed = terminalreporter.stats.get("passed", [])
+    noted = [value for report in passed for name, value in report.user_properties if name == "ledger"]
+    if not noted:
         return
     terminalreporter.section("bad inputs and faults")
-    for number, title, left, code in sorted(ledger.CASES):
+    cases = sorted(tuple(entry[1:]) for entry in noted if entry[0] == "case")
+    faults = dict(sorted(tuple(entry[1:]) for entry in noted if entry[0] == "fault"))
+    for number, title, left, code in cases:
         terminalreporter.line(f"{number:3}  {title:58.58}  {left:42.42}  {code}")
-    for number, title in sorted(ledger.FAULTS.items()):
+    for number, title in faults.items():
         terminalreporter.line(f"fault {number:2}  {title}")
-    cases = len({number for number, *_ in ledger.CASES})
-    terminalreporter.line(f"{cases} of 50 bad inputs, {len(ledger.FAULTS)} of 17 faults")
+    terminalreporter.line(f"{len({c[0] for c in cases})} of 50 bad inputs, {len(faults)} of 17 faults")

@@ -1,6 +1,14 @@
-"""What the corpus came to, for the table at the end of a test run."""
+"""What a test of the corpus came to, for the table at the end of a run."""
 
-CASES: list[tuple[int, str, str, int]] = []
-"""Number, title, what it left, exit code: of each bad input that was answered rightly."""
-FAULTS: dict[int, str] = {}
-"""Number and title of each fault that was borne."""
+NOTED: list[tuple[str | int, ...]] = []
+"""Since the last report: what was noted."""
+
+
+def answered(number: int, title: str, left: str, code: int) -> None:
+    """Note a bad input that was answered rightly: what it left, and the exit code."""
+    NOTED.append(("case", number, title, left, code))
+
+
+def borne(number: int, title: str) -> None:
+    """Note a fault that was borne."""
+    NOTED.append(("fault", number, title))

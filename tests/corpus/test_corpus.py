@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import ledger
 import numpy as np
 import polars as pl
 import pytest
 from cases import CASES, Case
 from dicoms import head, write_set, write_slice
+from ledger import answered
 from transfer_syntaxes import by_pydicom
 
 from rsna_seq.imaging.archives import MARK
@@ -101,7 +101,7 @@ def test_a_bad_input_leaves_its_reason_and_nothing_else(walked: Walked, number: 
         assert all(case.flags in each for each in flags)
     read = f"{case.read} read, {case.flags}".rstrip(", ")
     left = ", ".join(sorted(set(case.reasons))) or read
-    ledger.CASES.append((case.number, case.title, left, walked.code))
+    answered(case.number, case.title, left, walked.code)
 
 
 def test_good_studies_come_through_untouched(walked: Walked) -> None:
@@ -207,7 +207,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
     found = index.scan(tmp_path, index.IndexConfig(), listing=listing)
     assert found.slices["slice"].to_list() == ["ID_good"]
     assert found.quarantine["reason"].to_list() == ["file_changed"]
-    ledger.CASES.append((47, "a file that changes while it is read", "file_changed", 0))
+    answered(47, "a file that changes while it is read", "file_changed", 0)
 
 
 # archives
@@ -270,7 +270,7 @@ def test_an_archive_is_refused_before_anything_is_read(
     assert word in printed
     assert not (tmp_path / "run").exists()
     if alone:
-        ledger.CASES.append((number, f"zip: {name}", "refused", code))
+        answered(number, f"zip: {name}", "refused", code)
 
 
 def test_too_many_members_are_refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +318,7 @@ def test_labels_that_contradict_each_other_are_refused(cli: Cli, tmp_path: Path)
     csv.write_text("\n".join([*lines, lines[1][:-1] + "1"]) + "\n", encoding="utf-8")
     code, printed = cli(*index_, "--rebuild")
     assert (code, "differently" in printed) == (2, True)
-    ledger.CASES.append((48, "labels that contradict each other", "refused", code))
+    answered(48, "labels that contradict each other", "refused", code)
 
 
 def test_the_table_names_every_case() -> None:

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import ledger
 import numpy as np
 import polars as pl
 import pytest
 import sleeper
 import torch
 from dicoms import write_set, write_slice
+from ledger import answered, borne
 from torch import Tensor, nn
 from transfer_syntaxes import SYNTAXES, write_encoded
 
@@ -42,11 +42,6 @@ TINY = [
     *("embed.epochs=2", "embed.batch=8", "sequence.epochs=3", "sequence.batch=4", "sequence.project=16"),
     *("sequence.hidden=8", "stack.rounds=5", "stack.min_leaf=2", "evaluate.bootstrap=20"),
 ]
-
-
-def borne(number: int, title: str) -> None:
-    """Note a fault that was borne."""
-    ledger.FAULTS[number] = title
 
 
 def start(*words: object, **about: object) -> "subprocess.Popen[str]":
@@ -400,7 +395,7 @@ def test_what_was_not_written_by_a_run_is_refused(
         ]
         code, printed = cli("embed", *words)
         assert (code, "pickled weights are never opened" in printed) == (6, True)
-    ledger.CASES.append((number, title, "refused", code))
+    answered(number, title, "refused", code)
 
 
 def test_a_prediction_meets_archives_and_hostile_names(
