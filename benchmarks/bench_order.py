@@ -1,5 +1,7 @@
 """Order, gaps, passes and folds of a table as large as the competition's, against pandas."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 from harness import Bench, Options, Row, main, peak_mb, race
@@ -15,6 +17,23 @@ from rsna_seq.labels import CLASSES
 _SLICES = 874_035
 """Images of the competition's three sets together."""
 _SECONDS, _MB = 4.0, 2000.0
+_CONSTANT: dict[str, Any] = {
+    "image_type": "ORIGINAL\\PRIMARY\\AXIAL",
+    "photometric": "MONOCHROME2",
+    "kernel": "H30s",
+    "description": "HEAD",
+    "transfer_syntax": "1.2.840.10008.1.2.1",
+    **dict.fromkeys(("row_mm", "col_mm"), 0.49),
+    **dict.fromkeys(("rows", "columns"), 512),
+    "slope": 1.0,
+    "intercept": -1024.0,
+    "bits_stored": 16,
+    "signed": True,
+    "pixel_offset": 1000,
+    "frame": 0,
+    **dict.fromkeys(("contrast", "lossy"), False),
+}
+"""What all the slices share."""
 
 
 def arrange(headers: pl.DataFrame, patients: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
@@ -49,39 +68,7 @@ def measure(options: Options) -> list[Row]:
 def draw_headers(slices: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Headers in the order of their file names, which tell nothing, and the patients' labels."""
     random = np.random.default_rng(0)
-    counts = random.integers(24, 57, slices // 24 + 1)
-    counts = counts[: int(np.searchsorted(np.cumsum(counts), slices)) + 1]
-    counts[-1] -= counts.sum() - slices
-    study = np.repeat(np.arange(len(counts)), counts)
-    number = np.arange(slices) - np.repeat(np.cumsum(counts) - counts, counts)
-    tilt = np.radians(random.uniform(0, 25, len(counts)))[study]
-    along = number * 5.0 + random.uniform(-100, 100, len(counts))[study]
-    name = random.permutation(slices)
-    columns = {
-        "study": _ids(study, 10),
-        "series": _ids(study, 10),
-        "slice": _ids(name, 9),
-        "patient": _ids(study * 18 // 20, 8),
-        **{
-            f"p_{i}": v
-            for i, v in enumerate((-125.0 + 0 * along, -125 - along * np.sin(tilt), along * np.cos(tilt)))
-        },
-        **{f"o_{i}": v for i, v in enumerate((1.0, 0.0, 0.0, 0.0, np.cos(tilt), np.sin(tilt)))},
-        "location": along,
-        "number": number,
-    }
-    constant = {"image_type": "ORIGINAL\\PRIMARY\\AXIAL", "photometric": "MONOCHROME2", "kernel": "H30s"}
-    constant |= {"description": "HEAD", "transfer_syntax": "1.2.840.10008.1.2.1"}
-    plain = {"row_mm": 0.49, "col_mm": 0.49, "rows": 512, "columns": 512, "slope": 1.0, "intercept": -1024.0}
-    plain |= {
-        "bits_stored": 16,
-        "signed": True,
-        "pixel_offset": 1000,
-        "contrast": False,
-        "lossy": False,
-        "frame": 0,
-    }
-    values = {**dict.fromkeys(COLUMNS), **constant, **plain, **columns}
+    values = {**dict.fromkeys(COLUMNS), **_CONSTANT, **_geometry(slices, random)}
     table = pl.select(
         (pl.Series(c, values[c]) if isinstance(values[c], np.ndarray | pl.Series) else pl.lit(values[c]))
         .cast(kind)
@@ -90,6 +77,29 @@ def draw_headers(slices: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     )
     table = table.with_columns(file=pl.col("slice") + ".dcm", digest=pl.lit(None, pl.String)).sort("file")
     return table, _patients(table["patient"].unique(maintain_order=True), random)
+
+
+def _geometry(slices: int, random: np.random.Generator) -> dict[str, Any]:
+    """Studies of usual lengths, spacing and tilt; who they are, and where each slice lies."""
+    counts = random.integers(24, 57, slices // 24 + 1)
+    counts = counts[: int(np.searchsorted(np.cumsum(counts), slices)) + 1]
+    counts[-1] -= counts.sum() - slices
+    study = np.repeat(np.arange(len(counts)), counts)
+    number = np.arange(slices) - np.repeat(np.cumsum(counts) - counts, counts)
+    tilt = np.radians(random.uniform(0, 25, len(counts)))[study]
+    along = number * 5.0 + random.uniform(-100, 100, len(counts))[study]
+    corner = (-125.0 + 0 * along, -125 - along * np.sin(tilt), along * np.cos(tilt))
+    cosines = (1.0, 0.0, 0.0, 0.0, np.cos(tilt), np.sin(tilt))
+    return {
+        "study": _ids(study, 10),
+        "series": _ids(study, 10),
+        "slice": _ids(random.permutation(slices), 9),
+        "patient": _ids(study * 18 // 20, 8),
+        **{f"p_{i}": value for i, value in enumerate(corner)},
+        **{f"o_{i}": value for i, value in enumerate(cosines)},
+        "location": along,
+        "number": number,
+    }
 
 
 def _ids(numbers: np.ndarray, digits: int) -> pl.Series:
