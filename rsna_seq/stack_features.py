@@ -46,18 +46,33 @@ def stack_features(table: pl.DataFrame, neighbours: int) -> pl.DataFrame:
         means and maxima in both directions, the study's maximum, mean and upper quartile; position, gaps.
     """
     columns = [f"{s}_{c}" for s in _SOURCES for c in CLASSES]
-    shifts = [k for k in range(-neighbours, neighbours + 1) if k]
-    count = pl.len().over(GROUP)
-    rank = pl.int_range(pl.len()).over(GROUP)
+    # groups lie together: one number a group is found at once, and a shift that leaves the group is blanked
+    table = table.select(*columns, "gap_below_mm", "gap_above_mm", "z_mm", _g=pl.struct(GROUP).rle_id())
+    reach = max(neighbours, _SPAN - 1)
+    inside = {k: f"_{k}" for k in range(-reach, reach + 1) if k}
+    table = table.with_columns(
+        (pl.col("_g") == pl.col("_g").shift(k)).alias(name) for k, name in inside.items()
+    )
+
+    def moved(column: str, k: int) -> pl.Expr:
+        return pl.when(inside[k]).then(pl.col(column).shift(k))
+
+    count, rank = pl.len().over("_g"), pl.int_range(pl.len()).over("_g")
     features = [pl.col(c) for c in columns]
-    features += [pl.col(c).shift(k).over(GROUP).alias(f"{c}@{-k:+d}") for c in columns for k in shifts]
-    features += [e for c in columns for e in _running(c)]
+    features += [
+        moved(c, k).alias(f"{c}@{-k:+d}") for c in columns for k in range(-neighbours, neighbours + 1) if k
+    ]
+    for c in columns:
+        for way, name in ((1, "up"), (-1, "down")):
+            span = [pl.col(c), *(moved(c, way * k) for k in range(1, _SPAN))]
+            features.append(pl.mean_horizontal(span).alias(f"{c}:mean_{name}"))
+        features += _running(c)
     features += [
         (rank / (count - 1).clip(lower_bound=1)).alias("position"),
         count.alias("slices"),
         pl.col("gap_below_mm"),
         pl.col("gap_above_mm"),
-        (pl.col("z_mm").max() - pl.col("z_mm").min()).over(GROUP).alias("extent_mm"),
+        (pl.col("z_mm").max() - pl.col("z_mm").min()).over("_g").alias("extent_mm"),
     ]
     return table.select(feature.cast(pl.Float32) for feature in features)
 
@@ -70,14 +85,12 @@ def class_features(names: list[str], name: str) -> list[str]:
 
 
 def _running(column: str) -> list[pl.Expr]:
-    """Running statistics in both directions, and the study's own, of one column."""
+    """Running maxima in both directions, and the study's own statistics, of one column."""
     x = pl.col(column)
     return [
-        x.rolling_mean(_SPAN, min_samples=1).over(GROUP).alias(f"{column}:mean_up"),
-        x.reverse().rolling_mean(_SPAN, min_samples=1).reverse().over(GROUP).alias(f"{column}:mean_down"),
-        x.cum_max().over(GROUP).alias(f"{column}:max_up"),
-        x.cum_max(reverse=True).over(GROUP).alias(f"{column}:max_down"),
-        x.max().over(GROUP).alias(f"{column}:max"),
-        x.mean().over(GROUP).alias(f"{column}:mean"),
-        x.quantile(0.75).over(GROUP).alias(f"{column}:upper"),
+        x.cum_max().over("_g").alias(f"{column}:max_up"),
+        x.cum_max(reverse=True).over("_g").alias(f"{column}:max_down"),
+        x.max().over("_g").alias(f"{column}:max"),
+        x.mean().over("_g").alias(f"{column}:mean"),
+        x.quantile(0.75).over("_g").alias(f"{column}:upper"),
     ]

@@ -59,8 +59,9 @@ def order(slices: pl.DataFrame) -> pl.DataFrame:
     """
     table = slices.sort("study", "pass", "z_mm", "slice", "frame")
     # the rows lie together now: a difference to the row before is a gap where that row is of the same sweep
-    first = (pl.struct("study", "pass") != pl.struct("study", "pass").shift(1)).fill_null(value=True)
-    start = pl.when(pl.col("study") != pl.col("study").shift(1).fill_null("")).then(pl.int_range(pl.len()))
+    another = pl.col("study").ne_missing(pl.col("study").shift(1))
+    first = another | pl.col("pass").ne_missing(pl.col("pass").shift(1))
+    start = pl.when(another).then(pl.int_range(pl.len()))
     table = table.with_columns(
         gap_below_mm=pl.when(~first).then(pl.col("z_mm").diff()),
         order=(pl.int_range(pl.len()) - start.forward_fill()).cast(pl.Int32),

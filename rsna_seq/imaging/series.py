@@ -17,6 +17,8 @@ def merge_duplicates(slices: pl.DataFrame) -> tuple[pl.DataFrame, list[dict[str,
     Returns:
         The slices that stay, and the rows of QUARANTINE.
     """
+    if slices["slice"].n_unique() == len(slices):
+        return slices, []
     key = ["slice", "frame"]
     twice = pl.struct(key).is_duplicated()
     clash = twice & (pl.col("digest").n_unique().over(key) > 1)
@@ -43,9 +45,13 @@ def choose_series(slices: pl.DataFrame, wanted: str | None) -> tuple[pl.DataFram
         for r in first.drop_nulls("reason").iter_rows(named=True)
     ]
     fit = first.filter(pl.col("reason").is_null()).drop("reason")
-    mixed = pl.col("patient").n_unique().over("study") > 1
+    counts = fit.group_by("study").agg(pl.col("patient", "series").n_unique())
+    several = counts.filter(pl.col("patient") > 1)["study"]
+    mixed = pl.col("study").is_in(several.implode()) if len(several) else pl.lit(value=False)
     for row in fit.filter(mixed).iter_rows(named=True):
         aside.append(_row(row, Reason.MIXED_PATIENTS, Action.SKIPPED, "the whole study is left out"))
+    if (counts["series"] == 1).all():
+        return fit.filter(~mixed).with_columns(grounds=pl.lit("the only series")), aside
     ranked = _rank(fit.filter(~mixed), wanted)
     chosen = ranked.filter(pl.col("place") == 0)
     for row in ranked.filter(pl.col("place") > 0).iter_rows(named=True):
