@@ -62,11 +62,32 @@ class Embedder(nn.Module):
         Returns:
             (n, feature) vectors and (n, 6) logits.
         """
+        return self.embed(self.windowed(hu))
+
+    def windowed(self, hu: Tensor) -> Tensor:
+        """Bring slices to the network's size and windows.
+
+        Args:
+            hu: (n, slice, y, x) HU.
+
+        Returns:
+            (n, slice * window, y, x) in -1..1.
+        """
         size = self.cfg.size
         if size is not None and hu.shape[-1] != size:
             hu = F.interpolate(hu, (size, size), mode="bilinear", antialias=True)
-        stack = window_stack(hu, self.windows).contiguous(memory_format=torch.channels_last)
-        vectors: Tensor = self.backbone(stack)
+        return window_stack(hu, self.windows)
+
+    def embed(self, stack: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed what is windowed.
+
+        Args:
+            stack: (n, (2 * neighbours + 1) * window, y, x), as :meth:`windowed` makes it.
+
+        Returns:
+            (n, feature) vectors and (n, 6) logits.
+        """
+        vectors: Tensor = self.backbone(stack.contiguous(memory_format=torch.channels_last))
         logits: Tensor = self.classify(self.drop(vectors))
         return vectors.float(), logits.float()
 

@@ -172,7 +172,9 @@ def apply(embedder: Embedder, volume: Volume, *, tta: bool | None = None) -> Emb
     flips = (False, True) if (cfg.tta if tta is None else tta) else (False,)
     vectors, logits = [], []
     for chunk in at.split(_CHUNK):
-        stack = hu[chunk]
+        # each slice is windowed once, not once for itself and once for every neighbour
+        needed, inverse = chunk.unique(return_inverse=True)
+        stack = embedder.windowed(hu[needed, None])[inverse].flatten(1, 2)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             views = [_forward(embedder, stack.flip(-1) if flip else stack) for flip in flips]
         vectors.append(torch.stack([v for v, _ in views]).mean(0))
@@ -183,14 +185,13 @@ def apply(embedder: Embedder, volume: Volume, *, tta: bool | None = None) -> Emb
 def _forward(embedder: Embedder, stack: Tensor) -> tuple[Tensor, Tensor]:
     """One pass, in halves where the device's memory does not hold it whole."""
     try:
-        vectors, logits = embedder(stack)
+        return embedder.embed(stack)
     except torch.OutOfMemoryError:
         if len(stack) == 1:
             raise
         torch.cuda.empty_cache()
         halves = [_forward(embedder, half) for half in stack.chunk(2)]
         return torch.cat([v for v, _ in halves]), torch.cat([z for _, z in halves])
-    return vectors, logits
 
 
 def load(cfg: EmbedConfig, out: Path, device: str = "auto") -> dict[int, Embedder]:
