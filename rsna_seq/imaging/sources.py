@@ -7,6 +7,7 @@
 
 import hashlib
 import os
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +33,8 @@ class Listing:
 
     root: Path
     names: list[str] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    mtimes_ns: list[int] = field(default_factory=list)
+    sizes: "array[int]" = field(default_factory=lambda: array("q"))
+    mtimes_ns: "array[int]" = field(default_factory=lambda: array("q"))
     aside: list[dict[str, object]] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -96,7 +97,9 @@ def list_files(place: Path) -> Listing:
     else:
         found = list(_below(str(place), "", aside))
     found.sort()
-    names, sizes, mtimes = map(list, zip(*found, strict=True)) if found else ([], [], [])
+    names, sizes, mtimes = [name for name, _, _ in found], array("q"), array("q")
+    sizes.extend(size for _, size, _ in found)
+    mtimes.extend(mtime for _, _, mtime in found)
     return Listing(root, names, sizes, mtimes, sorted(aside, key=lambda row: str(row["file"])))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from rsna_seq.artifacts import Key, Manifest, Receipt, digest_file, ensure
@@ -152,7 +153,9 @@ def scan(
             tables.append(good)
             aside += bad
             advance(len(chunk.listing))
-    slices, more = _arrange(pl.concat(tables), cfg, listing.root)
+    headers = pl.concat(tables)
+    tables.clear()  # the table is held once, not twice
+    slices, more = _arrange(headers, cfg, listing.root)
     if limit is not None:
         slices = slices.filter(pl.col("study").rank("dense") <= limit)
     studies = _studies(slices)
@@ -189,8 +192,8 @@ def _read_chunk(chunk: _Chunk) -> tuple[pl.DataFrame, Rows]:
         {
             "at": pl.Series(range(len(listing)), dtype=usual.schema["at"]),
             "file": pl.Series(listing.names, dtype=pl.String),
-            "file_size": pl.Series(listing.sizes, dtype=pl.Int64),
-            "file_mtime_ns": pl.Series(listing.mtimes_ns, dtype=pl.Int64),
+            "file_size": pl.Series(np.asarray(listing.sizes, dtype=np.int64)),
+            "file_mtime_ns": pl.Series(np.asarray(listing.mtimes_ns, dtype=np.int64)),
         }
     )
     return table.join(about, on="at", maintain_order="left").select(list(_HEADERS)), aside
