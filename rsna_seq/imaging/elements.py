@@ -42,7 +42,8 @@ _MOST_READS = 1_000_000
 """A header of a thousand frames takes some 100,000."""
 _MOST_INFLATED = 256 << 20
 _INFLATES = 100
-"""A deflated slice grows by less than this; what is smaller than 16 MiB may grow by more."""
+_STEP, _SMALL = 1 << 20, 4 << 20
+"""A deflated slice grows by less than a hundred times; its first 4 MiB, which may be air, by more."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +113,17 @@ def inflate(packed: bytes) -> bytes:
     Raises:
         SetAsideError: It is damaged, or grows beyond all measure.
     """
-    cap = min(_MOST_INFLATED, max(16 << 20, _INFLATES * len(packed)))
-    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    unpacker, pieces, size = zlib.decompressobj(-zlib.MAX_WBITS), [], 0
+    left = packed
     try:
-        inflated = unpacker.decompress(packed, cap)
+        while left and not unpacker.eof:
+            pieces.append(unpacker.decompress(left, _STEP))
+            left, size = unpacker.unconsumed_tail, size + len(pieces[-1])
+            if size > min(_MOST_INFLATED, max(_SMALL, _INFLATES * (len(packed) - len(left)))):
+                raise SetAsideError(Reason.INFLATES_TOO_FAR, f"{len(packed):,} bytes to more than {size:,}")
     except zlib.error as error:
         raise SetAsideError(Reason.HEADER_INVALID, "the deflated part is damaged") from error
-    if unpacker.unconsumed_tail:
-        raise SetAsideError(Reason.INFLATES_TOO_FAR, f"{len(packed):,} bytes to more than {cap:,}")
-    return inflated
+    return b"".join(pieces)
 
 
 def deflated_data(file: BinaryIO) -> bytes:
