@@ -13,9 +13,10 @@ demo: $(READY)
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# an hour of damage: ten thousand mutants, and every stage killed ten times
+# an hour of damage: ten thousand mutants, other examples of every law, and every stage killed ten times
 soak: $(READY)
 	$(BIN)/python tests/corpus/mutants.py 10000
+	$(BIN)/python -m pytest -q --hypothesis-profile=drawn tests/imaging tests/stages
 	RSNA_SEQ_KILLS=10 $(BIN)/python -m pytest -q tests/corpus/test_faults.py -k killed
 
 lint: $(READY)

@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("drawn", deadline=None)
+settings.load_profile("repeatable")  # the same examples in every run; `make soak` draws others
 
 REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "real"
 

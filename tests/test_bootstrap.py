@@ -20,7 +20,7 @@ def test_some_rows_alone_have_their_own_mean_and_none_are_refused() -> None:
 
 
 @given(st.integers(0, 5000), st.integers(2, 40), st.integers(1, 12))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_area_is_scikit_learns_ties_included(seed: int, n: int, levels: int) -> None:
     random = np.random.default_rng(seed)
     labels, scores = random.integers(0, 2, n), random.integers(0, levels, n) / levels

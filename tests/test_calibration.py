@@ -20,7 +20,7 @@ def _loss(labels: np.ndarray, logits: np.ndarray) -> float:
     return log_loss(labels, 1 / (1 + np.exp(-logits)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(0.3, 4.0), st.floats(-2.0, 2.0), st.integers(0, 100))
 def test_a_bent_logit_is_straightened(slope: float, shift: float, seed: int) -> None:
     logits, labels = _answers(seed)

@@ -26,7 +26,7 @@ TABLES = st.dictionaries(NAMES, st.tuples(*[st.integers(0, 1)] * N_CLASSES), min
 
 
 @given(TABLES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_long_to_wide_and_back_is_exact_in_order(rows: Rows) -> None:
     wide = read_labels(long(rows))
     assert wide["slice"].to_list() == list(rows)

@@ -24,7 +24,7 @@ def _slices(seed: int, n: int = 200) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(st.integers(0, 10_000), st.integers(2, 60))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_metric_is_scikit_learns_weighted_log_loss(seed: int, n: int) -> None:
     labels, p = _slices(seed, n)
     weights = np.tile([1, 1, 1, 1, 1, 2], (n, 1))

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.valuerep import STANDARD_VR
 
 from rsna_seq.imaging.dicom import SHORTS, TEXTS
 from rsna_seq.imaging.elements import LONG_VRS, PIXELS, UNDEFINED
@@ -19,7 +20,14 @@ _SORTED = np.argsort(_TAGS)
 _VR_IS_LONG = np.zeros(1 << 16, dtype=bool)
 _VR_IS_LONG[[int.from_bytes(vr, "little") for vr in LONG_VRS]] = True
 _VR_IS_VR = np.zeros(1 << 16, dtype=bool)
-_VR_IS_VR[[a | b << 8 for a in range(65, 91) for b in range(65, 91)]] = True
+_VR_IS_VR[[int.from_bytes(vr.encode(), "little") for vr in STANDARD_VR]] = True
+_VRS = np.array(
+    [
+        [int.from_bytes(vr.encode(), "little") for vr in (names[0], names[-1])]
+        for names in (dictionary_VR(int(tag)).split(" or ") for tag in _TAGS)
+    ]
+)
+"""(element, 2) the value representations that the standard gives a wanted element."""
 _JPEG = "1.2.840.10008.1.2.4."
 _USUAL = (str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian), str(RLELossless))
 assert sys.byteorder == "little", "words of the header are read as the machine's own"
@@ -145,7 +153,7 @@ def _walk_elements(walked: Walked, at: NDArray[np.int64]) -> None:
         walked.pixel_length[found] = np.where(declared == UNDEFINED, -1, declared)
         go = good & ~there
         files, tag, end = files[go], tag[go], end[go]
-        _note(walked, files, tag, 2 * begin[go], length[go])
+        _note(walked, files, tag, np.where(bare, 0, vr)[go], 2 * begin[go], length[go])
         at[files], before[files] = end, tag
 
 
@@ -153,13 +161,16 @@ def _note(
     walked: Walked,
     files: NDArray[np.int64],
     tag: NDArray[np.uint32],
+    vr: NDArray[np.uint16],
     begin: NDArray[np.int64],
     length: NDArray[np.int64],
 ) -> None:
-    """Note where the values of wanted elements lie."""
+    """Note where the values of wanted elements lie; one that claims another representation is unusual."""
     slot = np.minimum(np.searchsorted(_TAGS[_SORTED], tag), len(_TAGS) - 1)
     element = _SORTED[slot]
     wanted = _TAGS[element] == tag
+    strange = wanted & (vr > 0) & (vr[:, None] != _VRS[element]).all(axis=1)
+    walked.usual[files[strange]] = False
     walked.at[element[wanted], files[wanted]] = begin[wanted]
     walked.length[element[wanted], files[wanted]] = length[wanted]
 

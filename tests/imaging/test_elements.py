@@ -81,6 +81,16 @@ def test_what_is_unusual_is_read_alone(tmp_path: Path, change: dict[str, object]
         assert alone(path)["patient"] == "M\xfcller"
 
 
+@pytest.mark.parametrize("vr", [b"AO", b"UN", b"US"])
+def test_an_element_of_another_representation_is_read_alone(tmp_path: Path, vr: bytes) -> None:
+    path = write_slice(tmp_path, "ID_1")
+    write_slice(tmp_path, "ID_2")
+    whole = path.read_bytes()
+    at = whole.index(b"\x10\0\x20\0LO") + 4
+    path.write_bytes(whole[:at] + vr + whole[at + 2 :])
+    assert set(block(tmp_path)) == {"ID_2.dcm"}
+
+
 def test_pydicoms_own_files_are_read_alike_or_not_at_all() -> None:
     folder = Path(DATA_ROOT) / "test_files"
     found = block(folder)
@@ -89,7 +99,7 @@ def test_pydicoms_own_files_are_read_alike_or_not_at_all() -> None:
         assert row == alone(folder / name), name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_damaged_headers_are_read_alike_or_have_a_reason(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -188,7 +188,7 @@ def test_every_real_slice_decodes_as_pydicom_does(real: Path) -> None:
         assert np.array_equal(read_hu(path, row), np.clip(expected, -1024, 32767))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_the_quick_way_to_hounsfield_units_is_the_slow_one(data: st.DataObject) -> None:
     signed = data.draw(st.booleans())

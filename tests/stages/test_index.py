@@ -52,7 +52,7 @@ def test_a_normal_that_points_down_is_turned_up(tmp_path: Path) -> None:
     assert scan(tmp_path).slices["slice"].to_list() == [f"ID_{i}" for i in range(4)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.permutations(range(7)))
 def test_the_order_of_files_changes_nothing(names: list[int]) -> None:
     headers = pl.DataFrame(
