@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rsna_seq.console import say
@@ -29,6 +30,7 @@ Section = TypeVar("Section", bound=BaseModel)
 MANIFEST = "manifest.json"
 _UNFINISHED = "unfinished.json"
 _LOCK = ".lock"
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Receipt:
     """Inputs that were not used, by reason."""
     device: str = "cpu"
     digests: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of files that the build knows already."""
+    """BLAKE3 of files that the build knows already."""
 
 
 class Manifest(BaseModel):
@@ -90,7 +92,7 @@ class Manifest(BaseModel):
     counts: dict[str, int]
     set_aside: dict[str, int]
     files: dict[str, str]
-    """SHA-256 of each file, by path relative to the folder."""
+    """BLAKE3 of each file, by path relative to the folder."""
     wall_s: float
 
     def section(self, kind: type[Section]) -> Section:
@@ -104,14 +106,20 @@ class Manifest(BaseModel):
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place when the block ends well."""
+def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place when the block ends well.
+
+    Args:
+        path: The file that is to be complete or absent.
+        sync: Wait until it is on the disk, so that it outlives a power cut.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if sync:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -124,9 +132,12 @@ def write_json(path: Path, value: object) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """BLAKE3 of a file's bytes."""
+    digest, buffer = blake3(), memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -72,7 +72,7 @@ class CacheConfig(Section):
     """Thickness to which series thinner than ``thin_mm`` are averaged."""
     thin_mm: float = Field(2.0, ge=0)
     """Spacing below which a series is averaged to slabs; 0 never does."""
-    shard_slices: int = Field(8192, ge=1)
+    shard_slices: int = Field(512, ge=1)
     """Slices after which a new shard begins; a study is never split."""
 
 

@@ -7,18 +7,18 @@ folds are no part of the key: they are joined when the cache is closed, so that 
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from rsna_seq.artifacts import atomic_path, digest_file, write_json
 from rsna_seq.config import CacheConfig
 from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
+from rsna_seq.slabs import Sweep, slab_table
 from rsna_seq.tables import QUARANTINE, SLABS, check, from_rows, read_table, table_digest, write_table
 
 _JOINED = [*CLASSES, "fold", "cross_fold"]
@@ -56,7 +56,7 @@ class Filled:
     Attributes:
         slabs: SLABS, without labels and folds.
         set_aside: QUARANTINE: slices whose pixels could not be read.
-        digests: SHA-256 of its files, by name.
+        digests: BLAKE3 of its files, by name.
     """
 
     slabs: pl.DataFrame
@@ -95,44 +95,38 @@ def keep_shard(shard: Shard, folder: Path) -> Filled | None:
         return None
 
 
-def fill_shard(
-    shard: Shard,
-    volumes: Iterator[tuple[NDArray[np.int16] | None, pl.DataFrame, list[dict[str, object]]]],
-    folder: Path,
-    size: int,
-) -> Filled:
+def fill_shard(shard: Shard, sweeps: Iterable[Sweep], folder: Path, size: int) -> Filled:
     """Write a shard.
 
     Args:
         shard: Which.
-        volumes: A sweep each: (slab, y, x) HU or None, its SLABS, its rows of QUARANTINE.
+        sweeps: Its sweeps, decoded one after the other.
         folder: The folder of the cache.
         size: Rows and columns of a slab.
     """
-    tables, aside, rows = [pl.DataFrame(schema=dict(SLABS))], [], 0
-    with atomic_path(shard.file(folder, "npy")) as temporary, temporary.open("wb") as file:
+    done, aside, rows = [], [], 0
+    # not synced: the seal's digest tells whether the bytes outlived a power cut, as it tells a flipped bit
+    with atomic_path(shard.file(folder, "npy"), sync=False) as temporary, temporary.open("wb") as file:
         file.write(bytes(_HEADER_BYTES))  # plain writes: a memory map dies of a full disk
-        for hu, slabs, lost in volumes:
-            aside += lost
-            if hu is None:
-                continue
-            tables.append(slabs.with_columns(shard=pl.lit(shard.number, pl.Int32), row=pl.col("row") + rows))
-            rows += len(hu)
-            file.write(np.ascontiguousarray(hu).data)
+        for sweep in sweeps:
+            aside += sweep.set_aside
+            if sweep.hu is not None:
+                file.write(np.ascontiguousarray(sweep.hu).data)
+                rows += len(sweep.hu)
+                done.append(replace(sweep, hu=None))
         file.seek(0)
         file.write(_array_header(rows, size))
-    write_table(pl.concat(tables), shard.file(folder, "parquet"), SLABS)
+    slabs = slab_table(done, shard.number)
+    write_table(slabs, shard.file(folder, "parquet"), SLABS)
     digests = _digest(shard.file(folder, "npy")) | _digest(shard.file(folder, "parquet"))
     write_json(shard.file(folder, "json"), {"key": shard.key, "files": digests, "set_aside": aside})
-    return Filled(
-        pl.concat(tables), from_rows(aside, QUARANTINE), digests | _digest(shard.file(folder, "json"))
-    )
+    return Filled(slabs, from_rows(aside, QUARANTINE), digests | _digest(shard.file(folder, "json")))
 
 
 def forget_others(shards: list[Shard], folder: Path) -> None:
     """Remove what lies in the folder and belongs to no shard of the list."""
     known = {shard.file(folder, kind) for shard in shards for kind in ("npy", "parquet", "json")}
-    for path in folder.glob("shard_*"):
+    for path in [*folder.glob("shard_*"), *folder.glob(".shard_*.part")]:  # parts of a run that was killed
         if path not in known:
             path.unlink()
 

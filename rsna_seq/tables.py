@@ -133,16 +133,15 @@ def check(table: pl.DataFrame, schema: Schema, name: str) -> pl.DataFrame:
     Raises:
         IntegrityError: Columns are missing, unknown or of another type; all faults are named at once.
     """
-    faults = [f"column {c!r} is missing" for c in schema if c not in table.columns]
-    faults += [f"column {c!r} is unknown" for c in table.columns if c not in schema]
+    found = dict(table.schema)
+    faults = [f"column {c!r} is missing" for c in schema if c not in found]
+    faults += [f"column {c!r} is unknown" for c in found if c not in schema]
     faults += [
-        f"column {c!r} is {table.schema[c]}, not {t}"
-        for c, t in schema.items()
-        if c in table.columns and table.schema[c] != t
+        f"column {c!r} is {found[c]}, not {t}" for c, t in schema.items() if c in found and found[c] != t
     ]
     if faults:
         raise IntegrityError(f"{name}: " + "; ".join(faults))
-    return table.select(list(schema))
+    return table if list(found) == list(schema) else table.select(list(schema))
 
 
 def logit_table(

@@ -4,9 +4,10 @@ Stored values -> the 12-bit wrap mended -> rescale (DICOM PS3.3 C.11.1.1.2) -> a
 """
 
 import hashlib
+import itertools
 import os
-from collections.abc import Mapping
-from pathlib import Path
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from rsna_seq.imaging.archives import MARK
 from rsna_seq.imaging.decoder import shared_decoder
 from rsna_seq.imaging.elements import deflated_data
-from rsna_seq.imaging.sources import must_be, open_file
+from rsna_seq.imaging.sources import must_be, must_be_same, open_file
 from rsna_seq.imaging.volume import AIR_HU
 from rsna_seq.reasons import Reason, SetAsideError
 
@@ -24,16 +25,45 @@ _WRAP = 4096
 _WRAP_INTERCEPT = -100
 """12-bit unsigned slices with an intercept above this hold HU + 1000 modulo 4096 (``wrap_mended``)."""
 _HIGHEST = 32767
+_LIMITS = {np.dtype(np.int16): (-32768, 32767), np.dtype(np.uint16): (0, 65535)}
+"""What is shifted in its own 16 bits."""
+_MOST_ROOM = 128 << 20
+"""Memory that is kept from study to study: 256 slices of 512 x 512."""
 _DENSEST_HU = 4095
 """Metal saturates a scanner of 12 bits here; wider ones go higher, but in few pixels."""
 
 
-def read_hu(path: Path, header: Mapping[str, Any]) -> NDArray[np.int16]:
+class Room(threading.local):
+    """Memory for the pixels of a study, used again: fresh pages cost more than the arithmetic."""
+
+    _kept: NDArray[np.int16] | None = None
+
+    def take(self, shapes: Sequence[tuple[int, int]]) -> list[NDArray[np.int16]]:
+        """One array a slice; what the last call gave to this thread is overwritten.
+
+        Args:
+            shapes: Rows and columns of each slice.
+        """
+        ends = list(itertools.accumulate(rows * columns for rows, columns in shapes))
+        if self._kept is None or self._kept.size < ends[-1]:
+            self._kept = None  # before, not beside, what takes its place
+            self._kept = np.empty(ends[-1], dtype=np.int16)
+        room = self._kept
+        if room.nbytes > _MOST_ROOM:
+            self._kept = None
+        return [room[e - r * c : e].reshape(r, c) for e, (r, c) in zip(ends, shapes, strict=True)]
+
+
+def read_hu(
+    path: str | os.PathLike[str], header: Mapping[str, Any], out: NDArray[np.int16] | None = None
+) -> NDArray[np.int16]:
     """Read the pixels of a slice in Hounsfield units.
 
     Args:
         path: The file, or a member of an archive.
         header: A row of SLICES.
+        out: (rows, columns) int16, contiguous: where to leave them, for fresh memory costs as much as all
+            arithmetic.
 
     Returns:
         (rows, columns) int16 HU; padding and everything below -1024 is air.
@@ -42,7 +72,9 @@ def read_hu(path: Path, header: Mapping[str, Any]) -> NDArray[np.int16]:
         SetAsideError: The pixels are cut short, cannot be decoded, or are no HU; or the file changed since
             it was indexed.
     """
-    stored = _stored(os.fspath(path), header)
+    if out is None:
+        out = np.empty((header["rows"], header["columns"]), dtype=np.int16)
+    stored = _stored(os.fspath(path), header, out)
     hu = to_hu(
         stored,
         slope=header["slope"],
@@ -50,6 +82,7 @@ def read_hu(path: Path, header: Mapping[str, Any]) -> NDArray[np.int16]:
         bits_stored=header["bits_stored"],
         signed=header["signed"],
         padding=header["padding"],
+        out=out,
     )
     _must_be_plausible(hu)
     return hu
@@ -63,6 +96,7 @@ def to_hu(
     bits_stored: int = 16,
     signed: bool = True,
     padding: int | None = None,
+    out: NDArray[np.int16] | None = None,
 ) -> NDArray[np.int16]:
     """Stored values to Hounsfield units (DICOM PS3.3 C.11.1.1.2), air where there is no patient.
 
@@ -73,31 +107,36 @@ def to_hu(
         bits_stored: BitsStored.
         signed: PixelRepresentation is 1.
         padding: PixelPaddingValue; such pixels are air.
+        out: int16 of the same shape that receives the result; it may be the stored values' own memory.
     """
+    if out is None:
+        out = np.empty(np.shape(stored), dtype=np.int16)
     if is_wrapped(bits_stored, signed=signed, intercept=intercept):
         stored, intercept = wrap_mended(stored), -1000.0
-    if slope == 1 and intercept == int(intercept) and _holds(stored.dtype, AIR_HU - int(intercept)):
-        return _shifted(stored, int(intercept), padding)
+    low, high = _LIMITS.get(stored.dtype, (0, 0))
+    if slope == 1 and intercept == int(intercept) and low <= AIR_HU - int(intercept) <= high:
+        return _shifted(stored, int(intercept), padding, out)
     hu = np.rint(stored * slope + intercept)
     if padding is not None:
         hu[stored == padding] = AIR_HU
-    clipped: NDArray[np.int16] = np.clip(hu, AIR_HU, _HIGHEST).astype(np.int16)
-    return clipped
+    np.clip(hu, AIR_HU, _HIGHEST, out=hu)
+    out[...] = hu
+    return out
 
 
-def _holds(kind: np.dtype[Any], value: int) -> bool:
-    """Whether a kind of integer has a value."""
-    return kind.kind in "iu" and np.iinfo(kind).min <= value <= np.iinfo(kind).max
-
-
-def _shifted(stored: NDArray[np.integer], intercept: int, padding: int | None) -> NDArray[np.int16]:
+def _shifted(
+    stored: NDArray[np.integer], intercept: int, padding: int | None, out: NDArray[np.int16]
+) -> NDArray[np.int16]:
     """Stored values plus an intercept, in 16 bits all the way: clipped first, so that no sum overflows."""
-    air = AIR_HU - intercept
-    bounded = np.clip(stored, air, min(_HIGHEST - intercept, int(np.iinfo(stored.dtype).max)))
-    if padding is not None and padding > air:  # else it is air already
-        bounded[stored == padding] = air
-    hu: NDArray[np.int16] = (bounded.astype(np.uint16) + np.uint16(intercept % 65536)).view(np.int16)
-    return hu
+    air, high = AIR_HU - intercept, min(_HIGHEST - intercept, _LIMITS[stored.dtype][1])
+    padded = stored == padding if padding is not None and padding > air else None  # below, it is air already
+    bounded, kind = out.view(stored.dtype), stored.dtype.type
+    np.clip(stored, kind(air), kind(high), out=bounded)
+    if padded is not None:
+        bounded[padded] = air
+    shifted = out.view(np.uint16)
+    np.add(shifted, np.uint16(intercept % 65536), out=shifted)
+    return out
 
 
 def is_wrapped(bits_stored: int, *, signed: bool, intercept: float) -> bool:
@@ -105,10 +144,10 @@ def is_wrapped(bits_stored: int, *, signed: bool, intercept: float) -> bool:
     return bits_stored == 12 and not signed and intercept > _WRAP_INTERCEPT
 
 
-def wrap_mended(stored: NDArray[np.integer]) -> NDArray[np.int32]:
+def wrap_mended(stored: NDArray[np.integer]) -> NDArray[np.int16]:
     """Undo the wrap of 12-bit values: +1000, minus 4096 from 4096 on; the intercept is then -1000."""
-    shifted = stored.astype(np.int32) + 1000
-    return np.where(shifted >= _WRAP, shifted - _WRAP, shifted)
+    mended: NDArray[np.int16] = (stored.astype(np.int16) + np.int16(1000)) & np.int16(_WRAP - 1)
+    return mended
 
 
 def pixel_hash(hu: NDArray[np.int16]) -> str | None:
@@ -126,43 +165,65 @@ def pixel_hash(hu: NDArray[np.int16]) -> str | None:
 def _must_be_plausible(hu: NDArray[np.int16]) -> None:
     """Refuse pixels that no head in air can have: much of it denser than metal."""
     some = hu[::8, ::8]
+    if some.max() <= _DENSEST_HU:
+        return
     dense = float((some > _DENSEST_HU).mean())
     if dense > 0.25:
         raise SetAsideError(Reason.IMPLAUSIBLE_HU, f"{dense:.0%} of the pixels are above {_DENSEST_HU:,} HU")
 
 
-def _stored(path: str, header: Mapping[str, Any]) -> NDArray[np.integer]:
+def _stored(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> NDArray[np.integer]:
     """Stored values, (rows, columns): one read where they lie open, else decoded."""
-    shape = (int(header["rows"]), int(header["columns"]))
-    count, syntax = 2 * shape[0] * shape[1], header["transfer_syntax"]
-    if MARK not in path:
-        must_be(path, header["file_size"], header["file_mtime_ns"])
+    syntax, bits, signed = header["transfer_syntax"], header["bits_stored"], header["signed"]
     if header["pixel_offset"] is None:
-        return shared_decoder().decode(path, header["frame"], shape)
+        if MARK not in path:
+            must_be(path, header["file_size"], header["file_mtime_ns"])
+        return shared_decoder().decode(path, header["frame"], out.shape)
     try:
-        raw = _raw(path, header["pixel_offset"], count, deflated=syntax == DeflatedExplicitVRLittleEndian)
+        if MARK in path or syntax == DeflatedExplicitVRLittleEndian:
+            got = _unpacked(path, header, out)
+        else:
+            got = _read_into(path, header, out)
     except OSError as error:
         raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
-    if len(raw) < count:
-        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"{len(raw):,} of {count:,} bytes")
-    order = ">" if syntax == ExplicitVRBigEndian else "<"
-    values = np.frombuffer(raw, dtype=f"{order}{'i' if header['signed'] else 'u'}2").reshape(shape)
-    bits = header["bits_stored"]
-    return values if bits == 16 else _low_bits(values, bits, signed=header["signed"])
+    if got < out.nbytes:
+        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"{got:,} of {out.nbytes:,} bytes")
+    if syntax == ExplicitVRBigEndian:
+        out.byteswap(inplace=True)
+    values: NDArray[np.integer] = out if signed else out.view(np.uint16)
+    return values if bits == 16 else _low_bits(values, bits)
 
 
-def _raw(path: str, offset: int, count: int, *, deflated: bool) -> bytes:
-    """Bytes of uncompressed pixels."""
+def _read_into(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> int:
+    """Read uncompressed pixels of a file; how many bytes there were."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        must_be_same(os.fstat(file), header["file_size"], header["file_mtime_ns"])
+        return os.preadv(file, [out.data.cast("B")], header["pixel_offset"])
+    finally:
+        os.close(file)
+
+
+def _unpacked(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> int:
+    """Read uncompressed pixels of an archive's member, or of a deflated data set."""
+    offset = header["pixel_offset"]
+    if MARK not in path:
+        must_be(path, header["file_size"], header["file_mtime_ns"])
     with open_file(path) as file:
-        if deflated:
-            return deflated_data(file)[offset : offset + count]
-        file.seek(offset)
-        return file.read(count)
+        if header["transfer_syntax"] == DeflatedExplicitVRLittleEndian:
+            raw = deflated_data(file)[offset : offset + out.nbytes]
+        else:
+            file.seek(offset)
+            raw = file.read(out.nbytes)
+    out.data.cast("B")[: len(raw)] = raw
+    return len(raw)
 
 
-def _low_bits(values: NDArray[np.integer], bits: int, *, signed: bool) -> NDArray[np.integer]:
-    """Keep BitsStored bits; what stands above them is not part of the value (PS3.5 8.1.1)."""
-    shift = 16 - bits
-    kind = np.int16 if signed else np.uint16
-    kept: NDArray[np.integer] = (values.astype(kind) << shift) >> shift
-    return kept
+def _low_bits(values: NDArray[np.integer], bits: int) -> NDArray[np.integer]:
+    """Keep BitsStored bits, in place; what stands above them is not part of the value (PS3.5 8.1.1)."""
+    if values.dtype == np.uint16:
+        values &= np.uint16((1 << bits) - 1)
+        return values
+    values <<= np.int16(16 - bits)
+    values >>= np.int16(16 - bits)
+    return values

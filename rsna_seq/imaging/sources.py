@@ -124,6 +124,15 @@ def must_be(path: str, size: int, mtime_ns: int) -> None:
         stat = os.lstat(path)
     except OSError as error:
         raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
+    must_be_same(stat, size, mtime_ns)
+
+
+def must_be_same(stat: os.stat_result, size: int, mtime_ns: int) -> None:
+    """Refuse the status of a file that is no longer what was listed.
+
+    Raises:
+        SetAsideError: Its size or time differs.
+    """
     if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
         raise SetAsideError(Reason.FILE_CHANGED, f"{size:,} bytes as listed, {stat.st_size:,} now")
 

@@ -7,9 +7,8 @@
 """
 
 import functools
-import itertools
+import os
 import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,19 +21,20 @@ from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
 from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
-from rsna_seq.imaging.pixels import pixel_hash, read_hu
+from rsna_seq.imaging.pixels import Room, pixel_hash, read_hu
 from rsna_seq.imaging.volume import Volume
-from rsna_seq.labels import CLASSES
 from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import Reason, SetAsideError
-from rsna_seq.shards import Filled, fill_shard, forget_others, keep_shard, shards_of, with_labels
-from rsna_seq.tables import QUARANTINE, SLABS, SLICES, check, read_table, tell_reasons, write_table
+from rsna_seq.shards import Filled, Shard, fill_shard, forget_others, keep_shard, shards_of, with_labels
+from rsna_seq.slabs import Sweep, slab_table
+from rsna_seq.tables import QUARANTINE, SLABS, SLICES, read_table, tell_reasons, write_table
 from rsna_seq.workers import WorkerDied, spread_over
 
-_IN_PROCESS = 16
-"""Fewer studies than this are decoded in this process: starting others takes longer."""
+_IN_PROCESS = 2000
+"""Fewer slices than this are decoded in this process: starting others takes longer."""
 _SPARE_BYTES = 64 << 20
 
+_ROOM = Room()
 Rows = list[dict[str, object]]
 
 
@@ -108,19 +108,27 @@ def apply(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Read:
         root: Folder that their paths are relative to.
         cfg: Size, crop, slabs.
     """
+    sweep = _decode(slices, root, cfg)
+    if sweep.hu is None:
+        return Read(None, slab_table([]), sweep.set_aside)
+    slabs = slab_table([sweep])
+    return Read(Volume(str(slabs["study"][0]), sweep.hu, slabs["z_mm"].to_numpy()), slabs, sweep.set_aside)
+
+
+def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Sweep:
+    """Decode one sweep, without its table."""
     pixels, kept, aside = [], [], []
-    for i, row in enumerate(slices.iter_rows(named=True)):
+    room, folder = _ROOM.take(slices.select("rows", "columns").rows()), os.fspath(root)
+    for i, (row, out) in enumerate(zip(slices.iter_rows(named=True), room, strict=True)):
         try:
-            pixels.append(read_hu(root / row["file"], row))
+            pixels.append(read_hu(os.path.join(folder, row["file"]), row, out))  # noqa: PTH118
             kept.append(i)
         except SetAsideError as error:
             aside.append(_set_aside(error, row))
     if not pixels:
-        return Read(None, pl.DataFrame(schema=dict(SLABS)), aside)
-    rows = slices[kept].with_columns(hash=pl.Series(map(pixel_hash, pixels), dtype=pl.String))
-    prepared, numbers, square = prepare(pixels, rows["z_mm"].to_numpy(), cfg)
-    slabs = _slab_table(rows, numbers, square)
-    return Read(Volume(str(slabs["study"][0]), prepared, slabs["z_mm"].to_numpy()), slabs, aside)
+        return Sweep(slices, set_aside=aside)
+    prepared, numbers, square = prepare(pixels, slices["z_mm"].to_numpy()[kept], cfg)
+    return Sweep(slices, kept, prepared, numbers, [pixel_hash(hu) for hu in pixels], square, aside)
 
 
 def prepare(
@@ -139,9 +147,12 @@ def prepare(
     shape = max(p.shape for p in pixels)
     square = head_square([p for p in pixels if p.shape == shape]) if cfg.crop else (0, 0, max(shape))
     resized = np.empty((len(pixels), cfg.size, cfg.size), dtype=np.int16)
-    for kind in {p.shape for p in pixels}:
+    for kind in (kinds := {p.shape for p in pixels}):
         mine = [i for i, p in enumerate(pixels) if p.shape == kind]
-        resized[mine] = crop_resize([pixels[i] for i in mine], _scaled(square, kind, shape), cfg.size)
+        place = resized if len(kinds) == 1 else None
+        small = crop_resize([pixels[i] for i in mine], _scaled(square, kind, shape), cfg.size, place)
+        if place is None:
+            resized[mine] = small
     numbers = slab_numbers(z_mm, slab_mm=cfg.slab_mm, thin_mm=cfg.thin_mm)
     if len(numbers) and numbers[-1] + 1 < len(numbers):
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
@@ -166,32 +177,6 @@ def _set_aside(error: SetAsideError, row: dict[str, object]) -> dict[str, object
     return error.row(str(row["file"])) | {"study": row["study"], "slice": row["slice"], "z_mm": row["z_mm"]}
 
 
-def _slab_table(rows: pl.DataFrame, numbers: NDArray[np.int64], square: tuple[int, int, int]) -> pl.DataFrame:
-    """SLABS of one sweep."""
-    number = int(rows["pass"][0])
-    study = pl.col("study").first() if number == 0 else pl.col("study").first() + f"/{number + 1}"
-    grouped = rows.with_columns(slab=pl.Series(numbers, dtype=pl.Int32)).group_by("slab", maintain_order=True)
-    slabs = grouped.agg(
-        study,
-        pl.col("patient", "fold", "cross_fold").first(),
-        pl.col("z_mm").mean(),
-        pl.col("slice").alias("slices"),
-        pl.col("hash").alias("hashes"),
-        *(pl.col(c).max() for c in CLASSES),
-    )
-    gap = pl.col("z_mm").diff()
-    slabs = slabs.with_columns(
-        gap_below_mm=gap,
-        gap_above_mm=gap.shift(-1),
-        shard=pl.lit(0, pl.Int32),
-        row=pl.int_range(pl.len(), dtype=pl.Int64),
-        x0=pl.lit(square[0], pl.Int32),
-        y0=pl.lit(square[1], pl.Int32),
-        side=pl.lit(square[2], pl.Int32),
-    )
-    return check(slabs, SLABS, "slabs")
-
-
 def _build(
     cfg: CacheConfig, slices: pl.DataFrame, root: Path, out: Path, workers: int, source: str
 ) -> Receipt:
@@ -203,27 +188,41 @@ def _build(
         say("cache", f"{len(filled):,} of {len(shards):,} shards are sound and stay")
     _must_fit(sum(shard.slices for shard in todo) * cfg.size**2 * 2, out)
     forget_others(shards, out)
+    few = sum(shard.slices for shard in todo) < _IN_PROCESS
+    work = functools.partial(_fill, root=root, cfg=cfg, out=out)
     with progress("cache", sum(len(shard.sweeps) for shard in todo)) as advance:
-        reads = _read_all([sweep for shard in todo for sweep in shard.sweeps], root, cfg, workers, advance)
-        for shard in todo:
-            mine = itertools.islice(reads, len(shard.sweeps))
-            filled[shard.number] = fill_shard(shard, mine, out, cfg.size)
+        for shard, done in zip(todo, spread_over(work, todo, 1 if few else workers), strict=True):
+            filled[shard.number] = (
+                _fill(shard, root, cfg, out, apart=True) if isinstance(done, WorkerDied) else done
+            )
+            advance(len(shard.sweeps))
     return _close([filled[shard.number] for shard in shards], slices, out)
 
 
-def _read_all(
-    items: list[pl.DataFrame], root: Path, cfg: CacheConfig, workers: int, advance: Callable[[int], None]
-) -> Iterator[tuple[NDArray[np.int16] | None, pl.DataFrame, Rows]]:
-    """Decode sweeps in parallel; one whose worker dies again when it is alone is set aside."""
-    work = functools.partial(apply, root=root, cfg=cfg)
-    results = spread_over(work, items, workers, least=_IN_PROCESS)
-    for rows, read in zip(items, results, strict=True):
-        if isinstance(read, WorkerDied):
-            lost = [_set_aside(SetAsideError(Reason.WORKER_DIED), r) for r in rows.iter_rows(named=True)]
-            yield None, pl.DataFrame(schema=dict(SLABS)), lost
-        else:
-            yield None if read.volume is None else read.volume.hu, read.slabs, read.set_aside
-        advance(1)
+def _fill(shard: Shard, root: Path, cfg: CacheConfig, out: Path, *, apart: bool = False) -> Filled:
+    """Decode a shard and write it, in the process that decodes.
+
+    Args:
+        shard: Which.
+        root: Folder that the slices' paths are relative to.
+        cfg: Size, crop, slabs.
+        out: The folder of the cache.
+        apart: A process died of this shard: each sweep in one of its own, and the one that kills it is
+            set aside.
+    """
+    work = functools.partial(_decode, root=root, cfg=cfg)
+    found = spread_over(work, shard.sweeps, 1, apart=True) if apart else map(work, shard.sweeps)
+    decoded = (
+        _lost(slices) if isinstance(sweep, WorkerDied) else sweep
+        for slices, sweep in zip(shard.sweeps, found, strict=True)
+    )
+    return fill_shard(shard, decoded, out, cfg.size)
+
+
+def _lost(slices: pl.DataFrame) -> Sweep:
+    """A sweep that kills whatever decodes it."""
+    rows = slices.iter_rows(named=True)
+    return Sweep(slices, set_aside=[_set_aside(SetAsideError(Reason.WORKER_DIED), row) for row in rows])
 
 
 def _must_fit(wanted: int, out: Path) -> None:
