@@ -109,7 +109,7 @@ def assert_padding_is_masked(cfg: SequenceConfig, studies: list[Sequence]) -> No
     """Both train one network: it answers a study alike, alone and in a padded batch."""
     net = SequenceModel(cfg, _FEATURES).eval()
     with torch.inference_mode():
-        together = net(collate(studies)[0])
+        together, _ = net(collate(studies)[0])
         for row, s in zip(together, studies, strict=True):
             alone = sequence.apply([net], s.vectors, s.logits, s.z_mm)
             assert np.allclose(row[: len(s)].numpy(), alone, atol=1e-4)

@@ -151,6 +151,8 @@ class SequenceConfig(FitConfig):
     """Read the CNN's vectors; with under some hundred studies its logits alone carry over better."""
     project: int = Field(128, ge=8)
     """Width to which an embedding is projected."""
+    slice_loss: float = Field(0.5, ge=0)
+    """Weight of the loss of the slices' own logits, mended by their vectors."""
     hidden: int = Field(96, ge=8)
     """Width of each direction of the GRU."""
     layers: int = Field(2, ge=1)
@@ -166,19 +168,21 @@ class SequenceConfig(FitConfig):
 
 
 class StackConfig(Section):
-    """Gradient-boosted refinement over the study, one booster a class."""
+    """Boosted trees over the study, one booster a class, averaged with the sequence model."""
 
-    rounds: int = Field(150, ge=1)
+    share: float = Field(0.5, gt=0, le=1)
+    """Share of the booster in the average of both logits."""
+    rounds: int = Field(300, ge=1)
     """Boosting rounds."""
     lr: float = Field(0.02, gt=0)
     """Learning rate of the boosting."""
-    leaves: int = Field(7, ge=2)
-    """Leaves a tree."""
-    min_leaf: int = Field(80, ge=1)
+    leaves: int = Field(24, ge=2)
+    """Leaves a tree, five levels deep at most."""
+    min_leaf: int = Field(60, ge=1)
     """Least slices a leaf."""
-    l2: float = Field(10.0, ge=0)
+    l2: float = Field(1.0, ge=0)
     """L2 regularisation of leaf values."""
-    neighbours: int = Field(3, ge=0)
+    neighbours: int = Field(5, ge=0)
     """Slices either side whose logits are features."""
 
 

@@ -9,8 +9,6 @@ from rsna_seq.metric import class_log_loss
 Floats = NDArray[np.float64]
 UNSEEN = -1
 """The gate that unseen studies meet: decided on all folds."""
-_CLEAR = 2.0
-"""Standard errors over patients by which a refinement must help."""
 
 
 def decide(
@@ -20,6 +18,7 @@ def decide(
     own: NDArray[np.int16],
     patients: NDArray[np.object_],
     folds: list[int],
+    clear: float = 2.0,
 ) -> dict[int, dict[str, bool]]:
     """Decide where a refinement helps: for each fold on the others, for unseen studies on all.
 
@@ -30,6 +29,7 @@ def decide(
         own: (row,) crossed fold of a row's patient; -1 is held out and decides nothing.
         patients: (row,) PatientID.
         folds: The crossed folds.
+        clear: Standard errors over patients by which a refinement must help.
 
     Returns:
         Whether each class is refined, by the fold that meets the gate.
@@ -40,7 +40,9 @@ def decide(
     decided = {}
     for fold in (*folds, UNSEEN):
         others = fold_of != fold
-        decided[fold] = {name: _helps(gain[others, c], whose[others]) for c, name in enumerate(CLASSES)}
+        decided[fold] = {
+            name: _helps(gain[others, c], whose[others], clear) for c, name in enumerate(CLASSES)
+        }
     return decided
 
 
@@ -53,14 +55,14 @@ def _class_gain(base: Floats, boosted: Floats, labels: NDArray[np.int8]) -> Floa
     return loss(base) - loss(boosted)
 
 
-def _helps(gain: Floats, patients: NDArray[np.object_]) -> bool:
+def _helps(gain: Floats, patients: NDArray[np.object_], clear: float) -> bool:
     """Whether the mean gain lies clearly above nothing, by the spread over patients."""
     if len(gain) == 0:
         return False
     _, group = np.unique(patients.astype(str), return_inverse=True)
     total = np.bincount(group, weights=gain - gain.mean())
     error = np.sqrt((total**2).sum()) / len(gain)
-    return bool(gain.mean() > _CLEAR * error)
+    return bool(gain.mean() > clear * error)
 
 
 def shut(

@@ -49,8 +49,9 @@ def fit_fours(
             yield collate([vary(s, random, reverse=cfg.reverse, drop=cfg.drop_slices) for s in chosen])
 
     def loss(model: nn.Module, batch: tuple[Studies, Tensor]) -> Tensor:
-        mask = batch[0].mask
-        return weighted_bce(model(batch[0])[mask], batch[1][mask])
+        mask, truth = batch[0].mask, batch[1][batch[0].mask]
+        refined, mended = model(batch[0])
+        return weighted_bce(refined[mask], truth) + cfg.slice_loss * weighted_bce(mended[mask], truth)
 
     steps = -(-len(train) // _BATCH)
     job = Job("fours", net, steps, batches, loss, lambda batch, _: [(batch, 1.0)], score)

@@ -1,11 +1,13 @@
 """The sequence model: a masked bidirectional GRU over the whole study, around the CNN's own opinion.
 
-(study, slab, ·) vectors, logits, z -> two paths:
+(study, slab, ·) vectors, logits, z:
 
-1. the residual path: what the CNN says of the slab, of its surroundings at four distances in millimetres,
+1. where vectors are read, a correction of the CNN's logits slice by slice: vectors of studies that the CNN
+   never saw tell where it is sure of itself without reason; zero at the start, with a loss of its own;
+2. the residual path: what is now said of the slab, of its surroundings at four distances in millimetres,
    and of the whole study, mixed class by class; it starts as the probabilities smoothed along z, so the
    network begins as the best of the cheap baselines and not below it, and can mend an overconfident CNN;
-2. the GRU: projected vectors, their differences to both neighbours, logits, distances and position -> hidden
+3. the GRU: projected vectors, their differences to both neighbours, logits, distances and position -> hidden
    states -> a correction of six logits, zero at the start.
 
 Padding is masked everywhere: a study's result does not depend on its batch.
@@ -30,6 +32,8 @@ _VIEWS = len(_WIDTHS) + 3
 """The slab itself, its surroundings, the study's maximum and mean."""
 _PACE = 20.0
 """The few weights of the residual path learn so much faster than those of the GRU."""
+_THIN = 0.5
+"""Dropout of vectors and of what they are projected to: they have more features than a set has studies."""
 _EPS, _STUDY_EPS = 1e-6, 1e-4
 _GEOMETRY = 3
 """Distance to the slab below, to the slab above, normalised position."""
@@ -68,8 +72,12 @@ class SequenceModel(nn.Module):
         self.drop = nn.Dropout(cfg.drop)
         inputs = 3 * N_CLASSES + _GEOMETRY
         if cfg.vectors:
-            self.norm = nn.LayerNorm(features)
+            self.thin = nn.Dropout(_THIN)
+            self.norm = nn.LayerNorm(features, elementwise_affine=False)
             self.project = nn.Linear(features, cfg.project)
+            self.mend = nn.Linear(cfg.project, N_CLASSES)
+            nn.init.zeros_(self.mend.weight)
+            nn.init.zeros_(self.mend.bias)
             inputs += 3 * cfg.project
         self.gru = nn.GRU(
             inputs,
@@ -85,20 +93,26 @@ class SequenceModel(nn.Module):
         self.mix = nn.Parameter(torch.zeros(_VIEWS, N_CLASSES))
         self.bias = nn.Parameter(torch.zeros(N_CLASSES))
 
-    def forward(self, studies: Studies) -> Tensor:
-        """Logits (study, slab, 6); what stands at padded places means nothing."""
-        mask = studies.mask
-        logits, lengths = studies.logits, studies.lengths
-        inputs = [logits, *_differences(logits, lengths), _geometry(studies.z_mm, lengths)]
+    def forward(self, studies: Studies) -> tuple[Tensor, Tensor]:
+        """Score a batch; what stands at padded places means nothing.
+
+        Returns:
+            The logits (study, slab, 6), and those of step 1, for a loss of their own: without vectors, the
+            CNN's.
+        """
+        mask, lengths = studies.mask, studies.lengths
+        extra: list[Tensor] = []
         if self.cfg.vectors:
-            hidden = self.drop(torch.relu(self.project(self.drop(self.norm(studies.vectors)))))
-            inputs += [hidden, *_differences(hidden, lengths)]
+            hidden = self.thin(torch.relu(self.project(self.thin(self.norm(studies.vectors)))))
+            studies = studies._replace(logits=studies.logits + self.mend(hidden))
+            extra = [hidden, *_differences(hidden, lengths)]
+        inputs = [studies.logits, *_differences(studies.logits, lengths), _geometry(studies.z_mm, lengths)]
         packed = pack_padded_sequence(
-            torch.cat(inputs, dim=-1), studies.lengths, batch_first=True, enforce_sorted=False
+            torch.cat(inputs + extra, dim=-1), lengths, batch_first=True, enforce_sorted=False
         )
         states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
         correction: Tensor = self.correct(self.drop(states))
-        return self._mixed(studies, mask) + correction
+        return self._mixed(studies, mask) + correction, studies.logits
 
     def _mixed(self, studies: Studies, mask: Tensor) -> Tensor:
         """The residual path: views of the CNN's logits, mixed class by class; (study, slab, 6)."""

@@ -100,7 +100,9 @@ def fit(
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         studies = to_device(batch[0], device_of(model))
         mask = studies.mask
-        return weighted_bce(model(studies)[mask], batch[1].to(mask.device)[mask])
+        truth = batch[1].to(mask.device)[mask]
+        refined, mended = model(studies)
+        return weighted_bce(refined[mask], truth) + cfg.slice_loss * weighted_bce(mended[mask], truth)
 
     steps = -(-len(train) // cfg.batch)
     job = Job(name, net, steps, batches, loss, _split, lambda model: _score(model, unseen))
@@ -128,7 +130,7 @@ def apply(
     labels = np.zeros((len(z_mm), 1), dtype=np.float32)
     study = Sequence("", 0, 0, vectors, logits.astype(np.float32), z_mm.astype(np.float32), labels)
     studies = to_device(collate([study])[0], device_of(models[0]))
-    refined = torch.stack([model(studies)[0].double() for model in models]).mean(0)
+    refined = torch.stack([model(studies)[0][0].double() for model in models]).mean(0)
     scored: NDArray[np.float64] = refined.cpu().numpy()
     return scored
 

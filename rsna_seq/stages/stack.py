@@ -1,9 +1,11 @@
-"""``stack``: gradient-boosted refinement over the study, one booster a class, on both models' logits.
+"""``stack``: boosted trees over the study, one booster a class, averaged with the sequence model.
 
-1. Features (:mod:`rsna_seq.stack_features`): the slice's logits, its neighbours', running statistics,
-   geometry.
-2. For each crossed fold and class, :func:`fit` boosts from the sequence model's logit on the other folds.
-3. A gate a class: the booster is used only where it helps out of fold, by more than two standard errors
+1. Features (:mod:`rsna_seq.stack_features`): the CNN's logits of the slice, its neighbours', running
+   statistics, geometry. Trees with thresholds drawn at random read the study in another way than the
+   recurrent network and err elsewhere; their average is better than either.
+2. For each crossed fold and class, :func:`fit` learns on the other folds; ``stack.share`` of its logit
+   joins the sequence model's.
+3. A gate a class: the average is used only where it helps out of fold, by more than one standard error
    over patients; the gate that a fold meets is decided on the other folds.
 4. Calibration (:mod:`rsna_seq.calibration`): a line a class, fitted on the other folds, behind the same gate.
 5. ``boosters/{fold}_{class}.txt``, ``gates.json``, ``uncalibrated.parquet``, ``logits.parquet``.
@@ -41,6 +43,9 @@ from rsna_seq.stack_features import class_features, opinions, stack_features
 from rsna_seq.tables import LOGITS, read_table, write_table
 
 Floats = NDArray[np.float64]
+_DEPTH = 5
+_CLEAR = 1.0
+"""Standard errors by which the average must help: of two models that err apart it seldom harms."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +102,13 @@ def run(
 
 
 def fit(
-    cfg: StackConfig, features: pl.DataFrame, base: Floats, labels: NDArray[np.int8], seed: int = 0
+    cfg: StackConfig, features: pl.DataFrame, labels: NDArray[np.int8], seed: int = 0
 ) -> dict[str, lgb.Booster]:
-    """Fit one booster a class, from the sequence model's logit upwards.
+    """Fit one booster a class.
 
     Args:
         cfg: Boosting.
         features: (row, feature).
-        base: (row, 6) logits of the sequence model.
         labels: (row, 6) of 0 and 1.
         seed: Seed of the boosting.
 
@@ -113,17 +117,18 @@ def fit(
     """
     params = {
         "objective": "binary",
+        "extra_trees": True,
         "learning_rate": cfg.lr,
         "num_leaves": cfg.leaves,
+        "max_depth": _DEPTH,
         "min_data_in_leaf": cfg.min_leaf,
         "lambda_l2": cfg.l2,
         "feature_fraction": 0.5,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
+        "bagging_fraction": 0.7,
+        "bagging_freq": 2,
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
-        "boost_from_average": False,
         "verbosity": -1,
     }
     boosters = {}
@@ -134,7 +139,6 @@ def fit(
         data = lgb.Dataset(
             np.array(features.select(chosen).to_numpy(), order="C"),
             labels[:, c].copy(),
-            init_score=base[:, c].copy(),
             feature_name=_safe(chosen),
         )
         boosters[name] = lgb.train(params, data, num_boost_round=cfg.rounds)
@@ -156,7 +160,8 @@ def apply(stacker: Stacker, table: pl.DataFrame) -> Floats:
     features = stack_features(table, stacker.cfg.neighbours) if used else table
     for name in used:
         chosen = np.array(features.select(class_features(features.columns, name)).to_numpy(), order="C")
-        refined[:, CLASSES.index(name)] += stacker.boosters[name].predict(chosen, raw_score=True)
+        boosted = stacker.boosters[name].predict(chosen, raw_score=True)
+        refined[:, CLASSES.index(name)] += stacker.cfg.share * (boosted - refined[:, CLASSES.index(name)])
     return apply_lines(refined, stacker.lines)
 
 
@@ -199,14 +204,14 @@ def _build(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: P
     with progress("stack", len(folds)) as advance:
         for fold in folds:
             train, left = (own >= 0) & (own != fold), cross == fold
-            boosters = fit(cfg, features.filter(train), base[train], labels[train], seed + fold)
+            boosters = fit(cfg, features.filter(train), labels[train], seed + fold)
             _write_boosters(boosters, folder / "boosters", fold)
             boosted[left] = apply(Stacker(cfg, boosters, dict.fromkeys(CLASSES, True)), table.filter(left))
             advance(1)
     gate = functools.partial(
         decide, labels=labels, own=own, patients=table["patient"].to_numpy(), folds=folds
     )
-    gates = gate(base, boosted)
+    gates = gate(base, boosted, clear=_CLEAR)
     shut(boosted, base, gates, own, cross)
     calibrated, lines = _calibrated(boosted, labels, own, folds)
     helped = gate(boosted, calibrated)

@@ -29,14 +29,14 @@ def _model(*, trained: bool = True) -> SequenceModel:
 
 def test_a_study_does_not_depend_on_its_batch() -> None:
     model = _model()
-    alone = model(collate([_study(9, 1)])[0])[0]
-    together = model(collate([_study(30, 2), _study(9, 1), _study(1, 3)])[0])[1, :9]
+    alone = model(collate([_study(9, 1)])[0])[0][0]
+    together = model(collate([_study(30, 2), _study(9, 1), _study(1, 3)])[0])[0][1, :9]
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
 def test_an_untrained_model_smooths_the_cnns_probabilities_and_nothing_else() -> None:
     study = _study(9, 1)
-    refined = _model(trained=False)(collate([study])[0])[0].detach().numpy()
+    refined = _model(trained=False)(collate([study])[0])[0][0].detach().numpy()
     distance = (study.z_mm[:, None] - study.z_mm[None]) / 6.0
     weight = np.exp(-0.5 * distance**2)
     expected = (weight / weight.sum(1, keepdims=True)) @ (1 / (1 + np.exp(-study.logits)))
@@ -49,11 +49,21 @@ def test_without_vectors_only_logits_and_places_count() -> None:
     torch.nn.init.normal_(model.correct.weight)
     study, other = _study(9, 1), _study(9, 1)
     other.vectors[:] = 7
-    assert torch.equal(model(collate([study])[0]), model(collate([other])[0]))
+    assert torch.equal(model(collate([study])[0])[0], model(collate([other])[0])[0])
+
+
+def test_vectors_mend_the_slices_before_the_study_is_looked_at() -> None:
+    model, study = _model(trained=False), _study(9, 1)
+    torch.nn.init.constant_(model.mend.bias, 2.0)
+    refined, mended = model(collate([study])[0])
+    np.testing.assert_allclose(mended[0].detach().numpy(), study.logits + 2, atol=1e-5)
+    twin = Sequence(**{**vars(study), "logits": study.logits + 2})
+    untouched = _model(trained=False)(collate([twin])[0])[0]
+    torch.testing.assert_close(refined, untouched)
 
 
 def test_a_single_slice_is_a_study() -> None:
-    assert torch.isfinite(_model()(collate([_study(1, 4)])[0])).all()
+    assert torch.isfinite(_model()(collate([_study(1, 4)])[0])[0]).all()
 
 
 def test_reversal_turns_depth_and_order_of_positions() -> None:
