@@ -9,7 +9,7 @@ from rsna_seq.config import StackConfig
 from rsna_seq.labels import CLASSES
 from rsna_seq.stack_features import stack_features
 
-_COLUMNS = [f"cnn_{c}" for c in CLASSES]
+_COLUMNS = [f"{source}_{c}" for source in ("cnn", "seq") for c in CLASSES]
 
 
 def measure(options: Options) -> list[Row]:

@@ -1,4 +1,4 @@
-"""The stacker's features: what the CNN says of a slice's neighbours and its study, never across its border.
+"""The stacker's features: what a slice's neighbours and its study say, never across a study's border.
 
 All features are polars expressions over whole columns, one window a (study, network, model) group.
 """
@@ -9,6 +9,7 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.tables import LOGITS
 
 GROUP = ("study", "net", "cross")
+_SOURCES = ("cnn", "seq")
 _SPAN = 3
 """Slices over which running means reach to either side."""
 
@@ -41,10 +42,10 @@ def stack_features(table: pl.DataFrame, neighbours: int) -> pl.DataFrame:
         neighbours: Slices either side whose logits are features.
 
     Returns:
-        Float32 columns, one row a row: for each class the CNN's logit, those of the neighbours, running
+        Float32 columns, one row a row: for each model and class the logit, those of the neighbours, running
         means and maxima in both directions, the study's maximum, mean and upper quartile; position, gaps.
     """
-    columns = [f"cnn_{c}" for c in CLASSES]
+    columns = [f"{s}_{c}" for s in _SOURCES for c in CLASSES]
     # groups lie together: one number a group is found at once, and a shift that leaves the group is blanked
     table = table.select(*columns, "gap_below_mm", "gap_above_mm", "z_mm", _g=pl.struct(GROUP).rle_id())
     reach = max(neighbours, _SPAN - 1)
@@ -78,7 +79,9 @@ def stack_features(table: pl.DataFrame, neighbours: int) -> pl.DataFrame:
 
 def class_features(names: list[str], name: str) -> list[str]:
     """The features that the booster of one class sees: its own in full, the others' opinion of the slice."""
-    return [f for f in names if f"_{name}" in f or not f.startswith("cnn_") or f[4:] in CLASSES]
+    return [
+        f for f in names if f"_{name}" in f or not f.startswith(_SOURCES) or f.split("_", 1)[1] in CLASSES
+    ]
 
 
 def _running(column: str) -> list[pl.Expr]:

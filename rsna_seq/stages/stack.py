@@ -1,8 +1,8 @@
 """``stack``: boosted trees over the study, one booster a class, averaged with the sequence model.
 
-1. Features (:mod:`rsna_seq.stack_features`): the CNN's logits of the slice, its neighbours', running
+1. Features (:mod:`rsna_seq.stack_features`): both models' logits of the slice, its neighbours', running
    statistics, geometry. Trees with thresholds drawn at random read the study in another way than the
-   recurrent network and err elsewhere; their average is better than either.
+   recurrent network and err elsewhere; the average of both is better than either.
 2. For each crossed fold and class, :func:`fit` learns on the other folds; ``stack.share`` of its logit
    joins the sequence model's.
 3. A gate a class: the average is used only where it helps out of fold, by more than one standard error
