@@ -6,6 +6,7 @@
    ``quarantine.parquet``.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,8 +37,8 @@ from rsna_seq.workers import WorkerDied, spread_over
 
 _CHUNK = 2048
 """Files that are read at a time: enough that what Python costs a step is shared by many."""
-_IN_PROCESS = 4000
-"""Fewer files than this are read in this process: starting others takes longer."""
+_WORTH_S = 4.0
+"""Seconds of work, by the pace of the first chunk, for which other processes are started: that takes two."""
 
 Rows = list[dict[str, object]]
 _HEADERS: dict[str, pl.DataType] = {
@@ -147,9 +148,8 @@ def scan(
         listing = listing.moved(root)
     chunks = [_Chunk(part, cfg.assume_hu) for part in listing.parts(_CHUNK)]
     tables, aside = [pl.DataFrame(schema=_HEADERS)], [*listing.aside]
-    few = len(listing) < _IN_PROCESS
     with progress(title, len(listing)) as advance:
-        for chunk, (good, bad) in _read(chunks, 1 if few else workers):
+        for chunk, (good, bad) in _read(chunks, workers):
             tables.append(good)
             aside += bad
             advance(len(chunk.listing))
@@ -165,7 +165,12 @@ def scan(
 
 def _read(chunks: list[_Chunk], workers: int) -> Iterator[tuple[_Chunk, tuple[pl.DataFrame, Rows]]]:
     """Read chunk after chunk; where a worker dies, its files are read one by one to find the culprit."""
-    for chunk, result in zip(chunks, spread_over(_read_chunk, chunks, workers), strict=True):
+    start = time.monotonic()
+    for chunk in chunks[:1]:
+        yield chunk, _read_chunk(chunk)
+    pace, chunks = time.monotonic() - start, chunks[1:]
+    few = pace * len(chunks) < _WORTH_S
+    for chunk, result in zip(chunks, spread_over(_read_chunk, chunks, 1 if few else workers), strict=True):
         if not isinstance(result, WorkerDied):
             yield chunk, result
             continue

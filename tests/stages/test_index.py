@@ -185,7 +185,7 @@ def test_conflicting_labels_are_refused_and_identical_ones_merged(tmp_path: Path
 def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_set(tmp_path)
     alone = scan(root / "stage_2_train")
-    monkeypatch.setattr(index, "_IN_PROCESS", 1)
+    monkeypatch.setattr(index, "_WORTH_S", 0.0)
     monkeypatch.setattr(index, "_CHUNK", 10)
     shared = index.scan(root / "stage_2_train", CFG, workers=2)
     assert shared.slices.equals(alone.slices)
