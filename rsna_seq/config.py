@@ -170,8 +170,11 @@ class SequenceConfig(FitConfig):
 class StackConfig(Section):
     """Boosted trees over the study, one booster a class, averaged with the sequence model."""
 
-    share: float = Field(0.5, gt=0, le=1)
+    share: float = Field(0.3, gt=0, le=1)
     """Share of the booster in the average of both logits."""
+    sources: tuple[Literal["cnn", "seq"], ...] = Field(("cnn", "seq"), min_length=1)
+    """Models whose logits are features; with under some hundred studies a booster that reads the CNN alone
+    errs further from the sequence model, and their average is better."""
     rounds: int = Field(300, ge=1)
     """Boosting rounds."""
     lr: float = Field(0.02, gt=0)

@@ -3,13 +3,15 @@
 All features are polars expressions over whole columns, one window a (study, network, model) group.
 """
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from rsna_seq.labels import CLASSES
 from rsna_seq.tables import LOGITS
 
 GROUP = ("study", "net", "cross")
-_SOURCES = ("cnn", "seq")
+SOURCES = ("cnn", "seq")
 _SPAN = 3
 """Slices over which running means reach to either side."""
 
@@ -34,18 +36,19 @@ def opinions(cnn: pl.DataFrame, sequence: pl.DataFrame, slabs: pl.DataFrame) -> 
     return joined.sort(*GROUP, "slab")
 
 
-def stack_features(table: pl.DataFrame, neighbours: int) -> pl.DataFrame:
+def stack_features(table: pl.DataFrame, neighbours: int, sources: Sequence[str] = SOURCES) -> pl.DataFrame:
     """Compute the features of every row.
 
     Args:
         table: As :func:`opinions` makes it, sorted by group and slab.
         neighbours: Slices either side whose logits are features.
+        sources: The models whose logits are: ``cnn``, ``seq``.
 
     Returns:
         Float32 columns, one row a row: for each model and class the logit, those of the neighbours, running
         means and maxima in both directions, the study's maximum, mean and upper quartile; position, gaps.
     """
-    columns = [f"{s}_{c}" for s in _SOURCES for c in CLASSES]
+    columns = [f"{s}_{c}" for s in sources for c in CLASSES]
     # groups lie together: one number a group is found at once, and a shift that leaves the group is blanked
     table = table.select(*columns, "gap_below_mm", "gap_above_mm", "z_mm", _g=pl.struct(GROUP).rle_id())
     reach = max(neighbours, _SPAN - 1)
@@ -79,9 +82,7 @@ def stack_features(table: pl.DataFrame, neighbours: int) -> pl.DataFrame:
 
 def class_features(names: list[str], name: str) -> list[str]:
     """The features that the booster of one class sees: its own in full, the others' opinion of the slice."""
-    return [
-        f for f in names if f"_{name}" in f or not f.startswith(_SOURCES) or f.split("_", 1)[1] in CLASSES
-    ]
+    return [f for f in names if f"_{name}" in f or not f.startswith(SOURCES) or f.split("_", 1)[1] in CLASSES]
 
 
 def _running(column: str) -> list[pl.Expr]:

@@ -5,9 +5,10 @@
    recurrent network and err elsewhere; the average of both is better than either.
 2. For each crossed fold and class, :func:`fit` learns on the other folds; ``stack.share`` of its logit
    joins the sequence model's.
-3. A gate a class: the average is used only where it helps out of fold, by more than one standard error
-   over patients; the gate that a fold meets is decided on the other folds.
-4. Calibration (:mod:`rsna_seq.calibration`): a line a class, fitted on the other folds, behind the same gate.
+3. A gate a class: the average is used only where it helps out of fold; the gate that a fold meets is
+   decided on the other folds.
+4. Calibration (:mod:`rsna_seq.calibration`): a line a class, fitted on the other folds, used where it helps
+   by more than two standard errors over patients.
 5. ``boosters/{fold}_{class}.txt``, ``gates.json``, ``uncalibrated.parquet``, ``logits.parquet``.
 """
 
@@ -44,7 +45,7 @@ from rsna_seq.tables import LOGITS, read_table, write_table
 
 Floats = NDArray[np.float64]
 _DEPTH = 5
-_CLEAR = 1.0
+_CLEAR = 0.0
 """Standard errors by which the average must help: of two models that err apart it seldom harms."""
 
 
@@ -157,7 +158,7 @@ def apply(stacker: Stacker, table: pl.DataFrame) -> Floats:
     """
     refined: Floats = table.select(f"seq_{c}" for c in CLASSES).to_numpy().copy()
     used = [name for name in CLASSES if stacker.gates.get(name) and name in stacker.boosters]
-    features = stack_features(table, stacker.cfg.neighbours) if used else table
+    features = stack_features(table, stacker.cfg.neighbours, stacker.cfg.sources) if used else table
     for name in used:
         chosen = np.array(features.select(class_features(features.columns, name)).to_numpy(), order="C")
         boosted = stacker.boosters[name].predict(chosen, raw_score=True)
@@ -195,7 +196,7 @@ def _build(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: P
         "study", "slab", "patient", *(pl.col(c).alias(f"y_{c}") for c in CLASSES), own="cross_fold"
     )
     table = table.join(truth, on=["study", "slab"], how="left", maintain_order="left")
-    features = stack_features(table, cfg.neighbours)
+    features = stack_features(table, cfg.neighbours, cfg.sources)
     labels = table.select(f"y_{c}" for c in CLASSES).to_numpy()
     base = table.select(f"seq_{c}" for c in CLASSES).to_numpy()
     own, cross = table["own"].to_numpy(), table["cross"].to_numpy()
