@@ -18,19 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rsna_seq.console import say
 from rsna_seq.errors import IntegrityError
-from rsna_seq.provenance import commit, package_version
+from rsna_seq.provenance import commit, digest_file, package_version
 
 Section = TypeVar("Section", bound=BaseModel)
 
 MANIFEST = "manifest.json"
 _UNFINISHED = "unfinished.json"
 _LOCK = ".lock"
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -129,15 +127,6 @@ def write_json(path: Path, value: object) -> None:
     """Write plain data as JSON, complete or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def digest_file(path: Path) -> str:
-    """BLAKE3 of a file's bytes."""
-    digest, buffer = blake3(), memoryview(bytearray(_BLOCK))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which code made an artefact: version, commit, and a digest of the code itself."""
+"""Which code made an artefact: version, commit, and digests of the code itself and of files."""
 
 import ast
 import hashlib
@@ -7,6 +7,10 @@ import json
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from blake3 import blake3
+
+_BLOCK = 1 << 20
 
 
 def source_digest(module: str) -> str:
@@ -78,3 +82,12 @@ def commit() -> str | None:
         return (git / head[5:]).read_text(encoding="utf-8").strip() if head.startswith("ref: ") else head
     except OSError:
         return None
+
+
+def digest_file(path: Path) -> str:
+    """BLAKE3 of a file's bytes."""
+    digest, buffer = blake3(), memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rsna_seq.artifacts import atomic_path, digest_file, write_json
+from rsna_seq.artifacts import atomic_path, write_json
 from rsna_seq.config import CacheConfig
 from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
+from rsna_seq.provenance import digest_file
 from rsna_seq.slabs import Sweep, slab_table
 from rsna_seq.tables import QUARANTINE, SLABS, check, from_rows, read_table, table_digest, write_table
 

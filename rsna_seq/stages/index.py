@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rsna_seq.artifacts import Key, Manifest, Receipt, digest_file, ensure
+from rsna_seq.artifacts import Key, Manifest, Receipt, ensure
 from rsna_seq.config import DataConfig, IndexConfig
 from rsna_seq.console import progress, say
 from rsna_seq.errors import NothingUsableError, UsageError
@@ -30,7 +30,7 @@ from rsna_seq.imaging.sources import Listing, digest_source, list_files
 from rsna_seq.label_csv import read_labels
 from rsna_seq.labels import CLASSES
 from rsna_seq.layout import find_layout
-from rsna_seq.provenance import source_digest
+from rsna_seq.provenance import digest_file, source_digest
 from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.tables import QUARANTINE, SLICES, STUDIES, check, from_rows, tell_reasons, write_table
 from rsna_seq.workers import WorkerDied, spread_over

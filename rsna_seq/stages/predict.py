@@ -18,13 +18,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.artifacts import Key, Manifest, Receipt, digest_file, ensure
+from rsna_seq.artifacts import Key, Manifest, Receipt, ensure
 from rsna_seq.config import CacheConfig, IndexConfig, PredictConfig
 from rsna_seq.console import progress, say
 from rsna_seq.errors import NothingUsableError
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
-from rsna_seq.provenance import source_digest
+from rsna_seq.provenance import digest_file, source_digest
 from rsna_seq.report.page import write_prediction_report
 from rsna_seq.stages import cache, index
 from rsna_seq.submission import (

@@ -27,7 +27,6 @@ from rsna_seq.artifacts import (
     Manifest,
     Receipt,
     atomic_path,
-    digest_file,
     ensure,
     read_manifest,
     write_json,
@@ -39,7 +38,7 @@ from rsna_seq.errors import IntegrityError
 from rsna_seq.gates import UNSEEN, decide, shut
 from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
-from rsna_seq.provenance import source_digest
+from rsna_seq.provenance import digest_file, source_digest
 from rsna_seq.stack_features import class_features, opinions, stack_features
 from rsna_seq.tables import LOGITS, read_table, write_table
 
