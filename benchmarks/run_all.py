@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import machine
-from results import markdown, slug, write_figure
+from results import BENCHES, markdown, slug, write_figure
 
 HERE = Path(__file__).resolve().parent
-BENCHES = ("index", "order", "cache", "read", "embed", "sequence", "stack", "predict", "memory", "scaling")
 
 
 def main(argv: list[str] | None = None) -> int:
