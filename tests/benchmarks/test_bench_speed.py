@@ -61,9 +61,10 @@ def test_a_peer_that_is_absent_is_told_and_not_judged() -> None:
 
 
 def test_misses_stay_in_table_and_figure(tmp_path: Path) -> None:
+    four = "batches of four"
     rows = [
         {"name": "quick", "peer": "x", "unit": "/s", "ours": 9.0, "theirs": 1.0, "ratio": 9.0, "met": True},
-        {"name": "slow", "peer": "x", "unit": "/s", "ours": 1.0, "theirs": 1.0, "ratio": 1.0, "met": False},
+        {"name": "slow", "peer": four, "unit": "/s", "ours": 1.0, "theirs": 1.0, "ratio": 1.0, "met": False},
         {"name": "gone", "peer": "x", "unit": "/s", "ours": None, "theirs": None, "ratio": None, "met": None},
     ]
     for row in rows:
@@ -75,10 +76,12 @@ def test_misses_stay_in_table_and_figure(tmp_path: Path) -> None:
         "date": "2026-01-01",
         "toy": False,
         "failed": [],
-        "benches": {"b": bench},
+        "benches": {"stack": {**bench, "rows": rows[:1]}, "sequence": bench},
     }
     page = markdown(told)
-    assert "1 targets met, 1 short" in page
+    assert "2 targets met, 1 short" in page
+    assert "- sequence, slow / batches of four: an epoch is quicker" in page
+    assert page.index("| sequence |") < page.index("| stack |")
     assert MISSING in page
     assert [goodness(row) for row in rows] == [3.0, pytest.approx(1 / 3), None]
     figures = []
