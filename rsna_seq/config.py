@@ -147,6 +147,8 @@ class SequenceConfig(FitConfig):
     """Passes over the training studies."""
     batch: int = Field(16, ge=1)
     """Studies a step."""
+    lr: float = Field(3e-3, gt=0)
+    """Peak learning rate of AdamW."""
     vectors: bool = True
     """Read the CNN's vectors; with under some hundred studies its logits alone carry over better."""
     project: int = Field(128, ge=8)
