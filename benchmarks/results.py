@@ -40,6 +40,7 @@ _WHY = {
     "seconds; both share the memory's bandwidth",
 }
 """Why a target is short, by benchmark and peer."""
+_TICKS = (0.25, 0.5, 1, 2, 4)
 _NO_GPU = "No GPU was at hand: nothing was measured on one, and nothing is claimed."
 
 
@@ -139,13 +140,15 @@ def write_figure(told: dict[str, Any], path: Path) -> None:
 
     found = told["benches"]
     rows = [(name, row) for name in BENCHES if name in found for row in found[name]["rows"]]
-    bars = [(f"{name}: {row['name']} / {row['peer']}", goodness(row)) for name, row in rows]
+    bars = [(f"{name}: {row['name']} / {row['peer']}, {row['unit']}", goodness(row)) for name, row in rows]
     shown = [(label, good) for label, good in bars if good is not None][::-1]
     with mpl.rc_context({"svg.hashsalt": "rsna_seq", "font.size": 8, "font.family": "sans-serif"}):
         figure, axes = plt.subplots(figsize=(8, 0.6 + 0.22 * len(shown)), layout="constrained")
         colours = ["#2a7f62" if good >= 1 else "#c2571a" for _, good in shown]
         axes.barh([label for label, _ in shown], [good - 1 for _, good in shown], left=1, color=colours)
         axes.set_xscale("log")
+        axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+        axes.minorticks_off()
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_xlabel("multiples of the target")
         axes.set_title(f"{told['machine']}, {told['date']}")
