@@ -1,6 +1,7 @@
 """Work spread over spawned processes (never forked: polars and OpenMP hold locks that a fork would copy)."""
 
 import multiprocessing
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -11,6 +12,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _AHEAD = 4
 """Items a worker that wait or are done, but not yet taken: what keeps memory flat."""
+_WORTH_S = 4.0
+"""Seconds of work for which other processes are started: that takes two."""
 
 
 class WorkerDied:
@@ -22,7 +25,6 @@ def spread_over(
     items: Sequence[Item],
     workers: int,
     *,
-    least: int = 2,
     apart: bool = False,
 ) -> Iterator[Result | WorkerDied]:
     """Apply a function to items, in order of the items, a few ahead of what is taken.
@@ -30,17 +32,23 @@ def spread_over(
     A process that dies takes none but its own item with it: what was under way is done again, item by
     item, each in a process of its own, and only an item that kills that one too is given up.
 
+    The first item is done here, and the others, too, where its pace says that they are done before other
+    processes have started.
+
     Args:
         work: A function of a module, so that a spawned process finds it.
         items: What it is applied to.
         workers: Processes; 1 stays in this one.
-        least: Fewer items than this stay in this process, for starting one takes a second.
         apart: Never stay in this process, be there one worker or one item.
     """
-    if not apart and (workers <= 1 or len(items) < least):
-        yield from map(work, items)
-        return
     done = 0
+    if not apart:
+        start = time.monotonic()
+        yield from map(work, items[:1])
+        done = len(items[:1])
+        if workers <= 1 or (time.monotonic() - start) * len(items[1:]) < _WORTH_S:
+            yield from map(work, items[1:])
+            return
     while done < len(items):
         for result in _pooled(work, items[done:], workers):
             done += 1

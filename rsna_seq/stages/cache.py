@@ -9,8 +9,6 @@
 import functools
 import os
 import shutil
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +30,6 @@ from rsna_seq.slabs import Sweep, slab_table
 from rsna_seq.tables import QUARANTINE, SLABS, SLICES, read_table, tell_reasons, write_table
 from rsna_seq.workers import WorkerDied, spread_over
 
-_WORTH_S = 4.0
-"""Seconds of work, by the pace of the first shard, for which other processes are started: that takes two."""
 _SPARE_BYTES = 64 << 20
 
 _ROOM = Room()
@@ -190,23 +186,13 @@ def _build(
         say("cache", f"{len(filled):,} of {len(shards):,} shards are sound and stay")
     _must_fit(sum(shard.slices for shard in todo) * cfg.size**2 * 2, out)
     forget_others(shards, out)
+    work = functools.partial(_fill, root=root, cfg=cfg, out=out)
     with progress("cache", sum(len(shard.sweeps) for shard in todo)) as advance:
-        for shard, done in _filled(todo, root, cfg, out, workers):
-            filled[shard.number] = done
+        for shard, done in zip(todo, spread_over(work, todo, workers), strict=True):
+            died = isinstance(done, WorkerDied)
+            filled[shard.number] = _fill(shard, root, cfg, out, apart=True) if died else done
             advance(len(shard.sweeps))
     return _close([filled[shard.number] for shard in shards], slices, out)
-
-
-def _filled(
-    shards: list[Shard], root: Path, cfg: CacheConfig, out: Path, workers: int
-) -> Iterator[tuple[Shard, Filled]]:
-    """Fill shard after shard, the first one here, the others where that pays by processes of their own."""
-    start, work = time.monotonic(), functools.partial(_fill, root=root, cfg=cfg, out=out)
-    for shard in shards[:1]:
-        yield shard, work(shard)
-    few = (time.monotonic() - start) * len(shards[1:]) < _WORTH_S
-    for shard, done in zip(shards[1:], spread_over(work, shards[1:], 1 if few else workers), strict=True):
-        yield shard, _fill(shard, root, cfg, out, apart=True) if isinstance(done, WorkerDied) else done
 
 
 def _fill(shard: Shard, root: Path, cfg: CacheConfig, out: Path, *, apart: bool = False) -> Filled:

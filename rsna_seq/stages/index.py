@@ -6,7 +6,6 @@
    ``quarantine.parquet``.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,8 +36,6 @@ from rsna_seq.workers import WorkerDied, spread_over
 
 _CHUNK = 2048
 """Files that are read at a time: enough that what Python costs a step is shared by many."""
-_WORTH_S = 4.0
-"""Seconds of work, by the pace of the first chunk, for which other processes are started: that takes two."""
 
 Rows = list[dict[str, object]]
 _HEADERS: dict[str, pl.DataType] = {
@@ -165,12 +162,7 @@ def scan(
 
 def _read(chunks: list[_Chunk], workers: int) -> Iterator[tuple[_Chunk, tuple[pl.DataFrame, Rows]]]:
     """Read chunk after chunk; where a worker dies, its files are read one by one to find the culprit."""
-    start = time.monotonic()
-    for chunk in chunks[:1]:
-        yield chunk, _read_chunk(chunk)
-    pace, chunks = time.monotonic() - start, chunks[1:]
-    few = pace * len(chunks) < _WORTH_S
-    for chunk, result in zip(chunks, spread_over(_read_chunk, chunks, 1 if few else workers), strict=True):
+    for chunk, result in zip(chunks, spread_over(_read_chunk, chunks, workers), strict=True):
         if not isinstance(result, WorkerDied):
             yield chunk, result
             continue

@@ -54,7 +54,7 @@ def run(
     studies = [rows for _, rows in scan.slices.group_by("study", maintain_order=True)]
     work = functools.partial(_study, root=scan.root, out=out, windows=windows, size=size)
     with progress("png", len(studies)) as advance:
-        for done in spread_over(work, studies, workers, least=8):
+        for done in spread_over(work, studies, workers):
             counts += Counter({str(Reason.WORKER_DIED): 1}) if isinstance(done, WorkerDied) else done
             advance(1)
     return counts

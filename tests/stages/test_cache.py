@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.pixels import apply_rescale
 
+from rsna_seq import workers
 from rsna_seq.artifacts import read_manifest
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
 from rsna_seq.errors import IntegrityError
@@ -160,7 +161,7 @@ def test_a_study_in_the_cache_is_the_study_applied_alone(cached: Path) -> None:
 
 
 def test_workers_give_the_same_bytes(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_WORTH_S", 0.0)
+    monkeypatch.setattr(workers, "_WORTH_S", 0.0)
     cfg = CacheConfig(size=32, shard_slices=10)
     cache.run(cfg, cached / "1_index", cached / "data", cached / "again", workers=2)
     assert read_manifest(cached / "again").files == read_manifest(cached / "2_cache").files

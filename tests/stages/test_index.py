@@ -10,6 +10,7 @@ from dicoms import write_set, write_slice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsna_seq import workers
 from rsna_seq.config import DataConfig, IndexConfig
 from rsna_seq.errors import UsageError
 from rsna_seq.folds import assign
@@ -185,7 +186,7 @@ def test_conflicting_labels_are_refused_and_identical_ones_merged(tmp_path: Path
 def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_set(tmp_path)
     alone = scan(root / "stage_2_train")
-    monkeypatch.setattr(index, "_WORTH_S", 0.0)
+    monkeypatch.setattr(workers, "_WORTH_S", 0.0)
     monkeypatch.setattr(index, "_CHUNK", 10)
     shared = index.scan(root / "stage_2_train", CFG, workers=2)
     assert shared.slices.equals(alone.slices)
