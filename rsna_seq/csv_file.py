@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from rsna_seq.errors import UsageError
+from rsna_seq.paths import require_file
 
 ROW = "row"
 """Column of :attr:`CsvFile.table` that numbers the records; :meth:`CsvFile.lines` gives their lines."""
@@ -126,26 +127,6 @@ def open_csv(file: Path, known: Sequence[str]) -> CsvFile:
     if twice:
         raise UsageError(f"{file}: line {line}: the column {twice[0]} stands twice in the header")
     return CsvFile(str(file), tuple(names), tuple(known), body[blank:], separator, line + blank)
-
-
-def require_file(path: Path, what: str) -> Path:
-    """The path, where it is a file that can be read.
-
-    Args:
-        path: What a user named.
-        what: The option or config key that named it.
-
-    Raises:
-        UsageError: It is not there, or is a folder.
-    """
-    try:
-        if not path.is_file():
-            kind = "is a folder, not a file" if path.is_dir() else "there is no such file"
-            raise UsageError(f"{what}: {path}: {kind}")
-        with path.open("rb"):
-            return path
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{what}: {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def printable_names(names: Sequence[str]) -> str:

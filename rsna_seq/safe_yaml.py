@@ -126,7 +126,7 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def put_override(tree: dict[Any, Any], override: str) -> None:
-    """Set one ``a.b=value`` in a tree of mappings; the value is read as YAML.
+    """Set one ``a.b=value`` in a tree of mappings; the value is YAML, and a mapping adds to what is there.
 
     Raises:
         UsageError: It is not written so, or a part of the key is a value and no section.
@@ -141,4 +141,5 @@ def put_override(tree: dict[Any, Any], override: str) -> None:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
             raise UsageError(f"{shown!r}: {part} is a value, not a section")
-    node[path[-1]] = parse_yaml(text, repr(shown))
+    value, old = parse_yaml(text, repr(shown)), node.get(path[-1])
+    node[path[-1]] = old | value if isinstance(old, dict) and isinstance(value, dict) else value

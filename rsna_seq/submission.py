@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rsna_seq.artifacts import atomic_path
 from rsna_seq.bootstrap import Bootstrap
-from rsna_seq.csv_file import ROW, CsvFile, open_csv
+from rsna_seq.csv_file import ROW, open_csv
 from rsna_seq.errors import UsageError
 from rsna_seq.label_csv import read_labels
 from rsna_seq.labels import CLASSES, N_CLASSES
@@ -63,9 +63,32 @@ def submission(sample: Path, answers: pl.DataFrame, prior: Floats, clip: float) 
     Raises:
         UsageError: The sample is no such file, or names a class that there is not.
     """
-    file = _open_sample(sample)
-    ids, bare = file.table, pl.col("ID").str.strip_chars()
-    keys = ids.select(
+    keys = read_sample(sample)
+    long = answers.select("slice", *CLASSES).unpivot(index="slice", variable_name="name", value_name="Label")
+    joined = keys.join(long, on=["slice", "name"], how="left", maintain_order="left")
+    fallback = pl.DataFrame({"name": list(CLASSES), "prior": prior})
+    joined = joined.join(fallback, on="name", how="left", maintain_order="left")
+    unanswered = joined.filter(pl.col("Label").is_null())["slice"].n_unique()
+    answer = pl.coalesce("Label", "prior").clip(clip, 1 - clip).alias("Label")
+    return joined.select("ID", answer), unanswered
+
+
+def read_sample(sample: Path) -> pl.DataFrame:
+    """The sample's ids, and what they ask for.
+
+    Returns:
+        ``ID`` as it stands in the file, ``slice`` and ``name`` (of the class), in the file's order.
+
+    Raises:
+        UsageError: It is no CSV with the column ID, has no rows, or names a class that there is not.
+    """
+    file = open_csv(sample, ("ID",))
+    if "ID" not in file.columns:
+        raise UsageError(f"{sample}: not a sample submission: there is no column ID in its header")
+    if file.table.is_empty():
+        raise UsageError(f"{sample}: not a sample submission: it holds no ids")
+    bare = pl.col("ID").str.strip_chars()
+    keys = file.table.select(
         "ID",
         ROW,
         slice=bare.str.extract(r"(?s)^(.*)_[^_]*$", 1),
@@ -79,14 +102,7 @@ def submission(sample: Path, answers: pl.DataFrame, prior: Floats, clip: float) 
         raise UsageError(
             f"{sample}: {len(unknown):,} ids are not IMAGE_CLASS, first {first[:80]} (line {line})"
         )
-    keys = keys.drop(ROW)
-    long = answers.select("slice", *CLASSES).unpivot(index="slice", variable_name="name", value_name="Label")
-    joined = keys.join(long, on=["slice", "name"], how="left", maintain_order="left")
-    fallback = pl.DataFrame({"name": list(CLASSES), "prior": prior})
-    joined = joined.join(fallback, on="name", how="left", maintain_order="left")
-    unanswered = joined.filter(pl.col("Label").is_null())["slice"].n_unique()
-    answer = pl.coalesce("Label", "prior").clip(clip, 1 - clip).alias("Label")
-    return joined.select("ID", answer), unanswered
+    return keys.drop(ROW)
 
 
 def write_submission(answer: pl.DataFrame, sample: Path, path: Path) -> None:
@@ -95,7 +111,7 @@ def write_submission(answer: pl.DataFrame, sample: Path, path: Path) -> None:
     Raises:
         AssertionError: The answer is not the sample's ids in the sample's order, each with a probability.
     """
-    wanted = _open_sample(sample).table["ID"]
+    wanted = read_sample(sample)["ID"]
     assert answer["ID"].equals(wanted), "the submission's ids are not the sample's"
     assert len(answer) == len(wanted), len(answer)
     label = answer["Label"]
@@ -176,17 +192,3 @@ def score_answer(slices: Path, labels: Path, seed: int = 0) -> Interval:
         raise UsageError(f"{slices}: no slice of it has a label in {labels}")
     losses = slice_losses(both.select(f"y_{c}" for c in CLASSES).to_numpy(), both.select(CLASSES).to_numpy())
     return Bootstrap(both["study"].to_numpy(), seed=seed).mean(losses)
-
-
-def _open_sample(sample: Path) -> CsvFile:
-    """The sample's ids, as they stand.
-
-    Raises:
-        UsageError: It is no CSV with the column ID, or has no rows.
-    """
-    file = open_csv(sample, ("ID",))
-    if "ID" not in file.columns:
-        raise UsageError(f"{sample}: not a sample submission: there is no column ID in its header")
-    if file.table.is_empty():
-        raise UsageError(f"{sample}: not a sample submission: it holds no ids")
-    return file
