@@ -38,6 +38,7 @@ from rsna_seq.phantom.bleeds import draw_hygroma
 from rsna_seq.phantom.prevalence import StudyPlan, plan_studies
 from rsna_seq.phantom.writer import draw_style, make_ids, slice_bytes
 from rsna_seq.provenance import source_digest
+from rsna_seq.workers import interrupts_held, take_interrupts
 
 SEAL = "phantom.json"
 DUPLICATED = 4
@@ -189,8 +190,11 @@ def _write_all(tasks: list[_Task], workers: int) -> list[_Written]:
                 advance(1)
             return written
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
-            futures = [pool.submit(write_study, task) for task in tasks]
+        with ProcessPoolExecutor(
+            min(workers, len(tasks)), mp_context=context, initializer=take_interrupts
+        ) as pool:
+            with interrupts_held():
+                futures = [pool.submit(write_study, task) for task in tasks]
             try:
                 for done in as_completed(futures):
                     done.result()
