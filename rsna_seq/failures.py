@@ -7,11 +7,11 @@ read; ``RSNA_SEQ_TRACEBACK=1`` shows it whole.
 import errno
 import os
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 
 from rsna_seq.errors import EnvironmentFaultError, RsnaSeqError, UsageError
+from rsna_seq.streams import printable
 
 _BUG, _INTERRUPTED = 1, 130
 _SHOW = "RSNA_SEQ_TRACEBACK"
@@ -35,14 +35,6 @@ def tell(error: BaseException) -> int:
     code, words = _verdict(error)
     print(f"rsna-seq: {printable(words)}", file=sys.stderr, flush=True)
     return code
-
-
-def printable(text: str) -> str:
-    """The text with control characters written out, so that no file name or cell steers a terminal."""
-    return "".join(
-        c if c.isprintable() or c in "\n " else c.encode("unicode_escape", "surrogatepass").decode()
-        for c in text
-    )
 
 
 def frames(error: BaseException) -> str:
@@ -84,6 +76,8 @@ def _is_memory(error: BaseException) -> bool:
 
 def _unexpected(error: BaseException) -> str:
     """What is said of a fault that nobody foresaw, and where its traceback lies."""
+    import tempfile
+
     what = f"an unexpected error ({type(error).__name__}); this is a fault of rsna_seq"
     try:
         handle, name = tempfile.mkstemp(prefix="rsna-seq-", suffix=".txt")

@@ -21,7 +21,7 @@ class _Lenient(io.FileIO):
         super().__init__(number, "w", closefd=False)
         self._number, self._told = number, False
 
-    def write(self, data: object) -> int:  # type: ignore[override]
+    def write(self, data: object) -> int:
         """Write, or drop; returns how many bytes are done with."""
         size = memoryview(data).nbytes  # type: ignore[arg-type]
         while True:
@@ -66,3 +66,11 @@ def secure_streams() -> None:
             name,
             io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace", line_buffering=True),
         )
+
+
+def printable(text: str) -> str:
+    """The text with control characters written out, so that no file name or cell steers a terminal."""
+    return "".join(
+        c if c.isprintable() or c in "\n " else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )

@@ -32,10 +32,10 @@ def parse_windows(words: list[str]) -> tuple[tuple[float, float], ...]:
         windows.append(window)
     if len(windows) not in {1, 3}:
         raise UsageError(f"{' '.join(words)}: one window or three, not {len(windows)}")
-    for level, width in windows:  # NaN is within no bounds
-        if not (abs(level) <= MAX_LEVEL_HU and MIN_WIDTH_HU <= width <= MAX_WIDTH_HU):
+    for centre, extent in windows:  # NaN is within no bounds
+        if not (abs(centre) <= MAX_LEVEL_HU and MIN_WIDTH_HU <= extent <= MAX_WIDTH_HU):
             raise UsageError(
-                f"window {level:g}/{width:g}: the level lies within {MAX_LEVEL_HU:g} HU of 0, "
+                f"window {centre:g}/{extent:g}: the level lies within {MAX_LEVEL_HU:g} HU of 0, "
                 f"the width between {MIN_WIDTH_HU:g} and {MAX_WIDTH_HU:g} HU"
             )
     return tuple(windows)
