@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from rsna_seq.errors import UsageError
-from rsna_seq.labels import CLASSES
-from rsna_seq.submission import fill_set_aside, read_escaped, submission, write_csv, write_submission
+from rsna_seq.labels import CLASS_WEIGHTS, CLASSES
+from rsna_seq.submission import (
+    fill_set_aside,
+    read_escaped,
+    score_answer,
+    submission,
+    write_csv,
+    write_submission,
+)
 from rsna_seq.tables import PREDICTED_SLICES, QUARANTINE, from_rows
 
 PRIOR = np.full(6, 0.25)
@@ -133,3 +140,17 @@ def test_escaped_tables_hold_no_formula_and_read_back_exactly(rows: list[tuple[s
         assert not any(cell.startswith(tuple("=+@\t\r\n")) for cell in cells)
         assert not any(cell.startswith("-") and cell != "-1.50000000" for cell in cells)
         assert_frame_equal(read_escaped(file), table)
+
+
+def test_a_prediction_with_formulas_for_ids_is_scored_against_the_ids_themselves(tmp_path: Path) -> None:
+    names = ["=1+1", "-2", "'q", "ID_a"]
+    table = _answers(names).with_columns(study=pl.col("slice"), z_mm=pl.lit(-1.0))
+    write_csv(table, tmp_path / "slices.csv")
+    wide = pl.DataFrame({"name": names} | {c: [0, 1, 0, 1] for c in CLASSES})
+    wide.write_csv(tmp_path / "labels.csv")
+    loss = score_answer(tmp_path / "slices.csv", tmp_path / "labels.csv")
+    chances = table.select(CLASSES).to_numpy()
+    right = np.where(wide.select(CLASSES).to_numpy() == 1, chances, 1 - chances)
+    assert loss.value == pytest.approx(-(np.log(np.maximum(right, 1e-15)) @ CLASS_WEIGHTS).mean(), rel=1e-3)
+    with pytest.raises(UsageError, match=r"none\.csv: not a table that predict wrote"):
+        score_answer(tmp_path / "none.csv", tmp_path / "labels.csv")
