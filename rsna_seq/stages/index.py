@@ -112,7 +112,9 @@ def run(
             raise NothingUsableError(f"index: no readable CT slice among {len(listing):,} files of {place_}")
         return _write(_with_labels(scanned, labels, cfg, seed), target)
 
-    return ensure(out, Key("index", config, inputs, source_digest(__name__)), build, rebuild=rebuild)
+    sources = [place_, *([labels] if labels else [])]
+    key = Key("index", config, inputs, source_digest(__name__))
+    return ensure(out, key, build, rebuild=rebuild, sources=sources)
 
 
 def scan(
