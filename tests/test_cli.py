@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 from test_config import command
 
 from rsna_seq import failures
-from rsna_seq.artifacts import atomic_path
 from rsna_seq.errors import IntegrityError
+from rsna_seq.store.files import atomic_path
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}
 

@@ -119,7 +119,9 @@ def run(
         require_series(cfg.series, [scanned])
         return _write(_with_labels(scanned, labels, cfg, seed), target)
 
-    return ensure(out, Key("index", config, inputs, source_digest(__name__)), build, rebuild=rebuild)
+    sources = [place_, *([labels] if labels else [])]
+    key = Key("index", config, inputs, source_digest(__name__))
+    return ensure(out, key, build, rebuild=rebuild, sources=sources)
 
 
 def scan(

@@ -27,6 +27,7 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.provenance import digest_file, source_digest
 from rsna_seq.report.page import write_prediction_report
 from rsna_seq.stages import cache, index
+from rsna_seq.store.outputs import must_be_safe
 from rsna_seq.submission import (
     fill_set_aside,
     read_sample,
@@ -94,6 +95,8 @@ def run(
         NothingUsableError: There is no readable slice, and no sample to answer.
         IntegrityError: A run is not finished.
     """
+    sources = [*folders, *runs, *([sample] if sample else [])]
+    must_be_safe(out, "predict", sources)
     if sample is not None:
         read_sample(sample)  # a sample that is none is refused before hours of work, not after
     trained = [TrainedRun(folder, device) for folder in runs]
@@ -115,7 +118,7 @@ def run(
         prediction = score_studies(cfg, scans, trained)
         return _write(cfg, prediction, trained, scans, sample, target)
 
-    return ensure(out, key, build, rebuild=rebuild)
+    return ensure(out, key, build, rebuild=rebuild, sources=sources)
 
 
 def _shared_patients(scans: list[index.Scan], trained: list[TrainedRun]) -> int:

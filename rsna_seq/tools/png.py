@@ -12,11 +12,17 @@ import polars as pl
 
 from rsna_seq.config import IndexConfig
 from rsna_seq.console import progress
-from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
+from rsna_seq.errors import NothingUsableError
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.windows import apply_window
+from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.stages import index
+from rsna_seq.store.artifacts import Key, Receipt
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.files import write_bytes
+from rsna_seq.store.outputs import own_files
+from rsna_seq.tables import table_digest
 from rsna_seq.workers import WorkerDied, spread_over
 
 Windows = tuple[tuple[float, float], ...]
@@ -50,14 +56,35 @@ def run(
     scan = index.scan(root, IndexConfig(), workers=workers, limit=limit, title="png")
     if scan.slices.is_empty():
         raise NothingUsableError(f"png: no readable CT slice below {root}")
-    counts = Counter[str](dict(scan.quarantine.group_by("reason").len().rows()))
+
+    def build(folder: Path) -> Receipt:
+        return _build(scan, folder, windows, size, workers)
+
+    inputs = {"slices": table_digest(scan.slices), "quarantine": table_digest(scan.quarantine)}
+    config = {"windows": windows, "size": size, "limit": limit}
+    manifest = ensure(out, Key("png", config, inputs, source_digest(__name__)), build, sources=[root])
+    return Counter(manifest.counts | manifest.set_aside)
+
+
+def _build(scan: index.Scan, out: Path, windows: Windows, size: int | None, workers: int) -> Receipt:
+    """Write the images of every study."""
+    aside = Counter[str](dict(scan.quarantine.group_by("reason").len().rows()))
     studies = [rows for _, rows in scan.slices.group_by("study", maintain_order=True)]
+    names = [name for rows in studies for name in _names(rows)]
+    own_files().claim(*names)
     work = functools.partial(_study, root=scan.root, out=out, windows=windows, size=size)
     with progress("png", len(studies)) as advance:
         for done in spread_over(work, studies, workers):
-            counts += Counter({str(Reason.WORKER_DIED): 1}) if isinstance(done, WorkerDied) else done
+            aside += Counter({str(Reason.WORKER_DIED): 1}) if isinstance(done, WorkerDied) else done
             advance(1)
-    return counts
+    return Receipt({"written": aside.pop("written", 0)}, aside)
+
+
+def _names(rows: pl.DataFrame) -> list[str]:
+    """The files of a study's slices, relative to the output folder."""
+    folder = safe_name(rows["study"][0])
+    slices = rows.select("order", "slice").iter_rows()
+    return [f"{folder}/{order:04d}_{safe_name(name)}.png" for order, name in slices]
 
 
 def safe_name(uid: str) -> str:
@@ -68,10 +95,8 @@ def safe_name(uid: str) -> str:
 
 
 def _study(rows: pl.DataFrame, root: Path, out: Path, windows: Windows, size: int | None) -> Counter[str]:
-    folder = out / safe_name(rows["study"][0])
-    folder.mkdir(parents=True, exist_ok=True)
     counts = Counter[str]()
-    for row in rows.iter_rows(named=True):
+    for name, row in zip(_names(rows), rows.iter_rows(named=True), strict=True):
         try:
             hu = read_hu(root / row["file"], row)
         except SetAsideError as error:
@@ -83,8 +108,8 @@ def _study(rows: pl.DataFrame, root: Path, out: Path, windows: Windows, size: in
         image = np.rint(shown.reshape(*shown.shape[:2], -1)[..., ::-1] * 255).astype(
             np.uint8
         )  # OpenCV writes BGR
-        path = folder / f"{row['order']:04d}_{safe_name(row['slice'])}.png"
-        if not cv2.imwrite(str(path), image):
-            raise EnvironmentFaultError(f"{path}: could not be written")
+        encoded, content = cv2.imencode(".png", image)
+        assert encoded, name
+        write_bytes(out / name, content.data, sync=False)
         counts["written"] += 1
     return counts
