@@ -148,7 +148,7 @@ def test_a_flipped_bit_costs_its_shard_alone(data: Path, whole: Path, tmp_path: 
     shards[0].write_bytes(flipped)
     code, printed = cli("cache", "--out", run, f"data.root={data}", *TINY)
     assert code == 0, printed
-    assert "shard_0000.npy damaged" in printed
+    assert "shard_0000.npy: damaged" in printed
     assert {p for p in shards if p.stat().st_ino != before[p]} == {shards[0]}
     assert digests(run) == digests(whole)
     code, printed = cli("embed", "--out", run, f"data.root={data}", *TINY)
