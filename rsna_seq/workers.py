@@ -1,12 +1,17 @@
 """Work spread over spawned processes (never forked: polars and OpenMP hold locks that a fork would copy)."""
 
 import multiprocessing
+import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from types import FrameType
+from typing import NoReturn, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -14,6 +19,7 @@ _AHEAD = 4
 """Items a worker that wait or are done, but not yet taken: what keeps memory flat."""
 _WORTH_S = 4.0
 """Seconds of work for which other processes are started: that takes two."""
+_INTERRUPTED = 130
 
 
 class WorkerDied:
@@ -62,11 +68,14 @@ def spread_over(
 def _pooled(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
     """Results in order of the items, up to the end or to where a process died."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(items)), mp_context=context, initializer=take_interrupts
+    ) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
+                with interrupts_held():
+                    waiting.append(pool.submit(work, item))
                 if len(waiting) > _AHEAD * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -75,3 +84,29 @@ def _pooled(work: Callable[[Item], Result], items: Sequence[Item], workers: int)
             return
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Start processes that take no Ctrl-C until :func:`take_interrupts`; this process takes it afterwards.
+
+    A terminal sends it to all processes at once, and one that still imports would print a traceback.
+    """
+    resource_tracker.ensure_running()  # else it is started below, and lets the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def take_interrupts() -> None:
+    """Let Ctrl-C end this worker without a word; the process that started it says what there is to say."""
+    if signal.SIGINT in signal.sigpending():
+        os._exit(_INTERRUPTED)
+    signal.signal(signal.SIGINT, _end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(_INTERRUPTED)

@@ -26,9 +26,10 @@ from rsna_seq.imaging.passes import split_passes
 from rsna_seq.imaging.plain import COLUMNS
 from rsna_seq.imaging.series import choose_series, merge_duplicates
 from rsna_seq.imaging.sources import Listing, digest_source, list_files
-from rsna_seq.label_csv import read_labels
+from rsna_seq.label_csv import check_labels
 from rsna_seq.labels import CLASSES
 from rsna_seq.layout import find_layout
+from rsna_seq.paths import require_file
 from rsna_seq.provenance import digest_file, source_digest
 from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.tables import QUARANTINE, SLICES, STUDIES, check, from_rows, tell_reasons, write_table
@@ -55,12 +56,14 @@ class Scan:
         slices: SLICES; labels and folds are null.
         studies: STUDIES; labels and folds are null.
         quarantine: QUARANTINE.
+        has_series: Whether some slice has the series that was asked for; True where none was.
     """
 
     root: Path
     slices: pl.DataFrame
     studies: pl.DataFrame
     quarantine: pl.DataFrame
+    has_series: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,15 @@ def run(
         rebuild: Index anew what is there.
 
     Raises:
-        UsageError: The root is no folder and no archive, or labels contradict each other.
+        UsageError: The root is no folder and no archive, there is no label file, labels contradict each
+            other, or no study has the series that the config names.
         NothingUsableError: There is no readable CT slice.
         IntegrityError: An archive is refused.
     """
     if not data.root.exists():
         raise UsageError(f"data.root: there is no folder {data.root}")
+    if data.labels is not None:
+        require_file(data.labels, "data.labels")
     layout = find_layout(data.root, data.stage)
     place_, labels = layout.train or data.root, data.labels or layout.labels
     listing = list_files(place_)
@@ -110,6 +116,7 @@ def run(
         if scanned.slices.is_empty():
             tell_reasons(scanned.quarantine)
             raise NothingUsableError(f"index: no readable CT slice among {len(listing):,} files of {place_}")
+        require_series(cfg.series, [scanned])
         return _write(_with_labels(scanned, labels, cfg, seed), target)
 
     sources = [place_, *([labels] if labels else [])]
@@ -154,12 +161,28 @@ def scan(
             advance(len(chunk.listing))
     headers = pl.concat(tables)
     tables.clear()  # the table is held once, not twice
+    has_series = cfg.series is None or cfg.series in headers["series"]
     slices, more = _arrange(headers, cfg, listing.root)
     if limit is not None:
         slices = slices.filter(pl.col("study").rank("dense") <= limit)
     studies = _studies(slices)
     quarantine = from_rows(aside + more, QUARANTINE).sort("file", "slice")
-    return Scan(listing.root, check(slices.select(list(SLICES)), SLICES, "slices"), studies, quarantine)
+    checked = check(slices.select(list(SLICES)), SLICES, "slices")
+    return Scan(listing.root, checked, studies, quarantine, has_series)
+
+
+def require_series(series: str | None, scans: list[Scan]) -> None:
+    """Refuse a series that nothing has: a typing error would else pass as the choice by the rules.
+
+    Args:
+        series: SeriesInstanceUID that was asked for; None where none was.
+        scans: What was found.
+
+    Raises:
+        UsageError: No readable slice has it.
+    """
+    if series is not None and not any(scan.has_series for scan in scans):
+        raise UsageError(f"index.series: no readable slice has the SeriesInstanceUID {series}")
 
 
 def _read(chunks: list[_Chunk], workers: int) -> Iterator[tuple[_Chunk, tuple[pl.DataFrame, Rows]]]:
@@ -246,7 +269,10 @@ def _with_labels(scanned: Scan, labels: Path | None, cfg: IndexConfig, seed: int
     if labels is None:
         say("index", "no label CSV: the studies can be scored, not trained on")
         return scanned
-    truth = read_labels(labels)
+    read = check_labels(labels, fix_any=cfg.fix_any)
+    truth = read.table
+    for note in read.notes():
+        say("index", note)
     slices = scanned.slices.drop(CLASSES, "fold", "cross_fold")
     slices = slices.join(truth, on="slice", how="left", maintain_order="left")
     without = len(truth) - len(truth.join(slices, on="slice", how="semi"))

@@ -30,6 +30,7 @@ from rsna_seq.stages import cache, index
 from rsna_seq.store.outputs import must_be_safe
 from rsna_seq.submission import (
     fill_set_aside,
+    read_sample,
     studies_table,
     submission,
     write_csv,
@@ -90,15 +91,19 @@ def run(
         rebuild: Predict anew what is there.
 
     Raises:
+        UsageError: The sample is none, or no study has the series that ``indexing`` names.
         NothingUsableError: There is no readable slice, and no sample to answer.
         IntegrityError: A run is not finished.
     """
     sources = [*folders, *runs, *([sample] if sample else [])]
     must_be_safe(out, "predict", sources)
+    if sample is not None:
+        read_sample(sample)  # a sample that is none is refused before hours of work, not after
     trained = [TrainedRun(folder, device) for folder in runs]
     scans = [
         index.scan(folder, indexing, workers=workers, limit=limit, title="predict") for folder in folders
     ]
+    index.require_series(indexing.series, scans)
     if not any(len(s.slices) for s in scans) and sample is None:
         raise NothingUsableError(f"predict: no readable CT slice below {', '.join(map(str, folders))}")
     shared = _shared_patients(scans, trained)

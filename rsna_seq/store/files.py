@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -49,9 +50,11 @@ def atomic_path(path: Path, *, sync: bool = True, needed: int | None = None) -> 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()  # the mode follows the umask, whatever library writes the content
+        temporary.touch()
+        mode = stat.S_IMODE(temporary.stat().st_mode)  # as the umask says
         _must_fit(path, needed or 0)
         yield temporary
+        temporary.chmod(mode)  # some libraries replace the file by one that only its owner may read
         if sync:
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())

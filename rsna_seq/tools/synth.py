@@ -38,6 +38,7 @@ from rsna_seq.store.artifacts import Key, Receipt
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_bytes, write_text
 from rsna_seq.store.outputs import journal_names
+from rsna_seq.workers import interrupts_held, take_interrupts
 
 DUPLICATED = 4
 """Training images whose six rows stand in the CSV twice."""
@@ -195,8 +196,11 @@ def _write_all(tasks: list[_Task], workers: int) -> list[_Written]:
                 advance(1)
             return written
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
-            futures = [pool.submit(write_study, task) for task in tasks]
+        with ProcessPoolExecutor(
+            min(workers, len(tasks)), mp_context=context, initializer=take_interrupts
+        ) as pool:
+            with interrupts_held():
+                futures = [pool.submit(write_study, task) for task in tasks]
             try:
                 for done in as_completed(futures):
                     done.result()

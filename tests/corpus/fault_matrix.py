@@ -144,7 +144,15 @@ class Matrix:
         """The command line of a consumer on a copy of the run."""
         if consumer == "predict":
             out = str(run.parent / "answer")
-            return ["predict", str(self.data / "stage_2_train"), "--run", str(run), "--out", out, "device=cpu"]
+            return [
+                "predict",
+                str(self.data / "stage_2_train"),
+                "--run",
+                str(run),
+                "--out",
+                out,
+                "device=cpu",
+            ]
         return [consumer, "--out", str(run), f"data.root={self.data}", *self.words]
 
     def result(self, consumer: str, run: Path) -> dict[str, str]:
