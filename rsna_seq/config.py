@@ -4,6 +4,7 @@ YAML files state differences, ``key=value`` on the command line overrides them, 
 prints the whole. An unknown key is an error. Nothing here imports torch.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -244,7 +245,7 @@ class Config(Section):
     """Unseen studies."""
 
 
-def load_config(file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+def load_config(file: str | os.PathLike[str] | None = None, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML file and put ``key=value`` overrides on top.
 
     Args:
@@ -258,7 +259,7 @@ def load_config(file: Path | None = None, overrides: Iterable[str] = ()) -> Conf
     tree: dict[str, Any] = {}
     if file is not None:
         try:
-            tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            tree = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
         except (OSError, yaml.YAMLError) as error:
             raise UsageError(f"{file}: not readable as YAML: {error}") from error
         if not isinstance(tree, dict):

@@ -5,6 +5,7 @@ lowest to the highest along the slice normal.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -206,6 +207,6 @@ def tell_reasons(quarantine: pl.DataFrame, flags: Sequence[str] = ()) -> None:
         say("", line)
 
 
-def read_index(run: Path | str) -> pl.DataFrame:
+def read_index(run: str | os.PathLike[str]) -> pl.DataFrame:
     """The slices of a run's index, SLICES: ordered, labelled, in folds; ``.to_pandas()`` for pandas users."""
     return read_table(Path(run) / "1_index" / "slices.parquet", SLICES)

@@ -1,5 +1,6 @@
 """A finished run, loaded: what ``predict`` and the library score studies with."""
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -32,7 +33,8 @@ class TrainedRun:
         IntegrityError: A stage is not finished, or its files are damaged.
     """
 
-    def __init__(self, folder: Path, device: str = "auto") -> None:
+    def __init__(self, folder: str | os.PathLike[str], device: str = "auto") -> None:
+        folder = Path(folder)
         self.folder, self.device = folder, device
         manifests = {
             name: read_manifest(folder / name, verify=_LOADED)

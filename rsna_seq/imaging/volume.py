@@ -1,5 +1,6 @@
 """A study as pixels: the unit that training and prediction share, and the cache that holds many."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,9 +63,9 @@ class PixelCache:
         IntegrityError: The table is absent or damaged, or its folds cut a patient.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.slabs = read_table(folder / "slabs.parquet", SLABS)
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.slabs = read_table(self.folder / "slabs.parquet", SLABS)
         must_keep_patients_whole(self.slabs)
         starts = self.slabs.group_by("study", maintain_order=True).agg(
             pl.col("shard").first(), pl.col("row").first(), pl.len().alias("slabs"), pl.col("z_mm")

@@ -13,6 +13,7 @@ import polars as pl
 from rsna_seq.config import IndexConfig
 from rsna_seq.console import progress
 from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
+from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.windows import apply_window
 from rsna_seq.reasons import Reason, SetAsideError
@@ -46,6 +47,7 @@ def run(
 
     Raises:
         NothingUsableError: There is no readable slice.
+        EnvironmentFaultError: No slice could be read, and decoding took too long.
     """
     scan = index.scan(root, IndexConfig(), workers=workers, limit=limit, title="png")
     if scan.slices.is_empty():
@@ -57,6 +59,8 @@ def run(
         for done in spread_over(work, studies, workers):
             counts += Counter({str(Reason.WORKER_DIED): 1}) if isinstance(done, WorkerDied) else done
             advance(1)
+    if not counts["written"]:
+        must_not_be_timeouts("png", counts.elements())
     return counts
 
 

@@ -7,7 +7,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -38,6 +37,7 @@ from rsna_seq.phantom.bleeds import draw_hygroma
 from rsna_seq.phantom.prevalence import StudyPlan, plan_studies
 from rsna_seq.phantom.writer import draw_style, make_ids, slice_bytes
 from rsna_seq.provenance import source_digest
+from rsna_seq.workers import spawn_context
 
 SEAL = "phantom.json"
 DUPLICATED = 4
@@ -188,8 +188,7 @@ def _write_all(tasks: list[_Task], workers: int) -> list[_Written]:
                 written.append(write_study(task))
                 advance(1)
             return written
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
+        with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=spawn_context()) as pool:
             futures = [pool.submit(write_study, task) for task in tasks]
             try:
                 for done in as_completed(futures):
