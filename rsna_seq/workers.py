@@ -84,7 +84,7 @@ def _pooled(work: Callable[[Item], Result], items: Sequence[Item], workers: int)
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
+                waiting.append(_submit(pool, work, item))
                 if len(waiting) > _AHEAD * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -97,12 +97,14 @@ def _pooled(work: Callable[[Item], Result], items: Sequence[Item], workers: int)
 
 def _alone(work: Callable[[Item], Result], item: Item) -> Result | WorkerDied:
     """The result of one item in a process of its own."""
+    began = False
     with ProcessPoolExecutor(1, mp_context=spawn_context()) as pool:
-        began = pool.submit(_begin)
         try:
-            return pool.submit(work, item).result()
+            _submit(pool, _begin, work).result()
+            began = True
+            return _submit(pool, work, item).result()
         except BrokenProcessPool as error:
-            if began.exception() is None:
+            if began:
                 return WorkerDied()
             raise EnvironmentFaultError(
                 "a worker process died before it began: no file is at fault; "
@@ -110,8 +112,16 @@ def _alone(work: Callable[[Item], Result], item: Item) -> Result | WorkerDied:
             ) from error
 
 
-def _begin() -> None:
-    """What a worker process does first: it tells that it could be started."""
+def _submit(pool: ProcessPoolExecutor, work: Callable[[Item], Result], item: Item) -> Future[Result]:
+    """Submit an item; a pool that breaks at this moment, or cannot start a process, is a broken one."""
+    try:
+        return pool.submit(work, item)
+    except OSError as error:
+        raise BrokenProcessPool("no process could be started") from error
+
+
+def _begin(_work: object) -> None:
+    """What a worker process does first: it tells that it could start, and find what it shall run."""
 
 
 class _Popen(popen_spawn_posix.Popen):
