@@ -77,19 +77,14 @@ def test_a_pool_and_one_process_write_the_same_bytes(tmp_path: Path, monkeypatch
                 z=5.0 * k,
             )
     monkeypatch.setattr(workers, "_WORTH_S", 0.0)
-    cfg = CacheConfig(size=32, shard_slices=6)
+    labelled = IndexConfig(folds=2, cross_folds=2, holdout=0)
+    index.run(labelled, DataConfig(root=root), tmp_path / "index")
     digests = []
     for count in (1, 2):
         out = tmp_path / f"{count}"
-        index.run(
-            IndexConfig(folds=2, cross_folds=2, holdout=0),
-            DataConfig(root=root),
-            out / "index",
-            workers=count,
-        )
-        cache.run(cfg, out / "index", root, out / "cache", workers=count)
-        assert pl.read_parquet(out / "cache" / "quarantine.parquet").is_empty()
-        files = [p for p in out.rglob("*") if p.is_file() and p.name not in {"manifest.json", ".lock"}]
-        digests.append({p.relative_to(out).as_posix(): digest_file(p) for p in files})
+        cache.run(CacheConfig(size=32, shard_slices=6), tmp_path / "index", root, out, workers=count)
+        assert pl.read_parquet(out / "quarantine.parquet").is_empty()
+        files = [p for p in out.iterdir() if p.name not in {"manifest.json", ".lock"}]
+        digests.append({p.name: digest_file(p) for p in files})
     assert digests[0] == digests[1]
     assert len([name for name in digests[0] if name.endswith(".npy")]) == 3
