@@ -34,6 +34,7 @@ class Reason(StrEnum):
     INFLATES_TOO_FAR = "inflates_too_far"
     BAD_DIMENSIONS = "bad_dimensions"
     BAD_PIXEL_FORMAT = "bad_pixel_format"
+    FRAME_IMPLAUSIBLE = "frame_implausible"
     MULTI_FRAME = "multi_frame"
     NO_RESCALE = "no_rescale"
     BAD_RESCALE = "bad_rescale"
@@ -75,6 +76,7 @@ _SENTENCES = {
     Reason.INFLATES_TOO_FAR: "a deflated file grows beyond all measure",
     Reason.BAD_DIMENSIONS: "rows or columns are zero or absurd",
     Reason.BAD_PIXEL_FORMAT: "not 16-bit monochrome pixels",
+    Reason.FRAME_IMPLAUSIBLE: "the file is far too small for the rows and columns that its header declares",
     Reason.MULTI_FRAME: "several frames in one object, without a position for each",
     Reason.NO_RESCALE: "no rescale, so HU are unknown (index.assume_hu=true takes stored values as HU)",
     Reason.BAD_RESCALE: "the rescale slope or intercept is zero or absurd",

@@ -6,6 +6,7 @@ lowest to the highest along the slice normal.
 
 import hashlib
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -214,6 +215,6 @@ def tell_reasons(quarantine: pl.DataFrame, flags: Sequence[str] = ()) -> None:
         say("", line)
 
 
-def read_index(run: Path | str) -> pl.DataFrame:
+def read_index(run: str | os.PathLike[str]) -> pl.DataFrame:
     """The slices of a run's index, SLICES: ordered, labelled, in folds; ``.to_pandas()`` for pandas users."""
     return read_table(open_artifact(RunFolder(run)["index"]).file("slices.parquet"), SLICES)

@@ -17,6 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from rsna_seq.imaging.archives import MARK
 from rsna_seq.imaging.decoder import shared_decoder
 from rsna_seq.imaging.elements import deflated_data
+from rsna_seq.imaging.frame_limits import must_be_plausible_frame
 from rsna_seq.imaging.sources import must_be, must_be_same, open_file
 from rsna_seq.imaging.volume import AIR_HU
 from rsna_seq.reasons import Reason, SetAsideError
@@ -69,9 +70,10 @@ def read_hu(
         (rows, columns) int16 HU; padding and everything below -1024 is air.
 
     Raises:
-        SetAsideError: The pixels are cut short, cannot be decoded, or are no HU; or the file changed since
-            it was indexed.
+        SetAsideError: The pixels are cut short, cannot be decoded, or are no HU; the file is too small for
+            the frame that its header declares; or it changed since it was indexed.
     """
+    must_be_plausible_frame(header)
     if out is None:
         out = np.empty((header["rows"], header["columns"]), dtype=np.int16)
     stored = _stored(os.fspath(path), header, out)
@@ -178,7 +180,7 @@ def _stored(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> NDA
     if header["pixel_offset"] is None:
         if MARK not in path:
             must_be(path, header["file_size"], header["file_mtime_ns"])
-        return shared_decoder().decode(path, header["frame"], out.shape)
+        return shared_decoder().decode(path, header["frame"], out.shape, out)
     try:
         if MARK in path or syntax == DeflatedExplicitVRLittleEndian:
             got = _unpacked(path, header, out)

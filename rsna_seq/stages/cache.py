@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
 from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
+from rsna_seq.imaging.decoder import must_not_be_timeouts
+from rsna_seq.imaging.frame_limits import frames_to_refuse
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
 from rsna_seq.imaging.pixels import Room, pixel_hash, read_hu
 from rsna_seq.imaging.volume import Volume
@@ -118,10 +120,15 @@ def apply(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Read:
 def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Sweep:
     """Decode one sweep, without its table."""
     pixels, kept, aside = [], [], []
-    room, folder = _ROOM.take(slices.select("rows", "columns").rows()), os.fspath(root)
-    for i, (row, out) in enumerate(zip(slices.iter_rows(named=True), room, strict=True)):
+    refused, folder = frames_to_refuse(slices), os.fspath(root)
+    room = iter(
+        _memory_for([s for i, s in enumerate(slices.select("rows", "columns").rows()) if i not in refused])
+    )
+    for i, row in enumerate(slices.iter_rows(named=True)):
         try:
-            pixels.append(read_hu(os.path.join(folder, row["file"]), row, out))  # noqa: PTH118
+            if i in refused:
+                raise refused[i]
+            pixels.append(read_hu(os.path.join(folder, row["file"]), row, next(room)))  # noqa: PTH118
             kept.append(i)
         except SetAsideError as error:
             aside.append(_set_aside(error, row))
@@ -129,6 +136,18 @@ def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Sweep:
         return Sweep(slices, set_aside=aside)
     prepared, numbers, square = prepare(pixels, slices["z_mm"].to_numpy()[kept], cfg)
     return Sweep(slices, kept, prepared, numbers, [pixel_hash(hu) for hu in pixels], square, aside)
+
+
+def _memory_for(shapes: list[tuple[int, int]]) -> list[NDArray[np.int16]]:
+    """One array for each slice of a sweep."""
+    try:
+        return _ROOM.take(shapes) if shapes else []
+    except MemoryError as error:
+        wanted = sum(2 * rows * columns for rows, columns in shapes) / 1e9
+        raise EnvironmentFaultError(
+            f"cache: there is not enough memory for the {wanted:,.1f} GB of pixels of one study; "
+            "free memory, or use fewer workers"
+        ) from error
 
 
 def prepare(
@@ -247,6 +266,7 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
             f"{twice:,} slices have the very pixels of another patient: one scan under two names leaks",
         )
     if slabs.is_empty():
+        must_not_be_timeouts("cache", quarantine["reason"])
         raise NothingUsableError(f"cache: no slice of {len(slices):,} could be decoded")
     write_table(slabs, out / "slabs.parquet", SLABS)
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)

@@ -10,6 +10,7 @@
 The only stage that imports others.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from rsna_seq.artifacts import Key, Manifest, Receipt, ensure
 from rsna_seq.config import CacheConfig, IndexConfig, PredictConfig
 from rsna_seq.console import progress, say
 from rsna_seq.errors import NothingUsableError
+from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.provenance import digest_file, source_digest
@@ -129,7 +131,9 @@ def _shared_patients(scans: list[index.Scan], trained: list[TrainedRun]) -> int:
 
 
 def predict(
-    source: Path | str | NDArray[np.integer], run: TrainedRun | Path | str, **geometry: Any
+    source: str | os.PathLike[str] | NDArray[np.integer],
+    run: TrainedRun | str | os.PathLike[str],
+    **geometry: Any,
 ) -> pl.DataFrame:
     """Probabilities for a folder of DICOM studies, or for one study in memory.
 
@@ -144,7 +148,7 @@ def predict(
     Raises:
         ValueError: An array without positions, or with others than rising ones.
     """
-    trained = run if isinstance(run, TrainedRun) else TrainedRun(Path(run))
+    trained = run if isinstance(run, TrainedRun) else TrainedRun(run)
     if not isinstance(source, np.ndarray):
         scan = index.scan(Path(source), IndexConfig())
         return score_studies(PredictConfig(), [scan], [trained]).slices
@@ -164,6 +168,9 @@ def score_studies(cfg: PredictConfig, scans: list[index.Scan], trained: list[Tra
         cfg: Averaging.
         scans: What was found below the folders.
         trained: Runs whose probabilities are averaged.
+
+    Raises:
+        EnvironmentFaultError: No slice could be read, and decoding took too long.
     """
     tables, set_aside = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine for scan in scans]
     with progress("predict", sum(scan.slices["study", "pass"].n_unique() for scan in scans)) as advance:
@@ -174,6 +181,8 @@ def score_studies(cfg: PredictConfig, scans: list[index.Scan], trained: list[Tra
                 set_aside.append(from_rows(lost, QUARANTINE))
                 advance(1)
     slices = check(pl.concat(tables), PREDICTED_SLICES, "slices")
+    if slices.is_empty():
+        must_not_be_timeouts("predict", pl.concat(set_aside)["reason"])
     return Prediction(slices, pl.concat(set_aside))
 
 

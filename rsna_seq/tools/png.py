@@ -13,6 +13,7 @@ import polars as pl
 from rsna_seq.config import IndexConfig
 from rsna_seq.console import progress
 from rsna_seq.errors import NothingUsableError
+from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.windows import apply_window
 from rsna_seq.provenance import source_digest
@@ -52,6 +53,7 @@ def run(
 
     Raises:
         NothingUsableError: There is no readable slice.
+        EnvironmentFaultError: No slice could be read, and decoding took too long.
     """
     scan = index.scan(root, IndexConfig(), workers=workers, limit=limit, title="png")
     if scan.slices.is_empty():
@@ -77,7 +79,10 @@ def _build(scan: index.Scan, out: Path, windows: Windows, size: int | None, work
         for done in spread_over(work, studies, workers):
             aside += Counter({str(Reason.WORKER_DIED): 1}) if isinstance(done, WorkerDied) else done
             advance(1)
-    return Receipt({"written": aside.pop("written", 0)}, aside)
+    written = aside.pop("written", 0)
+    if not written:
+        must_not_be_timeouts("png", aside.elements())
+    return Receipt({"written": written}, aside)
 
 
 def _names(rows: pl.DataFrame) -> list[str]:
