@@ -101,7 +101,7 @@ _FLAGS = {
     "gap": "with gaps of nearly twice the spacing or more; neighbours are found in mm",
     "contrast": "with contrast agent, which is bright as blood is",
     "lossy": "once compressed with loss",
-    "wrap": "whose 12-bit values had wrapped round, which is mended",
+    "wrap_suspected": "whose header allows for a 12-bit wrap; it is corrected only where pixels prove it",
 }
 """Flags of a study that a user is told of, in words."""
 

@@ -21,12 +21,12 @@ from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
 from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
-from rsna_seq.imaging.pixels import Room, pixel_hash, read_hu
+from rsna_seq.imaging.pixels import Room, pixel_hash, read_pixels, series_is_wrapped
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.shards import Filled, Shard, fill_shard, forget_others, keep_shard, shards_of, with_labels
-from rsna_seq.slabs import Sweep, slab_table
+from rsna_seq.slabs import Sweep, slab_table, tell_wraps
 from rsna_seq.tables import QUARANTINE, SLABS, SLICES, read_table, tell_reasons, write_table
 from rsna_seq.workers import WorkerDied, spread_over
 
@@ -115,18 +115,24 @@ def apply(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Read:
 
 def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Sweep:
     """Decode one sweep, without its table."""
-    pixels, kept, aside = [], [], []
+    pixels, kept, unwrapped, aside = [], [], [], []
     room, folder = _ROOM.take(slices.select("rows", "columns").rows()), os.fspath(root)
-    for i, (row, out) in enumerate(zip(slices.iter_rows(named=True), room, strict=True)):
+    rows = slices.rows(named=True)
+    wrapped = series_is_wrapped(folder, rows)
+    for i, (row, out) in enumerate(zip(rows, room, strict=True)):
         try:
-            pixels.append(read_hu(os.path.join(folder, row["file"]), row, out))  # noqa: PTH118
+            path = os.path.join(folder, row["file"])  # noqa: PTH118
+            hu, corrected = read_pixels(path, row, out, wrapped_series=wrapped)
+            pixels.append(hu)
+            unwrapped.append(corrected)
             kept.append(i)
         except SetAsideError as error:
             aside.append(_set_aside(error, row))
     if not pixels:
         return Sweep(slices, set_aside=aside)
     prepared, numbers, square = prepare(pixels, slices["z_mm"].to_numpy()[kept], cfg)
-    return Sweep(slices, kept, prepared, numbers, [pixel_hash(hu) for hu in pixels], square, aside)
+    hashes = [pixel_hash(hu) for hu in pixels]
+    return Sweep(slices, kept, prepared, numbers, hashes, square, aside, unwrapped)
 
 
 def prepare(
@@ -242,12 +248,13 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
             "cache",
             f"{twice:,} slices have the very pixels of another patient: one scan under two names leaks",
         )
+    wraps = tell_wraps(slices, int(slabs["unwrapped"].sum()), quarantine)
     if slabs.is_empty():
         raise NothingUsableError(f"cache: no slice of {len(slices):,} could be decoded")
     write_table(slabs, out / "slabs.parquet", SLABS)
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
     counts = {"slices": slices.height - len(quarantine), "studies": slices["study"].n_unique()}
-    counts |= {"slices with another patient's pixels": twice} if twice else {}
+    counts |= wraps | ({"slices with another patient's pixels": twice} if twice else {})
     digests = {name: digest for f in filled for name, digest in f.digests.items()}
     return Receipt(counts, dict(quarantine.group_by("reason").len().rows()), digests=digests)
 

@@ -13,7 +13,7 @@ import polars as pl
 from rsna_seq.config import IndexConfig
 from rsna_seq.console import progress
 from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
-from rsna_seq.imaging.pixels import read_hu
+from rsna_seq.imaging.pixels import read_hu, series_is_wrapped
 from rsna_seq.imaging.windows import apply_window
 from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.stages import index
@@ -71,9 +71,12 @@ def _study(rows: pl.DataFrame, root: Path, out: Path, windows: Windows, size: in
     folder = out / safe_name(rows["study"][0])
     folder.mkdir(parents=True, exist_ok=True)
     counts = Counter[str]()
+    wrapped = {
+        sweep: series_is_wrapped(root, part.rows(named=True)) for (sweep,), part in rows.group_by("pass")
+    }
     for row in rows.iter_rows(named=True):
         try:
-            hu = read_hu(root / row["file"], row)
+            hu = read_hu(root / row["file"], row, wrapped_series=wrapped[row["pass"]])
         except SetAsideError as error:
             counts[str(error.reason)] += 1
             continue
