@@ -82,7 +82,8 @@ def flag(slices: pl.DataFrame) -> pl.DataFrame:
     table = slices.join(usual, on=["study", "pass"], how="left", maintain_order="left")
     near, far = gap < _NEAR * pl.col("usual"), gap > _FAR * pl.col("usual")
     words = {
-        "no_position": pl.col("placed_by") != "position",
+        "no_position": ~pl.col("placed_by").is_in(["position", "neighbours"]),
+        "interpolated": pl.col("placed_by") == "neighbours",
         "overlap": near | near.shift(-1) | (gap == 0),
         "gap": far,
         "contrast": pl.col("contrast"),
