@@ -38,7 +38,11 @@ class Reason(StrEnum):
     MULTI_FRAME = "multi_frame"
     NO_RESCALE = "no_rescale"
     BAD_RESCALE = "bad_rescale"
+    NOT_HU = "not_hu"
+    MODALITY_LUT = "modality_lut"
     IMPLAUSIBLE_HU = "implausible_hu"
+    NO_UID = "no_uid"
+    NO_PLACE = "no_place"
     DUPLICATE_UID = "duplicate_uid"
     DUPLICATE_FILE = "duplicate_file"
     LOCALIZER = "localizer"
@@ -80,7 +84,11 @@ _SENTENCES = {
     Reason.MULTI_FRAME: "several frames in one object, without a position for each",
     Reason.NO_RESCALE: "no rescale, so HU are unknown (index.assume_hu=true takes stored values as HU)",
     Reason.BAD_RESCALE: "the rescale slope or intercept is zero or absurd",
+    Reason.NOT_HU: "the rescale leads to another unit than Hounsfield units (RescaleType)",
+    Reason.MODALITY_LUT: "a modality look-up table in place of a rescale, which is not read",
     Reason.IMPLAUSIBLE_HU: "the pixels are not in the range of Hounsfield units",
+    Reason.NO_UID: "an image without SOPInstanceUID or StudyInstanceUID",
+    Reason.NO_PLACE: "no usable position or orientation, among slices of its series that have one",
     Reason.DUPLICATE_UID: "two different images share one SOPInstanceUID",
     Reason.DUPLICATE_FILE: "a second copy of the same image",
     Reason.LOCALIZER: "a localizer (scout) image",
@@ -99,11 +107,12 @@ _SENTENCES = {
 
 _FLAGS = {
     "no_position": "ordered by SliceLocation or InstanceNumber, for want of a position",
+    "interpolated": "with slices without a position, placed between their neighbours by InstanceNumber",
     "overlap": "with slices closer than half their usual gap; neighbours are taken at least that far away",
     "gap": "with gaps of nearly twice the spacing or more; neighbours are found in mm",
     "contrast": "with contrast agent, which is bright as blood is",
     "lossy": "once compressed with loss",
-    "wrap": "whose 12-bit values had wrapped round, which is mended",
+    "wrap_suspected": "whose header allows for a 12-bit wrap; it is corrected only where pixels prove it",
 }
 """Flags of a study that a user is told of, in words."""
 

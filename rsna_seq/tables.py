@@ -60,7 +60,7 @@ SLICES: Schema = {
     "pixel_offset": pl.Int64(),  # first byte of uncompressed pixels; null where they must be decoded
     "file_size": pl.Int64(),
     "file_mtime_ns": pl.Int64(),
-    "flags": pl.String(),  # comma-separated words: no_position, overlap, gap, contrast, lossy, wrap, ...
+    "flags": pl.String(),  # comma-separated words (geometry.flag): no_position, overlap, gap, ...
     **_LABELS,  # null without labels
     **_FOLDS,
 }
@@ -95,12 +95,13 @@ QUARANTINE: Schema = {
 """``quarantine.parquet``: one row a file, series or study that is not read."""
 
 SLABS: Schema = {
-    "study": pl.String(),  # StudyInstanceUID; of its second pass UID/2
+    "study": pl.String(),  # StudyInstanceUID; of its second pass UID/2 (slabs.py: no two share a name)
     "patient": pl.String(),
     "slab": pl.Int32(),  # 0 is the lowest; a slab is one slice, but for thin series
     **_GAPS,
     "slices": pl.List(pl.String()),  # SOPInstanceUIDs of the slices averaged
     "hashes": pl.List(pl.String()),  # of each of their pixels (imaging.pixels.pixel_hash)
+    "unwrapped": pl.Int32(),  # how many of them had a 12-bit wrap that was corrected
     "shard": pl.Int32(),
     "row": pl.Int64(),  # row of the shard's array
     "x0": pl.Int32(),  # crop in pixels of the slice: left, top, side (may reach outside)

@@ -19,10 +19,9 @@ def merge_duplicates(slices: pl.DataFrame) -> tuple[pl.DataFrame, list[dict[str,
     """
     if slices["slice"].n_unique() == len(slices):
         return slices, []
-    key = ["slice", "frame"]
-    twice = pl.struct(key).is_duplicated()
-    clash = twice & (pl.col("digest").n_unique().over(key) > 1)
-    copy = twice & ~clash & ~pl.struct(key).is_first_distinct()
+    twice = pl.col("slice").is_duplicated()  # frame 2 of UID and a file whose own UID is UID#2 clash, too
+    clash = twice & (pl.col("digest").n_unique().over("slice") > 1)
+    copy = twice & ~clash & ~pl.col("slice").is_first_distinct()
     marked = slices.with_columns(clash=clash, copy=copy)
     aside = [_row(r, Reason.DUPLICATE_UID, Action.QUARANTINED, "") for r in _rows(marked, "clash")]
     aside += [_row(r, Reason.DUPLICATE_FILE, Action.MERGED, "") for r in _rows(marked, "copy")]

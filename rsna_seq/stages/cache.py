@@ -22,12 +22,12 @@ from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
 from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.imaging.frame_limits import frames_to_refuse
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
-from rsna_seq.imaging.pixels import Room, pixel_hash, read_hu
+from rsna_seq.imaging.pixels import Room, pixel_hash, read_pixels, series_is_wrapped
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.shards import SHARD_FILES, Filled, Shard, fill_shard, keep_shard, shards_of, with_labels
-from rsna_seq.slabs import Sweep, slab_table
+from rsna_seq.slabs import Sweep, slab_table, tell_wraps
 from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.outputs import own_files
@@ -119,23 +119,26 @@ def apply(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Read:
 
 def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Sweep:
     """Decode one sweep, without its table."""
-    pixels, kept, aside = [], [], []
-    refused, folder = frames_to_refuse(slices), os.fspath(root)
-    room = iter(
-        _memory_for([s for i, s in enumerate(slices.select("rows", "columns").rows()) if i not in refused])
-    )
-    for i, row in enumerate(slices.iter_rows(named=True)):
+    pixels, kept, unwrapped, aside = [], [], [], []
+    refused, folder, rows = frames_to_refuse(slices), os.fspath(root), slices.rows(named=True)
+    read = [(row["rows"], row["columns"]) for i, row in enumerate(rows) if i not in refused]
+    room, wrapped = iter(_memory_for(read)), series_is_wrapped(folder, rows)
+    for i, row in enumerate(rows):
         try:
             if i in refused:
                 raise refused[i]
-            pixels.append(read_hu(os.path.join(folder, row["file"]), row, next(room)))  # noqa: PTH118
+            path = os.path.join(folder, row["file"])  # noqa: PTH118
+            hu, corrected = read_pixels(path, row, next(room), wrapped_series=wrapped)
+            pixels.append(hu)
+            unwrapped.append(corrected)
             kept.append(i)
         except SetAsideError as error:
             aside.append(_set_aside(error, row))
     if not pixels:
         return Sweep(slices, set_aside=aside)
     prepared, numbers, square = prepare(pixels, slices["z_mm"].to_numpy()[kept], cfg)
-    return Sweep(slices, kept, prepared, numbers, [pixel_hash(hu) for hu in pixels], square, aside)
+    hashes = [pixel_hash(hu) for hu in pixels]
+    return Sweep(slices, kept, prepared, numbers, hashes, square, aside, unwrapped)
 
 
 def _memory_for(shapes: list[tuple[int, int]]) -> list[NDArray[np.int16]]:
@@ -265,13 +268,14 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
             "cache",
             f"{twice:,} slices have the very pixels of another patient: one scan under two names leaks",
         )
+    wraps = tell_wraps(slices, int(slabs["unwrapped"].sum()), quarantine)
     if slabs.is_empty():
         must_not_be_timeouts("cache", quarantine["reason"])
         raise NothingUsableError(f"cache: no slice of {len(slices):,} could be decoded")
     write_table(slabs, out / "slabs.parquet", SLABS)
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
     counts = {"slices": slices.height - len(quarantine), "studies": slices["study"].n_unique()}
-    counts |= {"slices with another patient's pixels": twice} if twice else {}
+    counts |= wraps | ({"slices with another patient's pixels": twice} if twice else {})
     digests = {name: digest for f in filled for name, digest in f.digests.items()}
     return Receipt(counts, dict(quarantine.group_by("reason").len().rows()), digests=digests)
 

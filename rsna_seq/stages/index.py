@@ -25,6 +25,7 @@ from rsna_seq.imaging.headers import read_headers
 from rsna_seq.imaging.passes import split_passes
 from rsna_seq.imaging.plain import COLUMNS
 from rsna_seq.imaging.series import choose_series, merge_duplicates
+from rsna_seq.imaging.settle import settle_places
 from rsna_seq.imaging.sources import Listing, digest_source, list_files
 from rsna_seq.label_csv import check_labels
 from rsna_seq.labels import CLASSES
@@ -230,7 +231,7 @@ def _row(header: Header) -> dict[str, object]:
 
 def _arrange(headers: pl.DataFrame, cfg: IndexConfig, root: Path) -> tuple[pl.DataFrame, Rows]:
     """From headers in any order to one ordered series a study."""
-    twice = headers.filter(pl.struct("slice", "frame").is_duplicated())["file"]
+    twice = headers.filter(pl.col("slice").is_duplicated())["file"]
     digests = {file: digest_source(str(root / file)) for file in twice}
     known = headers.with_columns(
         digest=pl.col("file").replace_strict(digests, default=None, return_dtype=pl.String)
@@ -241,7 +242,8 @@ def _arrange(headers: pl.DataFrame, cfg: IndexConfig, root: Path) -> tuple[pl.Da
     chosen, others = choose_series(place(unique), cfg.series)
     # without a PatientID each study is a patient of its own, not all of them one
     nameless = pl.when(pl.col("patient") == "").then("study").otherwise("patient").alias("patient")
-    return flag(order(split_passes(chosen))).with_columns(nameless, *_BARE), copies + others
+    placed, lost = settle_places(chosen)
+    return flag(order(split_passes(placed))).with_columns(nameless, *_BARE), copies + others + lost
 
 
 _BARE = [

@@ -28,6 +28,7 @@ from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.provenance import digest_file, source_digest
 from rsna_seq.report.page import write_prediction_report
+from rsna_seq.slabs import tell_wraps
 from rsna_seq.stages import cache, index
 from rsna_seq.store.outputs import must_be_safe
 from rsna_seq.submission import (
@@ -59,10 +60,12 @@ class Prediction:
     Attributes:
         slices: PREDICTED_SLICES, one row a slice that was read.
         set_aside: QUARANTINE.
+        unwrapped: Slices whose 12-bit wrap was corrected.
     """
 
     slices: pl.DataFrame
     set_aside: pl.DataFrame
+    unwrapped: int = 0
 
 
 def run(
@@ -173,23 +176,25 @@ def score_studies(cfg: PredictConfig, scans: list[index.Scan], trained: list[Tra
         EnvironmentFaultError: No slice could be read, and decoding took too long.
     """
     tables, set_aside = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine for scan in scans]
+    unwrapped = 0
     with progress("predict", sum(scan.slices["study", "pass"].n_unique() for scan in scans)) as advance:
         for scan in scans:
             for rows in cache.sweeps(scan.slices):
-                probabilities, lost = _score_sweep(cfg, rows, scan.root, trained)
+                probabilities, lost, corrected = _score_sweep(cfg, rows, scan.root, trained)
+                unwrapped += corrected
                 tables.append(probabilities)
                 set_aside.append(from_rows(lost, QUARANTINE))
                 advance(1)
     slices = check(pl.concat(tables), PREDICTED_SLICES, "slices")
     if slices.is_empty():
         must_not_be_timeouts("predict", pl.concat(set_aside)["reason"])
-    return Prediction(slices, pl.concat(set_aside))
+    return Prediction(slices, pl.concat(set_aside), unwrapped)
 
 
 def _score_sweep(
     cfg: PredictConfig, rows: pl.DataFrame, root: Path, trained: list[TrainedRun]
-) -> tuple[pl.DataFrame, list[dict[str, object]]]:
-    """PREDICTED_SLICES of one sweep, and the slices whose pixels could not be read."""
+) -> tuple[pl.DataFrame, list[dict[str, object]], int]:
+    """PREDICTED_SLICES of one sweep, the slices whose pixels could not be read, and the wraps corrected."""
     reads: dict[CacheConfig, cache.Read] = {}
     answers = []
     for run_ in trained:
@@ -198,12 +203,13 @@ def _score_sweep(
         read = reads[run_.cache]
         if read.volume is not None:
             answers.append(_per_slice(read.slabs, run_.score(read.volume, tta=cfg.tta)))
-    lost = next(iter(reads.values())).set_aside
+    first = next(iter(reads.values()))
+    lost, corrected = first.set_aside, int(first.slabs["unwrapped"].sum())
     if not answers:
-        return pl.DataFrame(schema=dict(PREDICTED_SLICES)), lost
+        return pl.DataFrame(schema=dict(PREDICTED_SLICES)), lost, corrected
     mean = pl.concat(answers).group_by("slice").agg(pl.col(c).mean() for c in CLASSES)
     keys = rows.select("study", "series", "slice", "file", "z_mm")
-    return keys.join(mean, on="slice", how="inner", maintain_order="left"), lost
+    return keys.join(mean, on="slice", how="inner", maintain_order="left"), lost, corrected
 
 
 def _per_slice(slabs: pl.DataFrame, probabilities: Floats) -> pl.DataFrame:
@@ -251,6 +257,9 @@ def _write(
 
     write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
     tell_reasons(prediction.set_aside, [flags for scan in scans for flags in scan.studies["flags"]])
+    counts |= tell_wraps(
+        pl.concat([scan.slices for scan in scans]), prediction.unwrapped, prediction.set_aside
+    )
     reasons = prediction.set_aside.group_by("reason").len().rows()
     shared = _shared_patients(scans, trained)
     counts |= {"patients also trained on": shared} if shared else {}

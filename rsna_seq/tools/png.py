@@ -14,7 +14,7 @@ from rsna_seq.config import IndexConfig
 from rsna_seq.console import progress
 from rsna_seq.errors import NothingUsableError
 from rsna_seq.imaging.decoder import must_not_be_timeouts
-from rsna_seq.imaging.pixels import read_hu
+from rsna_seq.imaging.pixels import read_hu, series_is_wrapped
 from rsna_seq.imaging.windows import apply_window
 from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import Reason, SetAsideError
@@ -101,9 +101,12 @@ def safe_name(uid: str) -> str:
 
 def _study(rows: pl.DataFrame, root: Path, out: Path, windows: Windows, size: int | None) -> Counter[str]:
     counts = Counter[str]()
+    wrapped = {
+        sweep: series_is_wrapped(root, part.rows(named=True)) for (sweep,), part in rows.group_by("pass")
+    }
     for name, row in zip(_names(rows), rows.iter_rows(named=True), strict=True):
         try:
-            hu = read_hu(root / row["file"], row)
+            hu = read_hu(root / row["file"], row, wrapped_series=wrapped[row["pass"]])
         except SetAsideError as error:
             counts[str(error.reason)] += 1
             continue
