@@ -131,8 +131,12 @@ def root_of(place: Path) -> Path:
     return place.resolve().parent if place.is_file() else place
 
 
-def must_exist(place: Path) -> None:
+def must_exist(place: Path, name: str = "input") -> None:
     """Refuse an input that is not there, before anything is done.
+
+    Args:
+        place: A folder or a file.
+        name: What the user knows it by, such as a key of the config.
 
     Raises:
         UsageError: It does not exist, cannot be looked at, or is neither a folder nor a file.
@@ -140,11 +144,13 @@ def must_exist(place: Path) -> None:
     try:
         mode = place.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{place} does not exist; give a folder, a zip file or a DICOM file") from error
+        raise UsageError(
+            f"{name}: {place} does not exist; give a folder, a zip file or a DICOM file"
+        ) from error
     except (OSError, ValueError) as error:
-        raise UsageError(f"{place} cannot be opened: {words_of(error)}") from error
+        raise UsageError(f"{name}: {place} cannot be opened: {words_of(error)}") from error
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        raise UsageError(f"{place} is neither a folder nor a file")
+        raise UsageError(f"{name}: {place} is neither a folder nor a file")
 
 
 def open_file(path: str) -> BinaryIO:

@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from rsna_seq.artifacts import Key, Manifest, Receipt, ensure, read_manifest
 from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
-from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
+from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
 from rsna_seq.imaging.pixels import Room, pixel_hash, read_hu
+from rsna_seq.imaging.sources import root_of
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.shards import Filled, Shard, fill_shard, forget_others, keep_shard, shards_of, with_labels
 from rsna_seq.slabs import Sweep, slab_table
-from rsna_seq.tables import QUARANTINE, SLABS, SLICES, read_table, tell_reasons, write_table
+from rsna_seq.tables import QUARANTINE, SLABS, SLICES, nothing_usable, read_table, tell_reasons, write_table
 from rsna_seq.workers import WorkerDied, spread_over
 
 _SPARE_BYTES = 64 << 20
@@ -83,7 +84,7 @@ def run(
         slices = read_table(index / "slices.parquet", SLICES)
         if limit is not None:
             slices = slices.filter(pl.col("study").rank("dense") <= limit)
-        return _build(cfg, slices, root.parent if root.is_file() else root, folder, workers, key.source)
+        return _build(cfg, slices, root_of(root), folder, workers, key.source)
 
     # every file is read before it is reused: a bit that flipped on the disk costs its shard, and nothing else
     return ensure(out, key, build, rebuild=rebuild, piecewise=True, verify=True)
@@ -235,6 +236,8 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
     """Write the tables of all shards, with labels and folds."""
     slabs = with_labels(pl.concat([f.slabs for f in filled]), slices)
     quarantine = pl.concat([f.set_aside for f in filled])
+    if slabs.is_empty():
+        raise nothing_usable(quarantine, out, f"cache: no slice of {len(slices):,} could be decoded")
     tell_reasons(quarantine)
     twice = _shared_pixels(slabs)
     if twice:
@@ -242,8 +245,6 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
             "cache",
             f"{twice:,} slices have the very pixels of another patient: one scan under two names leaks",
         )
-    if slabs.is_empty():
-        raise NothingUsableError(f"cache: no slice of {len(slices):,} could be decoded")
     write_table(slabs, out / "slabs.parquet", SLABS)
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
     counts = {"slices": slices.height - len(quarantine), "studies": slices["study"].n_unique()}
