@@ -115,7 +115,7 @@ def run(
     def build(target: Path) -> Receipt:
         prediction = score_studies(cfg, scan, trained)
         if prediction.slices.is_empty():
-            what = f"predict: no CT slice of {', '.join(map(str, folders))} could be read"
+            what = f"predict: no readable CT slice in {', '.join(map(str, folders))}"
             if sample is None:
                 raise nothing_usable(prediction.set_aside, target, what)
             say("predict", f"{what}: every answer is the prior")

@@ -65,7 +65,7 @@ def run(
             advance(1)
     quarantine = pl.concat(lost)
     if not written:
-        raise nothing_usable(quarantine, out, f"png: no CT slice of {root} could be read")
+        raise nothing_usable(quarantine, out, f"png: no readable CT slice in {root}")
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
     return Counter({"written": written} | dict(quarantine.group_by("reason").len().rows()))
 
