@@ -16,18 +16,20 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.artifacts import Key, Manifest, Receipt, ensure, read_manifest
 from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
 from rsna_seq.imaging.pixels import Room, pixel_hash, read_hu
-from rsna_seq.imaging.sources import root_of
+from rsna_seq.imaging.sources import must_exist, root_of
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import Reason, SetAsideError
-from rsna_seq.shards import Filled, Shard, fill_shard, forget_others, keep_shard, shards_of, with_labels
+from rsna_seq.shards import SHARD_FILES, Filled, Shard, fill_shard, keep_shard, shards_of, with_labels
 from rsna_seq.slabs import Sweep, slab_table
+from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.outputs import own_files
 from rsna_seq.tables import QUARANTINE, SLABS, SLICES, nothing_usable, read_table, tell_reasons, write_table
 from rsna_seq.workers import WorkerDied, spread_over
 
@@ -74,20 +76,22 @@ def run(
         rebuild: Decode anew what is there.
 
     Raises:
-        NothingUsableError: No slice could be decoded.
+        UsageError: The root does not exist.
+        NothingUsableError: No slice could be decoded; ``quarantine.parquet`` says why.
         EnvironmentFaultError: The disk is too small, or a codec is missing.
     """
-    inputs = {"index": read_manifest(index).content}
+    indexed = open_artifact(index)
+    inputs = {"index": indexed.manifest.content}
     key = Key("cache", {**cfg.model_dump(mode="json"), "limit": limit}, inputs, source_digest(__name__))
 
     def build(folder: Path) -> Receipt:
-        slices = read_table(index / "slices.parquet", SLICES)
+        must_exist(root, "data.root")
+        slices = read_table(indexed.file("slices.parquet"), SLICES)
         if limit is not None:
             slices = slices.filter(pl.col("study").rank("dense") <= limit)
         return _build(cfg, slices, root_of(root), folder, workers, key.source)
 
-    # every file is read before it is reused: a bit that flipped on the disk costs its shard, and nothing else
-    return ensure(out, key, build, rebuild=rebuild, piecewise=True, verify=True)
+    return ensure(out, key, build, rebuild=rebuild, piecewise=True, sources=[root])
 
 
 def sweeps(slices: pl.DataFrame) -> list[pl.DataFrame]:
@@ -180,18 +184,20 @@ def _build(
     cfg: CacheConfig, slices: pl.DataFrame, root: Path, out: Path, workers: int, source: str
 ) -> Receipt:
     """Decode sweep after sweep into shards; a shard that is there and sound stays."""
-    shards = shards_of(sweeps(slices), cfg, source)
+    shards, own = shards_of(sweeps(slices), cfg, source), own_files()
     filled = {shard.number: kept for shard in shards if (kept := keep_shard(shard, out)) is not None}
     todo = [shard for shard in shards if shard.number not in filled]
     if filled and todo:
         say("cache", f"{len(filled):,} of {len(shards):,} shards are sound and stay")
     _must_fit(sum(shard.slices for shard in todo) * cfg.size**2 * 2, out)
-    forget_others(shards, out)
+    wanted = {shard.file(out, kind).name for shard in shards for kind in SHARD_FILES}
+    own.discard(keep=wanted)
+    own.claim(*sorted(wanted))
     work = functools.partial(_fill, root=root, cfg=cfg, out=out)
     with progress("cache", sum(len(shard.sweeps) for shard in todo)) as advance:
         for shard, done in zip(todo, spread_over(work, todo, workers), strict=True):
-            died = isinstance(done, WorkerDied)
-            filled[shard.number] = _fill(shard, root, cfg, out, apart=True) if died else done
+            again = functools.partial(_fill, shard, root, cfg, out, apart=True)
+            filled[shard.number] = again() if isinstance(done, WorkerDied) else done
             advance(len(shard.sweeps))
     return _close([filled[shard.number] for shard in shards], slices, out)
 

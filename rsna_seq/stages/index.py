@@ -25,7 +25,7 @@ from rsna_seq.imaging.geometry import flag, order, place, summarize
 from rsna_seq.imaging.headers import read_headers
 from rsna_seq.imaging.passes import split_passes
 from rsna_seq.imaging.plain import COLUMNS
-from rsna_seq.imaging.series import choose_series, merge_duplicates
+from rsna_seq.imaging.series import choose_series, merge_duplicates, must_be_found
 from rsna_seq.imaging.sources import Listing, digest_source, list_files, must_exist
 from rsna_seq.label_csv import read_labels
 from rsna_seq.labels import CLASSES
@@ -122,7 +122,9 @@ def run(
             raise nothing_usable(scanned.quarantine, target, what)
         return _write(_with_labels(scanned, labels, cfg, seed), target)
 
-    return ensure(out, Key("index", config, inputs, source_digest(__name__)), build, rebuild=rebuild)
+    sources = [place_, *([labels] if labels else [])]
+    key = Key("index", config, inputs, source_digest(__name__))
+    return ensure(out, key, build, rebuild=rebuild, sources=sources)
 
 
 def scan(
@@ -167,7 +169,7 @@ def scan(
     headers = pl.concat(tables)
     tables.clear()  # the table is held once, not twice
     slices, more = _arrange(headers, cfg, listing.root)
-    _must_be_found(cfg.series, headers, slices)
+    must_be_found(cfg.series, headers, slices)
     if limit is not None:
         slices = slices.filter(pl.col("study").rank("dense") <= limit)
     studies = _studies(slices)
@@ -232,19 +234,6 @@ def _arrange(headers: pl.DataFrame, cfg: IndexConfig, root: Path) -> tuple[pl.Da
     # without a PatientID each study is a patient of its own, not all of them one
     nameless = pl.when(pl.col("patient") == "").then("study").otherwise("patient").alias("patient")
     return flag(order(split_passes(chosen))).with_columns(nameless, *_BARE), copies + others
-
-
-def _must_be_found(series: str | None, headers: pl.DataFrame, slices: pl.DataFrame) -> None:
-    """Refuse a SeriesInstanceUID that the user asks for and that is not read in any study.
-
-    Raises:
-        UsageError: No study has it, or none of its slices can be used.
-    """
-    if series is None or headers.is_empty() or series in slices["series"]:
-        return
-    known = series in headers["series"]
-    why = "has no slice that can be used" if known else "is found in no study"
-    raise UsageError(f"index.series: {series!r} {why}; leave it out to have a series chosen by the rules")
 
 
 _BARE = [

@@ -32,6 +32,7 @@ from rsna_seq.provenance import digest_file, source_digest
 from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.report.page import write_prediction_report
 from rsna_seq.stages import cache, index
+from rsna_seq.store.outputs import must_be_safe
 from rsna_seq.submission import (
     fill_set_aside,
     studies_table,
@@ -102,6 +103,8 @@ def run(
     """
     for folder in folders:
         must_exist(folder)
+    sources = [*folders, *runs, *([sample] if sample else [])]
+    must_be_safe(out, "predict", sources)
     trained = [TrainedRun(folder, device) for folder in runs]
     scan = index.scan(folders, indexing, workers=workers, limit=limit, title="predict")
     shared = _shared_patients(scan, trained)
@@ -121,7 +124,8 @@ def run(
             say("predict", f"{what}: every answer is the prior")
         return _write(cfg, prediction, trained, scan, sample, target)
 
-    return ensure(out, Key("predict", config, inputs, source_digest(__name__)), build, rebuild=rebuild)
+    key = Key("predict", config, inputs, source_digest(__name__))
+    return ensure(out, key, build, rebuild=rebuild, sources=sources)
 
 
 def _shared_patients(scan: index.Scan, trained: list[TrainedRun]) -> int:

@@ -13,13 +13,17 @@ import polars as pl
 
 from rsna_seq.config import IndexConfig
 from rsna_seq.console import progress
-from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.sources import must_exist
 from rsna_seq.imaging.windows import apply_window
+from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.stages import index
-from rsna_seq.tables import QUARANTINE, from_rows, nothing_usable, write_table
+from rsna_seq.store.artifacts import Key, Receipt
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.files import write_bytes
+from rsna_seq.store.outputs import own_files
+from rsna_seq.tables import QUARANTINE, from_rows, nothing_usable, table_digest, write_table
 from rsna_seq.workers import WorkerDied, spread_over
 
 Windows = tuple[tuple[float, float], ...]
@@ -39,7 +43,7 @@ def run(
 
     Args:
         root: A folder, a zip file or a DICOM file.
-        out: Receives one folder per study.
+        out: Receives a folder a study.
         windows: Level and width in HU; one makes grey images, three make red, green and blue.
         workers: Processes.
         size: Rows and columns; None keeps the slice's own.
@@ -54,7 +58,27 @@ def run(
     """
     must_exist(root, "png")
     scan = index.scan(root, IndexConfig(), workers=workers, limit=limit, title="png")
+
+    def build(folder: Path) -> Receipt:
+        receipt, quarantine = _build(scan, folder, windows, size, workers)
+        if not receipt.counts["written"]:
+            raise nothing_usable(quarantine, folder, f"png: no readable CT slice in {root}")
+        write_table(quarantine, folder / "quarantine.parquet", QUARANTINE)
+        return receipt
+
+    inputs = {"slices": table_digest(scan.slices), "quarantine": table_digest(scan.quarantine)}
+    config = {"windows": windows, "size": size, "limit": limit}
+    manifest = ensure(out, Key("png", config, inputs, source_digest(__name__)), build, sources=[root])
+    return Counter(manifest.counts | manifest.set_aside)
+
+
+def _build(
+    scan: index.Scan, out: Path, windows: Windows, size: int | None, workers: int
+) -> tuple[Receipt, pl.DataFrame]:
+    """Write the images of every study; what was written, and QUARANTINE."""
     studies = [rows for _, rows in scan.slices.group_by("study", maintain_order=True)]
+    names = [name for rows in studies for name in _names(rows)]
+    own_files().claim(*names)
     work = functools.partial(_study, root=scan.root, out=out, windows=windows, size=size)
     written, lost = 0, [scan.quarantine]
     with progress("png", len(studies)) as advance:
@@ -64,10 +88,15 @@ def run(
             lost.append(from_rows(aside, QUARANTINE))
             advance(1)
     quarantine = pl.concat(lost)
-    if not written:
-        raise nothing_usable(quarantine, out, f"png: no readable CT slice in {root}")
-    write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
-    return Counter({"written": written} | dict(quarantine.group_by("reason").len().rows()))
+    reasons = dict(quarantine.group_by("reason", maintain_order=True).len().rows())
+    return Receipt({"written": written}, reasons), quarantine
+
+
+def _names(rows: pl.DataFrame) -> list[str]:
+    """The files of a study's slices, relative to the output folder."""
+    folder = safe_name(rows["study"][0])
+    slices = rows.select("order", "slice").iter_rows()
+    return [f"{folder}/{order:04d}_{safe_name(name)}.png" for order, name in slices]
 
 
 def safe_name(uid: str) -> str:
@@ -79,9 +108,8 @@ def safe_name(uid: str) -> str:
 
 def _study(rows: pl.DataFrame, root: Path, out: Path, windows: Windows, size: int | None) -> tuple[int, Rows]:
     """Write one study: how many images, and the rows of QUARANTINE."""
-    folder = out / safe_name(rows["study"][0])
     written, aside = 0, Rows()
-    for row in rows.iter_rows(named=True):
+    for name, row in zip(_names(rows), rows.iter_rows(named=True), strict=True):
         try:
             hu = read_hu(os.path.join(root, row["file"]), row)  # noqa: PTH118  (Path drops "./" and "//")
         except SetAsideError as error:
@@ -93,10 +121,9 @@ def _study(rows: pl.DataFrame, root: Path, out: Path, windows: Windows, size: in
         image = np.rint(shown.reshape(*shown.shape[:2], -1)[..., ::-1] * 255).astype(
             np.uint8
         )  # OpenCV writes BGR
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{row['order']:04d}_{safe_name(row['slice'])}.png"
-        if not cv2.imwrite(str(path), image):
-            raise EnvironmentFaultError(f"{path}: could not be written")
+        encoded, content = cv2.imencode(".png", image)
+        assert encoded, name
+        write_bytes(out / name, content.data, sync=False)
         written += 1
     return written, aside
 
