@@ -22,7 +22,9 @@ class Reason(StrEnum):
     NOT_DICOM = "not_dicom"
     UNREADABLE_FILE = "unreadable_file"
     BAD_NAME = "bad_name"
+    BAD_TIME = "bad_time"
     BAD_ARCHIVE = "bad_archive"
+    BAD_MEMBER = "bad_member"
     FILE_CHANGED = "file_changed"
     HEADER_TRUNCATED = "header_truncated"
     HEADER_INVALID = "header_invalid"
@@ -56,6 +58,7 @@ class Reason(StrEnum):
     LINK = "link"
     WORKER_DIED = "worker_died"
     DECODE_TIMEOUT = "decode_timeout"
+    BAD_RESULT = "bad_result"
 
     @property
     def sentence(self) -> str:
@@ -67,8 +70,10 @@ _SENTENCES = {
     Reason.EMPTY_FILE: "the file is empty",
     Reason.NOT_DICOM: "not a DICOM file",
     Reason.UNREADABLE_FILE: "the file cannot be opened",
-    Reason.BAD_NAME: "the file's name is not UTF-8",
+    Reason.BAD_NAME: "the file's name is not UTF-8 or holds control characters; rename it",
+    Reason.BAD_TIME: "the file was last changed before 1678 or after 2261; `touch` it",
     Reason.BAD_ARCHIVE: "the zip file is damaged",
+    Reason.BAD_MEMBER: "this member of a zip file is damaged",
     Reason.FILE_CHANGED: "the file changed while it was read",
     Reason.HEADER_TRUNCATED: "the header is cut short",
     Reason.HEADER_INVALID: "the header cannot be parsed",
@@ -102,6 +107,7 @@ _SENTENCES = {
     Reason.LINK: "a link, never followed",
     Reason.WORKER_DIED: "the decoder crashed on this file",
     Reason.DECODE_TIMEOUT: "the decoder did not finish in time",
+    Reason.BAD_RESULT: "the networks gave no probability between 0 and 1",
 }
 
 

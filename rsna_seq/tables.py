@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rsna_seq.console import say
-from rsna_seq.errors import IntegrityError
+from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.labels import CLASSES
 from rsna_seq.reasons import Reason, worth_knowing
 from rsna_seq.store.artifacts import open_artifact
@@ -214,6 +214,25 @@ def tell_reasons(quarantine: pl.DataFrame, flags: Sequence[str] = ()) -> None:
         say("", f"{count:,} {action}: {Reason(reason).sentence} ({reason})")
     for line in worth_knowing(flags):
         say("", line)
+
+
+def nothing_usable(quarantine: pl.DataFrame, out: Path, what: str) -> NothingUsableError:
+    """Leave ``quarantine.parquet`` in an artefact's folder, print the counts by reason, and name both.
+
+    Args:
+        quarantine: QUARANTINE.
+        out: The folder of the artefact, which stays incomplete.
+        what: What was found to be unusable.
+
+    Returns:
+        The error to raise.
+    """
+    write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
+    tell_reasons(quarantine)
+    counted = quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted.rows())
+    words = f" ({reasons}; see {out / 'quarantine.parquet'})" if reasons else ""
+    return NothingUsableError(what + words)
 
 
 def read_index(run: str | os.PathLike[str]) -> pl.DataFrame:

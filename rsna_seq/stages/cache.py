@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
-from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
+from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.imaging.frame_limits import frames_to_refuse
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
 from rsna_seq.imaging.pixels import Room, pixel_hash, read_pixels, series_is_wrapped
+from rsna_seq.imaging.sources import must_exist, root_of
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import Reason, SetAsideError
@@ -31,7 +32,7 @@ from rsna_seq.slabs import Sweep, slab_table, tell_wraps
 from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.outputs import own_files
-from rsna_seq.tables import QUARANTINE, SLABS, SLICES, read_table, tell_reasons, write_table
+from rsna_seq.tables import QUARANTINE, SLABS, SLICES, nothing_usable, read_table, tell_reasons, write_table
 from rsna_seq.workers import WorkerDied, spread_over
 
 _SPARE_BYTES = 64 << 20
@@ -77,7 +78,8 @@ def run(
         rebuild: Decode anew what is there.
 
     Raises:
-        NothingUsableError: No slice could be decoded.
+        UsageError: The root does not exist.
+        NothingUsableError: No slice could be decoded; ``quarantine.parquet`` says why.
         EnvironmentFaultError: The disk is too small, or a codec is missing.
     """
     indexed = open_artifact(index)
@@ -85,10 +87,11 @@ def run(
     key = Key("cache", {**cfg.model_dump(mode="json"), "limit": limit}, inputs, source_digest(__name__))
 
     def build(folder: Path) -> Receipt:
+        must_exist(root, "data.root")
         slices = read_table(indexed.file("slices.parquet"), SLICES)
         if limit is not None:
             slices = slices.filter(pl.col("study").rank("dense") <= limit)
-        return _build(cfg, slices, root.parent if root.is_file() else root, folder, workers, key.source)
+        return _build(cfg, slices, root_of(root), folder, workers, key.source)
 
     return ensure(out, key, build, rebuild=rebuild, piecewise=True, sources=[root])
 
@@ -261,6 +264,9 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
     """Write the tables of all shards, with labels and folds."""
     slabs = with_labels(pl.concat([f.slabs for f in filled]), slices)
     quarantine = pl.concat([f.set_aside for f in filled])
+    if slabs.is_empty():
+        must_not_be_timeouts("cache", quarantine["reason"])
+        raise nothing_usable(quarantine, out, f"cache: no slice of {len(slices):,} could be decoded")
     tell_reasons(quarantine)
     twice = _shared_pixels(slabs)
     if twice:
@@ -269,9 +275,6 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
             f"{twice:,} slices have the very pixels of another patient: one scan under two names leaks",
         )
     wraps = tell_wraps(slices, int(slabs["unwrapped"].sum()), quarantine)
-    if slabs.is_empty():
-        must_not_be_timeouts("cache", quarantine["reason"])
-        raise NothingUsableError(f"cache: no slice of {len(slices):,} could be decoded")
     write_table(slabs, out / "slabs.parquet", SLABS)
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
     counts = {"slices": slices.height - len(quarantine), "studies": slices["study"].n_unique()}
