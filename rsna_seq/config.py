@@ -4,6 +4,7 @@ YAML files state differences, ``key=value`` on the command line overrides them, 
 prints the whole. An unknown key is an error, and so is a value out of bounds. Nothing here imports torch.
 """
 
+import os
 import reprlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -258,7 +259,7 @@ class Config(Section):
     """Unseen studies."""
 
 
-def load_config(file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+def load_config(file: str | os.PathLike[str] | None = None, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML file and put ``key=value`` overrides on top.
 
     Args:
@@ -269,7 +270,7 @@ def load_config(file: Path | None = None, overrides: Iterable[str] = ()) -> Conf
         UsageError: A file that is no YAML mapping, an unknown key, or a value of the wrong type or out of
             bounds. All faults are named at once.
     """
-    tree: dict[Any, Any] = {} if file is None else read_yaml(file)
+    tree: dict[Any, Any] = {} if file is None else read_yaml(Path(file))
     for override in overrides:
         put_override(tree, override)
     try:

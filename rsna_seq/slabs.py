@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rsna_seq.console import say
 from rsna_seq.labels import CLASSES
 from rsna_seq.tables import SLABS, check
 
@@ -23,6 +24,7 @@ class Sweep:
         hashes: (kept,) ``imaging.pixels.pixel_hash`` of each.
         square: The crop in pixels: left, top, side.
         set_aside: Rows of QUARANTINE for the others.
+        unwrapped: (kept,) whether a 12-bit wrap of each was corrected.
     """
 
     slices: pl.DataFrame
@@ -32,6 +34,7 @@ class Sweep:
     hashes: list[str | None] = field(default_factory=list)
     square: tuple[int, int, int] = (0, 0, 0)
     set_aside: list[dict[str, object]] = field(default_factory=list)
+    unwrapped: list[bool] = field(default_factory=list)
 
 
 def slab_table(sweeps: Sequence[Sweep], shard: int = 0) -> pl.DataFrame:
@@ -49,6 +52,7 @@ def slab_table(sweeps: Sequence[Sweep], shard: int = 0) -> pl.DataFrame:
         pl.col("z_mm").mean(),
         pl.col("slice").alias("slices"),
         pl.col("hash").alias("hashes"),
+        pl.col("unwrapped").sum().cast(pl.Int32),
         *(pl.col(c).max() for c in CLASSES),
     )
     gap = pl.col("z_mm").diff()
@@ -68,12 +72,44 @@ def _slices(sweeps: Sequence[Sweep]) -> pl.DataFrame:
     kept = [start + i for start, sweep in zip(starts, sweeps, strict=False) for i in sweep.kept]
     squares = np.repeat([s.square for s in sweeps], [len(s.kept) for s in sweeps], axis=0).astype(np.int32)
     rows = everything if len(kept) == len(everything) else everything[kept]
-    number = (pl.col("pass") + 1).cast(pl.String)
     return rows.with_columns(
-        study=pl.when(pl.col("pass") > 0).then(pl.col("study") + "/" + number).otherwise("study"),
+        study=_study_of_pass(),
         slab=pl.Series(np.concatenate([s.numbers for s in sweeps]), dtype=pl.Int32),
+        unwrapped=pl.Series([u for s in sweeps for u in s.unwrapped], dtype=pl.Boolean),
         hash=pl.Series([h for s in sweeps for h in s.hashes], dtype=pl.String),
         x0=squares[:, 0],
         y0=squares[:, 1],
         side=squares[:, 2],
     )
+
+
+def _study_of_pass() -> pl.Expr:
+    """A study of its own for each pass, under a name that no other study and pass has.
+
+    The second pass of ``UID`` is ``UID/2``. A study whose own UID ends like that is always given its pass, so
+    that the first pass of the study ``UID/2`` is ``UID/2/1``.
+    """
+    numbered = (pl.col("pass") > 0) | pl.col("study").str.contains(r"/\d+$")
+    number = (pl.col("pass") + 1).cast(pl.String)
+    return pl.when(numbered).then(pl.col("study") + "/" + number).otherwise("study")
+
+
+def tell_wraps(slices: pl.DataFrame, corrected: int, set_aside: pl.DataFrame) -> dict[str, int]:
+    """Say how many 12-bit wraps were corrected, and how many were suspected and left as they are.
+
+    Args:
+        slices: SLICES that were asked for.
+        corrected: How many of them were corrected.
+        set_aside: QUARANTINE of those that could not be decoded.
+
+    Returns:
+        Both counts for a manifest, where there are any.
+    """
+    suspected = slices.filter(pl.col("flags").str.contains(r"\bwrap_suspected\b"))
+    left = len(suspected.join(set_aside, on=["file", "slice"], how="anti")) - corrected
+    if corrected:
+        say("", f"{corrected:,} slices: their pixels prove a 12-bit wrap, which was corrected")
+    if left:
+        say("", f"{left:,} slices: a 12-bit wrap is possible by the header, not proven by pixels; left as is")
+    counts = {"12-bit wraps corrected": corrected, "12-bit wraps suspected only": left}
+    return {what: count for what, count in counts.items() if count}

@@ -6,6 +6,7 @@ lowest to the highest along the slice normal.
 
 import hashlib
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rsna_seq.console import say
-from rsna_seq.errors import IntegrityError
+from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.labels import CLASSES
 from rsna_seq.reasons import Reason, worth_knowing
 from rsna_seq.store.artifacts import open_artifact
@@ -59,7 +60,7 @@ SLICES: Schema = {
     "pixel_offset": pl.Int64(),  # first byte of uncompressed pixels; null where they must be decoded
     "file_size": pl.Int64(),
     "file_mtime_ns": pl.Int64(),
-    "flags": pl.String(),  # comma-separated words: no_position, overlap, gap, contrast, lossy, wrap, ...
+    "flags": pl.String(),  # comma-separated words (geometry.flag): no_position, overlap, gap, ...
     **_LABELS,  # null without labels
     **_FOLDS,
 }
@@ -94,12 +95,13 @@ QUARANTINE: Schema = {
 """``quarantine.parquet``: one row a file, series or study that is not read."""
 
 SLABS: Schema = {
-    "study": pl.String(),  # StudyInstanceUID; of its second pass UID/2
+    "study": pl.String(),  # StudyInstanceUID; of its second pass UID/2 (slabs.py: no two share a name)
     "patient": pl.String(),
     "slab": pl.Int32(),  # 0 is the lowest; a slab is one slice, but for thin series
     **_GAPS,
     "slices": pl.List(pl.String()),  # SOPInstanceUIDs of the slices averaged
     "hashes": pl.List(pl.String()),  # of each of their pixels (imaging.pixels.pixel_hash)
+    "unwrapped": pl.Int32(),  # how many of them had a 12-bit wrap that was corrected
     "shard": pl.Int32(),
     "row": pl.Int64(),  # row of the shard's array
     "x0": pl.Int32(),  # crop in pixels of the slice: left, top, side (may reach outside)
@@ -214,6 +216,25 @@ def tell_reasons(quarantine: pl.DataFrame, flags: Sequence[str] = ()) -> None:
         say("", line)
 
 
-def read_index(run: Path | str) -> pl.DataFrame:
+def nothing_usable(quarantine: pl.DataFrame, out: Path, what: str) -> NothingUsableError:
+    """Leave ``quarantine.parquet`` in an artefact's folder, print the counts by reason, and name both.
+
+    Args:
+        quarantine: QUARANTINE.
+        out: The folder of the artefact, which stays incomplete.
+        what: What was found to be unusable.
+
+    Returns:
+        The error to raise.
+    """
+    write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
+    tell_reasons(quarantine)
+    counted = quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted.rows())
+    words = f" ({reasons}; see {out / 'quarantine.parquet'})" if reasons else ""
+    return NothingUsableError(what + words)
+
+
+def read_index(run: str | os.PathLike[str]) -> pl.DataFrame:
     """The slices of a run's index, SLICES: ordered, labelled, in folds; ``.to_pandas()`` for pandas users."""
     return read_table(open_artifact(RunFolder(run)["index"]).file("slices.parquet"), SLICES)

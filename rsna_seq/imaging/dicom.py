@@ -20,6 +20,7 @@ TEXTS = (
     *("ContrastBolusAgent", "ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber"),
     *("SliceLocation", "ImagePositionPatient", "ImageOrientationPatient", "PhotometricInterpretation"),
     *("NumberOfFrames", "PixelSpacing", "RescaleIntercept", "RescaleSlope", "LossyImageCompression"),
+    *("RescaleType", "SpecificCharacterSet"),
 )
 SHORTS = (
     *("SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored"),
@@ -28,8 +29,19 @@ SHORTS = (
 """Keywords (PS3.6) of the elements that are read: text, and 16-bit numbers."""
 OPEN = frozenset(map(str, (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)))
 """Transfer syntaxes whose pixels lie open in the file."""
-LARGEST = 8192
-"""Rows or columns beyond this are no CT slice."""
+SMALLEST, LARGEST = 16, 8192
+"""Rows or columns below and beyond this are no CT slice."""
+FARTHEST_MM = 5000.0
+"""Positions farther from the scanner's origin are no positions, and are treated as missing."""
+SPACING_MM = (0.01, 20.0)
+"""Pixels narrower or wider are no CT's: their spacing is treated as missing."""
+LARGEST_COSINE = 2.0
+"""Direction cosines of a damaged header; sound ones are at most 1."""
+SLOPES = (0.01, 100.0)
+"""Rescale slopes, but for their sign: with less, 16 bits do not reach from air to bone."""
+LARGEST_INTERCEPT = 32768.0
+CT_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.2{kind}" for kind in ("", ".1", ".2"))
+"""CT Image Storage, Enhanced CT Image Storage, Legacy Converted Enhanced CT Image Storage."""
 LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{i}" for i in (50, 51, 81))
 """JPEG baseline and extended, near-lossless JPEG-LS; JPEG 2000 tells by LossyImageCompression."""
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -96,8 +108,8 @@ def header_of(values: Values, syntax: str, *, assume_hu: bool, frame: int = 0) -
     """
     bits = _must_be_monochrome(values)
     slope, intercept = _rescale(values, assume_hu=assume_hu)
-    spacing = numbers(values, "PixelSpacing", 2)
-    position = numbers(values, "ImagePositionPatient", 3)
+    spacing = numbers(values, "PixelSpacing", 2) or (0.0, 0.0)
+    spaced = all(SPACING_MM[0] <= side <= SPACING_MM[1] for side in spacing)
     location, number = numbers(values, "SliceLocation", 1), numbers(values, "InstanceNumber", 1)
     padding, signed = numbers(values, "PixelPaddingValue", 1), integer(values, "PixelRepresentation") == 1
     return Header(
@@ -107,12 +119,12 @@ def header_of(values: Values, syntax: str, *, assume_hu: bool, frame: int = 0) -
         frame=frame,
         patient=values.get("PatientID", ""),
         image_type=values.get("ImageType", "").upper(),
-        position=(position[0], position[1], position[2]) if position else None,
+        position=position(values),
         orientation=orientation(values),
-        location=location[0] if location else None,
+        location=location[0] if location and abs(location[0]) <= FARTHEST_MM else None,
         number=int(number[0]) if number and abs(number[0]) < 2**31 else None,
-        row_mm=spacing[0] if spacing and min(spacing) > 0 else None,
-        col_mm=spacing[1] if spacing and min(spacing) > 0 else None,
+        row_mm=spacing[0] if spaced else None,
+        col_mm=spacing[1] if spaced else None,
         rows=integer(values, "Rows"),
         columns=integer(values, "Columns"),
         slope=slope,
@@ -133,7 +145,7 @@ def header_of(values: Values, syntax: str, *, assume_hu: bool, frame: int = 0) -
 def _must_be_monochrome(values: Values) -> int:
     """Refuse what is no 16-bit monochrome image of a sane size; its BitsStored."""
     rows, columns = integer(values, "Rows"), integer(values, "Columns")
-    if not (0 < rows <= LARGEST and 0 < columns <= LARGEST):
+    if not (SMALLEST <= rows <= LARGEST and SMALLEST <= columns <= LARGEST):
         raise SetAsideError(Reason.BAD_DIMENSIONS, f"{rows} x {columns}")
     photometric = values.get("PhotometricInterpretation", "") or "MONOCHROME2"
     bits, samples = integer(values, "BitsStored"), integer(values, "SamplesPerPixel")
@@ -144,27 +156,43 @@ def _must_be_monochrome(values: Values) -> int:
 
 
 def _padding(value: int, *, signed: bool) -> int | None:
-    """PixelPaddingValue as pixels hold it: its VR does not always tell that it is signed."""
-    if signed and 32767 < value <= 65535:
-        return value - 65536
-    return value if -32768 <= value <= 65535 else None
+    """PixelPaddingValue as pixels hold it: its VR does not always tell whether it is signed."""
+    if not -32768 <= value <= 65535:
+        return None
+    if signed:
+        return value - 65536 if value > 32767 else value
+    return value % 65536
 
 
 def _rescale(values: Values, *, assume_hu: bool) -> tuple[float, float]:
+    """Slope and intercept to HU."""
     slope, intercept = numbers(values, "RescaleSlope", 1), numbers(values, "RescaleIntercept", 1)
+    unit = values.get("RescaleType", "")
+    if unit not in {"", "HU"} and not (assume_hu and unit == "US"):  # US is: unspecified
+        raise SetAsideError(Reason.NOT_HU, unit[:16])
     if slope is None or intercept is None:
         if assume_hu:
             return 1.0, 0.0
         raise SetAsideError(Reason.NO_RESCALE)
-    if not (0 < abs(slope[0]) <= 100 and abs(intercept[0]) <= 32768):
+    if not (SLOPES[0] <= abs(slope[0]) <= SLOPES[1] and abs(intercept[0]) <= LARGEST_INTERCEPT):
         raise SetAsideError(Reason.BAD_RESCALE, f"slope {slope[0]:g}, intercept {intercept[0]:g}")
     return slope[0], intercept[0]
+
+
+def position(values: Values) -> tuple[float, float, float] | None:
+    """ImagePositionPatient in mm; None where it is absent, or farther away than any scanner reaches."""
+    found = numbers(values, "ImagePositionPatient", 3)
+    if found is None or max(map(abs, found)) > FARTHEST_MM:
+        return None
+    return found[0], found[1], found[2]
 
 
 def orientation(values: Values) -> tuple[float, ...] | None:
     """ImageOrientationPatient, six direction cosines; None where they span no plane."""
     cosines = numbers(values, "ImageOrientationPatient", 6)
-    if cosines is None or not 0.5 <= math.hypot(*cross(cosines)) <= 2:
+    if cosines is None or max(map(abs, cosines)) > LARGEST_COSINE:
+        return None
+    if not 0.5 <= math.hypot(*cross(cosines)) <= 2:
         return None
     return cosines
 

@@ -222,5 +222,9 @@ def _pixel_element(mark: bytes, at: int, *, implicit: bool, big: bool) -> tuple[
     order = ">" if big else "<"
     if len(mark) < (8 if implicit else 12) or struct.unpack_from(f"{order}HH", mark) != (0x7FE0, 0x0010):
         return None, None
+    if (
+        not implicit and mark[4:6] not in LONG_VRS
+    ):  # no VR that the standard gives pixels, yet its length is told
+        return at + 8, int(struct.unpack_from(f"{order}H", mark, 6)[0])
     length = struct.unpack_from(f"{order}I", mark, 4 if implicit else 8)[0]
     return at + (8 if implicit else 12), None if length == UNDEFINED else length

@@ -6,6 +6,8 @@ towards +z; so gantry tilt does not matter and the lowest slice comes first.
 
 import polars as pl
 
+from rsna_seq.imaging.wrap import suspects
+
 _ROUND_MM = 3
 _NEAR, _FAR = 0.5, 1.9
 """Gaps below and above these shares of a study's median gap are an overlap and a gap."""
@@ -79,14 +81,14 @@ def flag(slices: pl.DataFrame) -> pl.DataFrame:
     usual = slices.group_by("study", "pass").agg(usual=gap.median())
     table = slices.join(usual, on=["study", "pass"], how="left", maintain_order="left")
     near, far = gap < _NEAR * pl.col("usual"), gap > _FAR * pl.col("usual")
-    wrapped = (pl.col("bits_stored") == 12) & ~pl.col("signed") & (pl.col("intercept") > -100)
     words = {
-        "no_position": pl.col("placed_by") != "position",
+        "no_position": ~pl.col("placed_by").is_in(["position", "neighbours"]),
+        "interpolated": pl.col("placed_by") == "neighbours",
         "overlap": near | near.shift(-1) | (gap == 0),
         "gap": far,
         "contrast": pl.col("contrast"),
         "lossy": pl.col("lossy"),
-        "wrap": wrapped,
+        "wrap_suspected": suspects(),
     }
     said = [pl.when(found).then(pl.lit(word)) for word, found in words.items()]
     return table.with_columns(flags=pl.concat_str(said, separator=",", ignore_nulls=True)).drop("usual")

@@ -8,12 +8,15 @@ import math
 import warnings
 from typing import Any
 
+from pydicom._uid_dict import UID_dictionary
 from pydicom.config import disable_value_validation
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from rsna_seq.imaging.dicom import (
     CAPTURE,
+    CT_CLASSES,
     SHORTS,
     TEXTS,
     Header,
@@ -21,8 +24,8 @@ from rsna_seq.imaging.dicom import (
     cross,
     header_of,
     integer,
-    numbers,
     orientation,
+    position,
     with_pixels,
 )
 from rsna_seq.imaging.elements import Parsed, parse
@@ -36,6 +39,7 @@ _GROUPS = (
         ("CTReconstructionSequence", "ConvolutionKernel"),
     ),
     ("PixelValueTransformationSequence", "RescaleIntercept"),
+    ("PixelValueTransformationSequence", "RescaleType"),
 )
 """Functional groups (PS3.3 C.7.6.16, C.8.15.3) and what is read from each."""
 
@@ -53,13 +57,16 @@ def read_headers(path: str, assume_hu: bool = False) -> list[Header]:
     parsed = parse(path)
     values = texts(parsed.dataset)
     try:
+        _must_be_an_image(values, parsed)
         _must_be_ct(values, parsed)
         if integer(values, "NumberOfFrames") > 1 or "PerFrameFunctionalGroupsSequence" in parsed.dataset:
             return _frames(parsed, values, assume_hu=assume_hu)
+        if "ModalityLUTSequence" in parsed.dataset and not values.get("RescaleSlope"):
+            raise SetAsideError(Reason.MODALITY_LUT)  # noqa: TRY301
         return [with_pixels(header_of(values, parsed.syntax, assume_hu=assume_hu), parsed, frames=1)]
     except SetAsideError as error:
         error.study, error.slice = values.get("StudyInstanceUID"), values.get("SOPInstanceUID")
-        error.z_mm = _place(numbers(values, "ImagePositionPatient", 3), orientation(values))
+        error.z_mm = _place(position(values), orientation(values))
         raise
 
 
@@ -84,18 +91,43 @@ def _text(dataset: Dataset, keyword: str) -> str | None:
     return "\\".join(part.strip(" \0") for part in parts).encode(errors="replace").decode()
 
 
+def _must_be_an_image(values: Values, parsed: Parsed) -> None:
+    """Refuse sound objects that hold no image: palettes, look-up tables, presentation states, raw data."""
+    if parsed.pixels is not None or {"Rows", "Columns"} & set(values):
+        return
+    kind = values.get("SOPClassUID", "")
+    if (kind and kind not in CT_CLASSES) or _reaches(parsed, "Rows"):
+        raise SetAsideError(Reason.NOT_AN_IMAGE, _name_of(kind), action=Action.SKIPPED)
+
+
 def _must_be_ct(values: Values, parsed: Parsed) -> None:
-    """Refuse other modalities, objects without an image, and headers cut short."""
+    """Refuse other modalities, images without pixels, and headers cut short."""
     modality, kind = values.get("Modality", ""), values.get("SOPClassUID", "")
     if modality and modality != "CT":
         raise SetAsideError(Reason.NOT_CT, modality[:16], action=Action.SKIPPED)
     if kind.startswith(CAPTURE):
         raise SetAsideError(Reason.DERIVED_IMAGE, "secondary capture", action=Action.SKIPPED)
-    if not all(values.get(name) for name in ("SOPInstanceUID", "StudyInstanceUID")):
-        raise SetAsideError(Reason.HEADER_TRUNCATED, "no SOPInstanceUID or StudyInstanceUID")
+    if not modality and kind and kind not in CT_CLASSES:
+        raise SetAsideError(Reason.NOT_CT, _name_of(kind), action=Action.SKIPPED)
+    for name in ("SOPInstanceUID", "StudyInstanceUID"):
+        if not values.get(name):
+            reason = Reason.NO_UID if _reaches(parsed, name) else Reason.HEADER_TRUNCATED
+            raise SetAsideError(reason, f"no {name}")
     if parsed.pixels is None:
-        cut = "Rows" not in values or "Columns" not in values
+        cut = not {"Rows", "Columns"} <= set(values) and not _reaches(parsed, "Columns")
         raise SetAsideError(Reason.HEADER_TRUNCATED if cut else Reason.PIXELS_MISSING)
+
+
+def _reaches(parsed: Parsed, keyword: str) -> bool:
+    """Whether the header goes on behind an element, which is absent and not cut off then: tags rise."""
+    return parsed.pixels is not None or max(parsed.dataset.keys(), default=0) >= (
+        tag_for_keyword(keyword) or 0
+    )
+
+
+def _name_of(kind: str) -> str:
+    """The standard's name of a SOP class; of others the UID."""
+    return UID_dictionary[kind][0] if kind in UID_dictionary else kind[:64]
 
 
 def _frames(parsed: Parsed, values: Values, *, assume_hu: bool) -> list[Header]:

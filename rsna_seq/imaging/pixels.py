@@ -1,29 +1,29 @@
 """The pixels of one slice, in Hounsfield units.
 
-Stored values -> the 12-bit wrap mended -> rescale (DICOM PS3.3 C.11.1.1.2) -> air where there is no patient.
+Stored values -> a proven 12-bit wrap corrected -> rescale (DICOM PS3.3 C.11.1.1.2) -> air where there is no
+patient.
 """
 
 import hashlib
 import itertools
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
-from rsna_seq.imaging.archives import MARK
+from rsna_seq.imaging.archives import member_of
 from rsna_seq.imaging.decoder import shared_decoder
 from rsna_seq.imaging.elements import deflated_data
-from rsna_seq.imaging.sources import must_be, must_be_same, open_file
+from rsna_seq.imaging.frame_limits import must_be_plausible_frame
+from rsna_seq.imaging.sources import must_be, must_be_same, open_file, verify
 from rsna_seq.imaging.volume import AIR_HU
+from rsna_seq.imaging.wrap import Wrap, judge, may_be_wrapped, unwrapped
 from rsna_seq.reasons import Reason, SetAsideError
 
-_WRAP = 4096
-_WRAP_INTERCEPT = -100
-"""12-bit unsigned slices with an intercept above this hold HU + 1000 modulo 4096 (``wrap_mended``)."""
 _HIGHEST = 32767
 _LIMITS = {np.dtype(np.int16): (-32768, 32767), np.dtype(np.uint16): (0, 65535)}
 """What is shifted in its own 16 bits."""
@@ -55,7 +55,11 @@ class Room(threading.local):
 
 
 def read_hu(
-    path: str | os.PathLike[str], header: Mapping[str, Any], out: NDArray[np.int16] | None = None
+    path: str | os.PathLike[str],
+    header: Mapping[str, Any],
+    out: NDArray[np.int16] | None = None,
+    *,
+    wrapped_series: bool = False,
 ) -> NDArray[np.int16]:
     """Read the pixels of a slice in Hounsfield units.
 
@@ -64,28 +68,62 @@ def read_hu(
         header: A row of SLICES.
         out: (rows, columns) int16, contiguous: where to leave them, for fresh memory costs as much as all
             arithmetic.
+        wrapped_series: As :func:`series_is_wrapped` says of the slice's series.
 
     Returns:
         (rows, columns) int16 HU; padding and everything below -1024 is air.
 
     Raises:
-        SetAsideError: The pixels are cut short, cannot be decoded, or are no HU; or the file changed since
-            it was indexed.
+        SetAsideError: The pixels are cut short, cannot be decoded, or are no HU; the file is too small for
+            the frame that its header declares; or it changed since it was indexed.
     """
+    return read_pixels(path, header, out, wrapped_series=wrapped_series)[0]
+
+
+def read_pixels(
+    path: str | os.PathLike[str],
+    header: Mapping[str, Any],
+    out: NDArray[np.int16] | None = None,
+    *,
+    wrapped_series: bool = False,
+) -> tuple[NDArray[np.int16], bool]:
+    """:func:`read_hu`, and whether a 12-bit wrap was corrected."""
+    must_be_plausible_frame(header)
     if out is None:
         out = np.empty((header["rows"], header["columns"]), dtype=np.int16)
-    stored = _stored(os.fspath(path), header, out)
-    hu = to_hu(
-        stored,
-        slope=header["slope"],
-        intercept=header["intercept"],
-        bits_stored=header["bits_stored"],
-        signed=header["signed"],
-        padding=header["padding"],
-        out=out,
-    )
+    stored, padding = _stored(os.fspath(path), header, out), header["padding"]
+    rescale = {"slope": header["slope"], "intercept": header["intercept"]}
+    wrapped = False
+    if may_be_wrapped(bits_stored=header["bits_stored"], signed=header["signed"], **rescale):
+        said = judge(stored, padding=padding, **rescale)
+        wrapped = said is Wrap.PROVEN or (said is Wrap.OPEN and wrapped_series)
+    hu = to_hu(stored, **rescale, padding=padding, wrapped=wrapped, out=out)
     _must_be_plausible(hu)
-    return hu
+    return hu, wrapped
+
+
+def series_is_wrapped(folder: str | os.PathLike[str], headers: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the values of any slice of a series prove a 12-bit wrap; what leaves it open then follows.
+
+    No file is read unless its header allows for a wrap, and none after the first that proves it.
+
+    Args:
+        folder: Folder that the paths are relative to.
+        headers: Rows of SLICES of one series.
+    """
+    for row in headers:
+        rescale = {"slope": row["slope"], "intercept": row["intercept"]}
+        if not may_be_wrapped(bits_stored=row["bits_stored"], signed=row["signed"], **rescale):
+            continue
+        try:
+            must_be_plausible_frame(row)
+            room = np.empty((row["rows"], row["columns"]), dtype=np.int16)
+            stored = _stored(os.path.join(folder, row["file"]), row, room)  # noqa: PTH118
+        except SetAsideError:  # whoever reads the slice says why
+            continue
+        if judge(stored, padding=row["padding"], **rescale) is Wrap.PROVEN:
+            return True
+    return False
 
 
 def to_hu(
@@ -96,6 +134,7 @@ def to_hu(
     bits_stored: int = 16,
     signed: bool = True,
     padding: int | None = None,
+    wrapped: bool | None = None,
     out: NDArray[np.int16] | None = None,
 ) -> NDArray[np.int16]:
     """Stored values to Hounsfield units (DICOM PS3.3 C.11.1.1.2), air where there is no patient.
@@ -107,12 +146,18 @@ def to_hu(
         bits_stored: BitsStored.
         signed: PixelRepresentation is 1.
         padding: PixelPaddingValue; such pixels are air.
+        wrapped: A 12-bit wrap is undone first; None: where these values alone prove it.
         out: int16 of the same shape that receives the result; it may be the stored values' own memory.
     """
     if out is None:
         out = np.empty(np.shape(stored), dtype=np.int16)
-    if is_wrapped(bits_stored, signed=signed, intercept=intercept):
-        stored, intercept = wrap_mended(stored), -1000.0
+    if wrapped is None and may_be_wrapped(
+        bits_stored=bits_stored, signed=signed, slope=slope, intercept=intercept
+    ):
+        wrapped = judge(stored, slope=slope, intercept=intercept, padding=padding) is Wrap.PROVEN
+    if wrapped:
+        stored = unwrapped(stored, slope=slope, intercept=intercept, padding=padding)
+        padding = None
     low, high = _LIMITS.get(stored.dtype, (0, 0))
     if slope == 1 and intercept == int(intercept) and low <= AIR_HU - int(intercept) <= high:
         return _shifted(stored, int(intercept), padding, out)
@@ -137,17 +182,6 @@ def _shifted(
     shifted = out.view(np.uint16)
     np.add(shifted, np.uint16(intercept % 65536), out=shifted)
     return out
-
-
-def is_wrapped(bits_stored: int, *, signed: bool, intercept: float) -> bool:
-    """Whether a header is of the kind whose 12-bit values wrapped round."""
-    return bits_stored == 12 and not signed and intercept > _WRAP_INTERCEPT
-
-
-def wrap_mended(stored: NDArray[np.integer]) -> NDArray[np.int16]:
-    """Undo the wrap of 12-bit values: +1000, minus 4096 from 4096 on; the intercept is then -1000."""
-    mended: NDArray[np.int16] = (stored.astype(np.int16) + np.int16(1000)) & np.int16(_WRAP - 1)
-    return mended
 
 
 def pixel_hash(hu: NDArray[np.int16]) -> str | None:
@@ -176,11 +210,11 @@ def _stored(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> NDA
     """Stored values, (rows, columns): one read where they lie open, else decoded."""
     syntax, bits, signed = header["transfer_syntax"], header["bits_stored"], header["signed"]
     if header["pixel_offset"] is None:
-        if MARK not in path:
-            must_be(path, header["file_size"], header["file_mtime_ns"])
-        return shared_decoder().decode(path, header["frame"], out.shape)
+        must_be(path, header["file_size"], header["file_mtime_ns"])
+        _must_be_whole(path)
+        return shared_decoder().decode(path, header["frame"], out.shape, out)
     try:
-        if MARK in path or syntax == DeflatedExplicitVRLittleEndian:
+        if syntax == DeflatedExplicitVRLittleEndian or member_of(path) is not None:
             got = _unpacked(path, header, out)
         else:
             got = _read_into(path, header, out)
@@ -207,16 +241,23 @@ def _read_into(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> 
 def _unpacked(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> int:
     """Read uncompressed pixels of an archive's member, or of a deflated data set."""
     offset = header["pixel_offset"]
-    if MARK not in path:
-        must_be(path, header["file_size"], header["file_mtime_ns"])
+    must_be(path, header["file_size"], header["file_mtime_ns"])
     with open_file(path) as file:
         if header["transfer_syntax"] == DeflatedExplicitVRLittleEndian:
             raw = deflated_data(file)[offset : offset + out.nbytes]
         else:
             file.seek(offset)
             raw = file.read(out.nbytes)
+        verify(file)
     out.data.cast("B")[: len(raw)] = raw
     return len(raw)
+
+
+def _must_be_whole(path: str) -> None:
+    """Refuse an archive's member whose checksum differs; the process that decodes does not look."""
+    if member_of(path) is not None:
+        with open_file(path) as file:
+            verify(file)
 
 
 def _low_bits(values: NDArray[np.integer], bits: int) -> NDArray[np.integer]:

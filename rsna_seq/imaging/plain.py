@@ -5,9 +5,26 @@ What fails a check here is not set aside but read again, one by one: the reason 
 
 import polars as pl
 
-from rsna_seq.imaging.dicom import CAPTURE, LARGEST, LOSSY_SYNTAXES, OPEN, TEXTS
+from rsna_seq.imaging.dicom import (
+    CT_CLASSES,
+    FARTHEST_MM,
+    LARGEST,
+    LARGEST_COSINE,
+    LARGEST_INTERCEPT,
+    LOSSY_SYNTAXES,
+    OPEN,
+    SLOPES,
+    SMALLEST,
+    SPACING_MM,
+    TEXTS,
+)
 
 _LARGE = 2.0**31
+_ASCII_SETS = (
+    *("", "GB18030", "GBK", "ISO 2022 IR 6", "ISO 2022 IR 100"),
+    *(f"ISO_IR {n}" for n in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166, 192, 203)),
+)
+"""Values of SpecificCharacterSet (PS3.3 C.12.1.1.2) in which the bytes of ASCII mean ASCII."""
 _SEVERAL = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 """Elements of several numbers."""
 _NUMERIC = (
@@ -68,12 +85,20 @@ def plain_headers(table: pl.DataFrame) -> pl.DataFrame:
         for i in range(count)
     ]
     numbers = [pl.col(n).cast(pl.Float64, strict=False).alias(f"{n}_") for n in _NUMERIC]
-    sound = [
-        (pl.col(n).fill_null("") == "") | (pl.col(f"{n}_").abs() < _LARGE).fill_null(value=False)
-        for n in _NUMERIC
-    ]
+    sound = [_is_sound(n) for n in _NUMERIC]
     cut = table.lazy().filter(_plain_texts()).with_columns(parts).with_columns(numbers)
     return cut.filter(sound).filter(_plain_numbers()).select(*_columns(), "at").collect()
+
+
+def _is_sound(name: str) -> pl.Expr:
+    """A number of a sane size, or no value at all: of several numbers none may be absent alone."""
+    whole, value = pl.col(name.rstrip("0123456789")), pl.col(f"{name}_")
+    good = value.abs() < _LARGE
+    if name.startswith(("ImagePosition", "SliceLocation")):
+        good = value.abs() <= FARTHEST_MM
+    if name == "InstanceNumber":
+        good &= value == value.floor()
+    return (whole == "") | good.fill_null(value=False)
 
 
 def _plain_texts() -> pl.Expr:
@@ -91,7 +116,9 @@ def _plain_texts() -> pl.Expr:
     ]
     return pl.all_horizontal(
         pl.col("Modality").is_in(["CT", ""]),
-        ~pl.col("SOPClassUID").str.starts_with(CAPTURE),
+        pl.col("SOPClassUID").is_in(["", *CT_CLASSES]),
+        pl.col("RescaleType").is_in(["", "HU"]),
+        pl.col("SpecificCharacterSet").is_in(_ASCII_SETS),
         *(pl.col(n) != "" for n in ("SOPInstanceUID", "StudyInstanceUID")),
         pl.col("PhotometricInterpretation").is_in(["MONOCHROME1", "MONOCHROME2", ""]),
         ~single.str.contains(slash, literal=True),
@@ -107,13 +134,13 @@ def _plain_numbers() -> pl.Expr:
     lengths = pl.col("pixel_length")
     whole = (there >= wanted) & ((lengths == -1) | lengths.is_between(wanted, there))
     return pl.all_horizontal(
-        *(pl.col(n).is_between(1, LARGEST) for n in ("Rows", "Columns")),
+        *(pl.col(n).is_between(SMALLEST, LARGEST) for n in ("Rows", "Columns")),
         pl.col("SamplesPerPixel").is_in([1, 0, -1]),
         pl.col("BitsAllocated") == 16,
         pl.col("BitsStored").is_between(8, 16),
         pl.col("NumberOfFrames_").fill_null(1) <= 1,
-        pl.col("RescaleSlope_").abs().is_between(0, 100, closed="right").fill_null(value=False),
-        (pl.col("RescaleIntercept_").abs() <= 32768).fill_null(value=False),
+        pl.col("RescaleSlope_").abs().is_between(*SLOPES).fill_null(value=False),
+        (pl.col("RescaleIntercept_").abs() <= LARGEST_INTERCEPT).fill_null(value=False),
         whole | ~pl.col("transfer_syntax").is_in(list(OPEN)),
     )
 
@@ -121,7 +148,7 @@ def _plain_numbers() -> pl.Expr:
 def _columns() -> list[pl.Expr]:
     """COLUMNS, from what the header holds under its keywords."""
     row, column = pl.col("PixelSpacing0_"), pl.col("PixelSpacing1_")
-    spaced = (row > 0) & (column > 0)
+    spaced = row.is_between(*SPACING_MM) & column.is_between(*SPACING_MM)
     signed = pl.col("PixelRepresentation") == 1
     padding = pl.col("PixelPaddingValue")
     lossy = (pl.col("LossyImageCompression") == "01") | pl.col("transfer_syntax").is_in(list(LOSSY_SYNTAXES))
@@ -155,4 +182,5 @@ def _spans_a_plane() -> pl.Expr:
     """Whether the six direction cosines are orthogonal enough to have a normal."""
     o = [pl.col(f"ImageOrientationPatient{i}_") for i in range(6)]
     normal = (o[1] * o[5] - o[2] * o[4], o[2] * o[3] - o[0] * o[5], o[0] * o[4] - o[1] * o[3])
-    return (normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2).sqrt().is_between(0.5, 2)
+    spans = (normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2).sqrt().is_between(0.5, 2)
+    return spans & pl.max_horizontal(c.abs() for c in o).le(LARGEST_COSINE)

@@ -28,6 +28,10 @@ _VRS = np.array(
     ]
 )
 """(element, 2) the value representations that the standard gives a wanted element."""
+_PIXEL_VRS = tuple(int.from_bytes(vr, "little") for vr in (b"OW", b"OB"))
+_PER_FRAME = tag_for_keyword("PerFrameFunctionalGroupsSequence")
+_OBJECTS = b"1.2.840.10008.5.1.4."
+_LONGEST_SYNTAX = 64
 _JPEG = "1.2.840.10008.1.2.4."
 _USUAL = (str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian), str(RLELossless))
 assert sys.byteorder == "little", "words of the header are read as the machine's own"
@@ -109,18 +113,31 @@ def _walk_meta(walked: Walked) -> NDArray[np.int64]:
         begin = at[files] + np.where(long, 6, 4)
         named = words[word + 1] == 0x10
         begin_of[files[named]], length_of[files[named]] = begin[named], length[named]
+        strange = named & (length > _LONGEST_SYNTAX)
+        if (classed := words[word + 1] == 2).any():
+            strange[classed] |= ~_of_images(walked.heads, files[classed], 2 * begin[classed], length[classed])
         at[files] = np.minimum(begin + length // 2, last)
-        fits = (length % 2 == 0) & (at[files] < last)
+        fits = (length % 2 == 0) & (at[files] < last) & ~strange
         walked.usual[files[~fits]] = False
         files = files[fits]
     everyone = np.arange(len(at))
-    text = cut(walked.heads, everyone, 2 * begin_of, np.minimum(length_of, 64), 64).view("S64")[:, 0]
+    wide = _LONGEST_SYNTAX
+    text = cut(walked.heads, everyone, 2 * begin_of, length_of, wide).view(f"S{wide}")[:, 0]
     for name in np.unique(text):
         syntax = name.decode("ascii", "replace").strip(" \0")
         walked.syntax[text == name] = syntax
         if syntax not in _USUAL and not syntax.startswith(_JPEG):
             walked.usual[text == name] = False
     return at
+
+
+def _of_images(
+    heads: NDArray[np.uint8], files: NDArray[np.int64], at: NDArray[np.int64], length: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether the media's SOP class is one of the standard's for objects, and no DICOMDIR's."""
+    wide = len(_OBJECTS)
+    same: NDArray[np.bool_] = cut(heads, files, at, length, wide).view(f"S{wide}")[:, 0] == _OBJECTS
+    return same
 
 
 def _long(words: NDArray[np.uint16], at: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -145,7 +162,8 @@ def _walk_elements(walked: Walked, at: NDArray[np.int64]) -> None:
         begin = at[files] + np.where(long, 6, 4)
         end, there = begin + length // 2, tag == PIXELS
         good = (tag > before[files]) & (bare | _VR_IS_VR[vr]) & (tag <= PIXELS)
-        good &= there | ((length % 2 == 0) & (end < last))
+        good &= np.where(there, bare | np.isin(vr, _PIXEL_VRS), (length % 2 == 0) & (end < last))
+        good &= tag != _PER_FRAME
         walked.usual[files[~good]] = False
         found = files[good & there]
         walked.pixels[found] = 2 * begin[good & there]

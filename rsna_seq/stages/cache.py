@@ -18,18 +18,21 @@ from numpy.typing import NDArray
 
 from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
-from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
+from rsna_seq.errors import EnvironmentFaultError
+from rsna_seq.imaging.decoder import must_not_be_timeouts
+from rsna_seq.imaging.frame_limits import frames_to_refuse
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
-from rsna_seq.imaging.pixels import Room, pixel_hash, read_hu
+from rsna_seq.imaging.pixels import Room, pixel_hash, read_pixels, series_is_wrapped
+from rsna_seq.imaging.sources import must_exist, root_of
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.shards import SHARD_FILES, Filled, Shard, fill_shard, keep_shard, shards_of, with_labels
-from rsna_seq.slabs import Sweep, slab_table
+from rsna_seq.slabs import Sweep, slab_table, tell_wraps
 from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.outputs import own_files
-from rsna_seq.tables import QUARANTINE, SLABS, SLICES, read_table, tell_reasons, write_table
+from rsna_seq.tables import QUARANTINE, SLABS, SLICES, nothing_usable, read_table, tell_reasons, write_table
 from rsna_seq.workers import WorkerDied, spread_over
 
 _SPARE_BYTES = 64 << 20
@@ -75,7 +78,8 @@ def run(
         rebuild: Decode anew what is there.
 
     Raises:
-        NothingUsableError: No slice could be decoded.
+        UsageError: The root does not exist.
+        NothingUsableError: No slice could be decoded; ``quarantine.parquet`` says why.
         EnvironmentFaultError: The disk is too small, or a codec is missing.
     """
     indexed = open_artifact(index)
@@ -83,10 +87,11 @@ def run(
     key = Key("cache", {**cfg.model_dump(mode="json"), "limit": limit}, inputs, source_digest(__name__))
 
     def build(folder: Path) -> Receipt:
+        must_exist(root, "data.root")
         slices = read_table(indexed.file("slices.parquet"), SLICES)
         if limit is not None:
             slices = slices.filter(pl.col("study").rank("dense") <= limit)
-        return _build(cfg, slices, root.parent if root.is_file() else root, folder, workers, key.source)
+        return _build(cfg, slices, root_of(root), folder, workers, key.source)
 
     return ensure(out, key, build, rebuild=rebuild, piecewise=True, sources=[root])
 
@@ -117,18 +122,38 @@ def apply(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Read:
 
 def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Sweep:
     """Decode one sweep, without its table."""
-    pixels, kept, aside = [], [], []
-    room, folder = _ROOM.take(slices.select("rows", "columns").rows()), os.fspath(root)
-    for i, (row, out) in enumerate(zip(slices.iter_rows(named=True), room, strict=True)):
+    pixels, kept, unwrapped, aside = [], [], [], []
+    refused, folder, rows = frames_to_refuse(slices), os.fspath(root), slices.rows(named=True)
+    read = [(row["rows"], row["columns"]) for i, row in enumerate(rows) if i not in refused]
+    room, wrapped = iter(_memory_for(read)), series_is_wrapped(folder, rows)
+    for i, row in enumerate(rows):
         try:
-            pixels.append(read_hu(os.path.join(folder, row["file"]), row, out))  # noqa: PTH118
+            if i in refused:
+                raise refused[i]
+            path = os.path.join(folder, row["file"])  # noqa: PTH118
+            hu, corrected = read_pixels(path, row, next(room), wrapped_series=wrapped)
+            pixels.append(hu)
+            unwrapped.append(corrected)
             kept.append(i)
         except SetAsideError as error:
             aside.append(_set_aside(error, row))
     if not pixels:
         return Sweep(slices, set_aside=aside)
     prepared, numbers, square = prepare(pixels, slices["z_mm"].to_numpy()[kept], cfg)
-    return Sweep(slices, kept, prepared, numbers, [pixel_hash(hu) for hu in pixels], square, aside)
+    hashes = [pixel_hash(hu) for hu in pixels]
+    return Sweep(slices, kept, prepared, numbers, hashes, square, aside, unwrapped)
+
+
+def _memory_for(shapes: list[tuple[int, int]]) -> list[NDArray[np.int16]]:
+    """One array for each slice of a sweep."""
+    try:
+        return _ROOM.take(shapes) if shapes else []
+    except MemoryError as error:
+        wanted = sum(2 * rows * columns for rows, columns in shapes) / 1e9
+        raise EnvironmentFaultError(
+            f"cache: there is not enough memory for the {wanted:,.1f} GB of pixels of one study; "
+            "free memory, or use fewer workers"
+        ) from error
 
 
 def prepare(
@@ -239,6 +264,9 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
     """Write the tables of all shards, with labels and folds."""
     slabs = with_labels(pl.concat([f.slabs for f in filled]), slices)
     quarantine = pl.concat([f.set_aside for f in filled])
+    if slabs.is_empty():
+        must_not_be_timeouts("cache", quarantine["reason"])
+        raise nothing_usable(quarantine, out, f"cache: no slice of {len(slices):,} could be decoded")
     tell_reasons(quarantine)
     twice = _shared_pixels(slabs)
     if twice:
@@ -246,12 +274,11 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
             "cache",
             f"{twice:,} slices have the very pixels of another patient: one scan under two names leaks",
         )
-    if slabs.is_empty():
-        raise NothingUsableError(f"cache: no slice of {len(slices):,} could be decoded")
+    wraps = tell_wraps(slices, int(slabs["unwrapped"].sum()), quarantine)
     write_table(slabs, out / "slabs.parquet", SLABS)
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
     counts = {"slices": slices.height - len(quarantine), "studies": slices["study"].n_unique()}
-    counts |= {"slices with another patient's pixels": twice} if twice else {}
+    counts |= wraps | ({"slices with another patient's pixels": twice} if twice else {})
     digests = {name: digest for f in filled for name, digest in f.digests.items()}
     return Receipt(counts, dict(quarantine.group_by("reason").len().rows()), digests=digests)
 

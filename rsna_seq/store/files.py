@@ -54,7 +54,7 @@ def atomic_path(path: Path, *, sync: bool = True, needed: int | None = None) -> 
         mode = stat.S_IMODE(temporary.stat().st_mode)  # as the umask says
         _must_fit(path, needed or 0)
         yield temporary
-        temporary.chmod(mode)  # some libraries replace the file by a private one of their own
+        temporary.chmod(mode)  # some libraries replace the file by one that only its owner may read
         if sync:
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())

@@ -5,9 +5,7 @@
 3. Write the label CSV, the sample submission and the truth of the test images, and the manifest last.
 """
 
-import multiprocessing
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from blake3 import blake3
 
 from rsna_seq.config import SynthConfig
 from rsna_seq.console import progress
-from rsna_seq.errors import UsageError
+from rsna_seq.errors import EnvironmentFaultError, UsageError
 from rsna_seq.labels import CLASSES
 from rsna_seq.phantom import (
     KINDS,
@@ -38,7 +36,7 @@ from rsna_seq.store.artifacts import Key, Receipt
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_bytes, write_text
 from rsna_seq.store.outputs import journal_names
-from rsna_seq.workers import interrupts_held, take_interrupts
+from rsna_seq.workers import WorkerDied, spread_over
 
 DUPLICATED = 4
 """Training images whose six rows stand in the CSV twice."""
@@ -187,28 +185,19 @@ def _tasks(cfg: SynthConfig, out: Path, seed: int) -> tuple[list[_Task], list[_T
 
 
 def _write_all(tasks: list[_Task], workers: int) -> list[_Written]:
-    """Write all studies, in order of the tasks whatever finishes first."""
+    """Write all studies, in order of the tasks.
+
+    Raises:
+        EnvironmentFaultError: A worker process died, twice, of one study.
+    """
+    written = []
     with progress("synth", len(tasks)) as advance:
-        if workers <= 1 or len(tasks) <= 1:
-            written = []
-            for task in tasks:
-                written.append(write_study(task))
-                advance(1)
-            return written
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            min(workers, len(tasks)), mp_context=context, initializer=take_interrupts
-        ) as pool:
-            with interrupts_held():
-                futures = [pool.submit(write_study, task) for task in tasks]
-            try:
-                for done in as_completed(futures):
-                    done.result()
-                    advance(1)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            return [future.result() for future in futures]
+        for done in spread_over(write_study, tasks, workers):
+            if isinstance(done, WorkerDied):
+                raise EnvironmentFaultError("synth: a worker process died; free memory, or use workers=1")
+            written.append(done)
+            advance(1)
+    return written
 
 
 def _write_tables(

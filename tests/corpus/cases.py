@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from dicoms import head, write_slice
 from pydicom import dcmread
+from pydicom.data import DATA_ROOT
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000
 from transfer_syntaxes import SYNTAXES, bomb, write_encoded
@@ -161,6 +162,11 @@ def _(folder: Path) -> None:
     one(folder, "b", Columns=60000)
 
 
+@case(12, "one pixel", "bad_dimensions")
+def _(folder: Path) -> None:
+    one(folder, hu=np.zeros((1, 1), dtype=int))
+
+
 @case(13, "RGB, or wrong bits", "bad_pixel_format", "bad_pixel_format", "bad_pixel_format")
 def _(folder: Path) -> None:
     one(folder, "a", PhotometricInterpretation="RGB", SamplesPerPixel=3)
@@ -178,6 +184,13 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     for i in range(6):
         one(folder, f"{(i * 5) % 6}", ImagePositionPatient=None, InstanceNumber=i)
+
+
+@case(14, "one slice without position among others: interpolated, or quarantined", "no_place", read=6)
+def _(folder: Path) -> None:
+    for i in range(7):
+        without = {"ImagePositionPatient": None} if i in {3, 6} else {}
+        one(folder, f"{(i * 5) % 7}", z=5.0 * i, InstanceNumber=90 - i, **without)
 
 
 @case(15, "position not numeric, NaN, or of wrong count", read=3, flags="no_position")
@@ -275,18 +288,48 @@ def _(folder: Path) -> None:
     one(folder, RescaleSlope=None, RescaleIntercept=None)
 
 
+@case(27, "a modality LUT in place of a rescale", "modality_lut")
+def _(folder: Path) -> None:
+    dataset = dcmread(one(folder, RescaleSlope=None, RescaleIntercept=None))
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [4, 0, 16])
+    table.add_new("LUTData", "OW", bytes(8))
+    table.ModalityLUTType = "HU"
+    dataset.ModalityLUTSequence = [table]
+    dataset.save_as(folder / f"{folder.name}_a.dcm")
+
+
+@case(28, "another unit than HU", "not_hu", "not_hu", read=1)
+def _(folder: Path) -> None:
+    for i, unit in enumerate(("OD", "US", "HU")):
+        one(folder, unit, z=5.0 * i, RescaleType=unit)
+
+
+@case(28, "a slope of 1e-300", "bad_rescale")
+def _(folder: Path) -> None:
+    one(folder, RescaleSlope="1e-300")
+
+
 @case(28, "slope 0, or absurd HU", "bad_rescale", "implausible_hu")
 def _(folder: Path) -> None:
     one(folder, "a", RescaleSlope=0)
     one(folder, "b", RescaleIntercept=20000)
 
 
-@case(29, "12-bit wrap", read=1, flags="wrap")
+@case(29, "12-bit wrap", read=1, flags="wrap_suspected")
 def _(folder: Path) -> None:
     hu = head(0.0)
     values = np.where(hu < 0, hu + 4096, hu).astype(np.uint16)
     about = {"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 11, "RescaleIntercept": 0}
     one(folder, hu=hu, PixelData=values.tobytes(), **about)
+
+
+@case(29, "12-bit header, air clipped to 0, metal at 3500: no wrap", read=1, flags="wrap_suspected")
+def _(folder: Path) -> None:
+    hu = np.clip(head(0.0), 0, None)
+    hu[30:34, 30:34] = 3500
+    about = {"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 11, "RescaleIntercept": 0}
+    one(folder, hu=hu, PixelData=hu.astype("<u2").tobytes(), **about)
 
 
 @case(30, "padding value", read=1)
@@ -412,6 +455,18 @@ def _(folder: Path) -> None:
         pixels = {} if modality in {"MR", "SEG"} else {"PixelData": None}
         one(folder, modality, Modality=modality, **pixels)
     one(folder, "capture", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+
+
+@case(45, "a palette, a presentation state, raw data", *["not_an_image"] * 3)
+def _(folder: Path) -> None:
+    palette = Path(DATA_ROOT) / "palettes" / "hotiron.dcm"
+    (folder / "palette.dcm").write_bytes(palette.read_bytes())
+    kinds = {"state": ("1.2.840.10008.5.1.4.1.1.11.1", "PR"), "raw": ("1.2.840.10008.5.1.4.1.1.66", "CT")}
+    for name, (kind, modality) in kinds.items():
+        dataset = dcmread(one(folder, name, SOPClassUID=kind, Modality=modality))
+        for keyword in ("Rows", "Columns", "PixelData", "BitsAllocated", "BitsStored", "PixelRepresentation"):
+            delattr(dataset, keyword)
+        dataset.save_as(folder / f"{folder.name}_{name}.dcm")
 
 
 @case(46, "unreadable: a name that is not UTF-8, a pipe", "bad_name", "not_dicom")

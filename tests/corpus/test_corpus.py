@@ -16,6 +16,7 @@ from dicoms import head, write_set, write_slice
 from ledger import answered
 from transfer_syntaxes import by_pydicom
 
+from rsna_seq.artifacts import read_manifest
 from rsna_seq.imaging.archives import MARK
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.sources import list_files
@@ -156,8 +157,11 @@ def test_the_series_and_its_grounds_are_recorded(walked: Walked) -> None:
 
 def test_hounsfield_units_are_right_whatever_the_encoding(walked: Walked) -> None:
     air = np.clip(head(0.0), -1024, None)
-    (wrapped,) = _hu(walked, 29)
+    wrapped, genuine = _hu(walked, 29)
     np.testing.assert_array_equal(wrapped, air)
+    assert (genuine.min(), genuine.max()) == (0, 3500)
+    counts = read_manifest(walked.among / "2_cache").counts
+    assert counts["12-bit wraps corrected"] == counts["12-bit wraps suspected only"] == 1
     (padded,) = _hu(walked, 30)
     assert (padded[:8] == -1024).all()
     np.testing.assert_array_equal(padded[8:], air[8:])

@@ -48,7 +48,7 @@ def test_hu_are_those_of_pydicom(tmp_path: Path, implicit: bool, slope: float, i
     assert np.array_equal(volume.hu[0], expected)
 
 
-def test_the_twelve_bit_wrap_is_mended(tmp_path: Path) -> None:
+def test_the_twelve_bit_wrap_is_corrected(tmp_path: Path) -> None:
     hu = head(0.0)
     stored = (hu.astype(int) + 4096 * (hu < 0)) % 4096
     wrapped = np.where(hu < 0, (hu + 4096) % 4096, hu).astype("<u2")
@@ -65,7 +65,21 @@ def test_the_twelve_bit_wrap_is_mended(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert found.volume is not None
     assert np.array_equal(found.volume.hu[0], hu)
-    assert index.scan(tmp_path, INDEX).slices["flags"][0] == "wrap"
+    assert index.scan(tmp_path, INDEX).slices["flags"][0] == "wrap_suspected"
+
+
+def test_a_study_named_as_a_second_pass_is_not_mixed_with_it(tmp_path: Path) -> None:
+    for study, size in (("S", 2), ("S/2", 1), ("S/2/1", 1), ("S/1", 1)):
+        for i in range(6 * size):
+            second = {"RescaleIntercept": -1000} if i > 5 else {}
+            name = f"ID_{study.replace('/', '_')}_{i}"
+            write_slice(tmp_path, name, study=study, patient=study, z=5.0 * (i % 6) + i // 6, **second)
+    index.run(INDEX, DataConfig(root=tmp_path), tmp_path / "1_index")
+    cache.run(AS_IT_IS, tmp_path / "1_index", tmp_path, tmp_path / "2_cache")
+    cached = PixelCache(tmp_path / "2_cache")
+    assert cached.studies == ["S", "S/2", "S/1/1", "S/2/1", "S/2/1/1"]
+    assert [len(volume) for volume in cached] == [6] * 5
+    assert cached.slabs.group_by("study").agg(pl.col("patient").n_unique())["patient"].max() == 1
 
 
 def test_padding_and_what_lies_below_air_is_air(tmp_path: Path) -> None:

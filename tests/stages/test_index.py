@@ -96,6 +96,11 @@ def test_values_are_those_that_pydicom_reads(tmp_path: Path) -> None:
         ({"Rows": 0}, "bad_dimensions", "quarantined"),
         ({"PhotometricInterpretation": "RGB"}, "bad_pixel_format", "quarantined"),
         ({"PixelData": None}, "pixels_missing", "quarantined"),
+        ({"PixelData": None, "Rows": None, "Columns": None}, "not_an_image", "skipped"),
+        ({"RescaleSlope": "1e-300"}, "bad_rescale", "quarantined"),
+        ({"RescaleType": "Z_EFF"}, "not_hu", "quarantined"),
+        ({"StudyInstanceUID": None}, "no_uid", "quarantined"),
+        ({"Modality": None, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "not_ct", "skipped"),
     ],
 )
 def test_what_is_not_read_has_a_reason(
@@ -115,6 +120,12 @@ def test_files_that_are_no_dicom_are_set_aside(tmp_path: Path) -> None:
     (tmp_path / "cut.dcm").write_bytes(good.read_bytes()[:-100])
     rows = scan(tmp_path).quarantine.select("file", "reason").rows()
     assert rows == [("cut.dcm", "pixels_truncated"), ("empty.dcm", "empty_file"), ("notes.dcm", "not_dicom")]
+
+
+def test_an_unspecified_unit_is_hu_where_the_user_says_so(tmp_path: Path) -> None:
+    write_slice(tmp_path, "ID_1", RescaleType="US")
+    write_slice(tmp_path, "ID_2", z=5.0, RescaleType="OD")
+    assert scan(tmp_path, assume_hu=True).slices["slice"].to_list() == ["ID_1"]
 
 
 def test_assume_hu_reads_a_slice_without_rescale(tmp_path: Path) -> None:
