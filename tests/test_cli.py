@@ -223,7 +223,8 @@ def test_ctrl_c_ends_a_command_and_its_workers_without_a_traceback(tmp_path: Pat
     time.sleep(wait)
     os.killpg(started.pid, signal.SIGINT)
     printed, _ = started.communicate(timeout=30)
-    assert started.returncode == 130, printed
+    # Python ends itself by the signal where Ctrl-C met code compiled from text; a shell says 130 to both
+    assert started.returncode in {130, -signal.SIGINT}, printed
     assert "Traceback" not in printed
 
 
