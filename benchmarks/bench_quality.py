@@ -46,7 +46,7 @@ from quality_report import (
 )
 from rich.console import Console
 
-from rsna_seq.artifacts import Key, Receipt, ensure, read_manifest, write_json
+from rsna_seq.artifacts import MANIFEST, Key, Receipt, ensure, read_manifest, write_json
 from rsna_seq.config import Config, DataConfig, load_config
 from rsna_seq.errors import RsnaSeqError, UsageError
 from rsna_seq.imaging.volume import PixelCache
@@ -120,9 +120,8 @@ def prepare(cfg: Config, out: Path) -> tuple[dict[str, Any], Config]:
     """Draw the phantoms, or take the data that is named; what they are, and the config that reads them."""
     out.mkdir(parents=True, exist_ok=True)
     if cfg.data.root != DataConfig().root:
-        seal = cfg.data.root / synth.SEAL
-        found = json.loads(seal.read_text(encoding="utf-8"))["content"] if seal.is_file() else {}
-        words = {"root": str(cfg.data.root), "digest": None} | found
+        made = read_manifest(cfg.data.root) if (cfg.data.root / MANIFEST).is_file() else None
+        words = {"root": str(cfg.data.root), "digest": made and made.content, **(made.counts if made else {})}
     else:
         root = out / "phantoms"
         made = synth.run(cfg.synth, root, seed=cfg.seed, workers=workers_of(cfg))

@@ -1,24 +1,38 @@
 """The command line: one command a stage, in the order of the data. A stage is imported only when it runs."""
 
-import errno
 import json
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+import typer.core
+
+from rsna_seq.paths import exists, require_file, require_folder
 
 if TYPE_CHECKING:
     from rsna_seq.config import Config
 
 _INTERRUPTED = 130
-_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES}
-"""What the machine, and not the input, is to blame for."""
 _RESEARCH = "For research; not a medical device."
+
+
+class _Commands(typer.core.TyperGroup):
+    """The commands; what typer would take for the end of its own input or output is passed on as a fault."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (EOFError, BrokenPipeError) as error:
+            raise RuntimeError(type(error).__name__) from error
+
+
 app = typer.Typer(
     name="rsna-seq",
+    cls=_Commands,
     help=f"Intracranial haemorrhage on head CT, slice by slice with the whole study in view. {_RESEARCH}",
     no_args_is_help=True,
     add_completion=False,
@@ -26,12 +40,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+
+def _a_folder(path: Path) -> Path:
+    return require_folder(path, "--out")
+
+
+def _a_sample(path: Path | None) -> Path | None:
+    return path and require_file(path, "--sample")
+
+
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="YAML file of differences to the defaults.")
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run.", callback=_a_folder)]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many studies: a dry run.")]
-Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make anew what is there, learned or not.")]
+Rebuild = Annotated[bool, typer.Option("--rebuild", help="Build again what is there, learned or not.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 where input was quarantined.")]
 Series = Annotated[
     str | None, typer.Option("--series", help="Read this SeriesInstanceUID in the study that has it.")
@@ -99,9 +122,13 @@ def predict(
         list[str], typer.Argument(metavar="FOLDER... [KEY=VALUE]...", help="DICOM studies, zip files.")
     ],
     run: Annotated[list[Path], typer.Option("--run", help="A finished run; several are averaged.")],
-    out: Annotated[Path, typer.Option("--out", help="Receives slices.csv, studies.csv, report.html.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="Receives slices.csv, studies.csv, report.html.", callback=_a_folder),
+    ],
     sample: Annotated[
-        Path | None, typer.Option("--sample", help="The competition's sample submission.")
+        Path | None,
+        typer.Option("--sample", help="The competition's sample submission.", callback=_a_sample),
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average with the flipped study.")] = False,
     series: Series = None,
@@ -114,7 +141,7 @@ def predict(
     """Score unseen DICOM studies with one or more finished runs."""
     from rsna_seq import pipeline
 
-    overrides = [f for f in folders if "=" in f and not Path(f).exists()]
+    overrides = [f for f in folders if "=" in f and not exists(Path(f))]
     places = [Path(f) for f in folders if f not in overrides]
     words = _indexing(overrides, series, assume_hu) + (["predict.tta=true"] if tta else [])
     cfg = _config(config, words, limit)
@@ -156,7 +183,7 @@ def demo(
 
 @app.command(rich_help_panel="Tools")
 def synth(
-    out: Annotated[Path, typer.Option("--out", help="Receives DICOM files and CSVs.")],
+    out: Annotated[Path, typer.Option("--out", help="Receives DICOM files and CSVs.", callback=_a_folder)],
     overrides: Overrides = None,
     config: ConfigFile = None,
 ) -> None:
@@ -172,22 +199,26 @@ def synth(
 def labels(
     source: Annotated[Path, typer.Argument(help="A label CSV, long or wide.")],
     target: Annotated[Path, typer.Argument(help="Receives the other form.")],
+    fix_any: Annotated[
+        bool, typer.Option("--fix-any", help="Set any to 1 where it is 0 beside a class that is 1.")
+    ] = False,
 ) -> None:
-    """Turn the competition's long label CSV into one wide row a slice, or back."""
+    """Turn the competition's long label CSV into one wide row per slice, or back."""
     from rsna_seq.tools import labels as tool
 
-    typer.echo(tool.run(source, target))
+    require_folder(target.parent, "TARGET")
+    typer.echo(tool.run(source, target, fix_any=fix_any))
 
 
 @app.command(rich_help_panel="Tools")
 def png(
     folder: Annotated[Path, typer.Argument(help="DICOM studies.")],
-    out: Annotated[Path, typer.Option("--out", help="Receives a folder a study.")],
+    out: Annotated[Path, typer.Option("--out", help="Receives one folder per study.", callback=_a_folder)],
     window: Annotated[
         list[str] | None,
         typer.Option("--window", help="brain, subdural, bone or LEVEL/WIDTH; once or three times."),
     ] = None,
-    size: Annotated[int | None, typer.Option("--size", min=16, help="Rows and columns.")] = None,
+    size: Annotated[int | None, typer.Option("--size", min=16, max=4096, help="Rows and columns.")] = None,
     limit: Limit = None,
 ) -> None:
     """Write windowed PNGs of every slice; three windows become red, green and blue."""
@@ -245,26 +276,19 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Run a command and end with the exit code that the README lists."""
-    from rsna_seq.errors import EnvironmentFaultError, RsnaSeqError
+    from rsna_seq.failures import tell
+    from rsna_seq.streams import secure_streams
 
-    signal.signal(signal.SIGTERM, _terminated)
     try:
+        secure_streams()
+        signal.signal(signal.SIGTERM, _terminated)
         app()
-    except RsnaSeqError as error:
-        typer.echo(f"rsna-seq: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        typer.echo(
-            f"rsna-seq: {error.strerror}: {error.filename or 'the disk'}; nothing half-written stays",
-            err=True,
-        )
-        sys.exit(EnvironmentFaultError.exit_code)
     except SystemExit as end:
         if end.code == _INTERRUPTED:
             typer.echo("rsna-seq: interrupted; the same command goes on from here", err=True)
         raise
+    except BaseException as error:
+        sys.exit(tell(error))
     raise AssertionError("a command always ends in SystemExit")
 
 

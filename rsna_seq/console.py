@@ -14,12 +14,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rsna_seq.streams import printable
+
 _LOG_WIDTH = 100
 """Columns of a table where there is no terminal."""
 
-console = Console(
-    stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else _LOG_WIDTH
-)
+_TERMINAL = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+console = Console(stderr=True, highlight=False, soft_wrap=True, width=None if _TERMINAL else _LOG_WIDTH)
 """Words for people go to standard error, so that standard output stays clean for tables and YAML."""
 
 
@@ -49,6 +50,6 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def say(title: str, text: str) -> None:
-    """Print one line under a stage's name; markup in the text is shown, not obeyed."""
+    """Print one line under a stage's name; markup and control characters in the text are shown as text."""
     console.print(f"[bold cyan]{title:<10}[/] ", end="")
-    console.print(text, markup=False)
+    console.print(printable(text), markup=False)

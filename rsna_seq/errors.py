@@ -2,7 +2,7 @@
 
 
 class RsnaSeqError(Exception):
-    """Base of all errors that are a user's to mend. The message says what, where, and the remedy."""
+    """Base of all errors that a user can correct. The message says what happened, where, and what to do."""
 
     exit_code = 1
 
@@ -14,7 +14,7 @@ class UsageError(RsnaSeqError):
 
 
 class QuarantinedError(RsnaSeqError):
-    """Raised under ``--strict`` when the work is done, but some input had to be set aside."""
+    """Raised under ``--strict`` when the work is done, but some input was quarantined."""
 
     exit_code = 3
 

@@ -1,7 +1,6 @@
 """The rungs of the ladder as probabilities of slices, read from what the stages left."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import polars as pl
@@ -11,25 +10,28 @@ from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.labels import CLASSES
 from rsna_seq.scores import Scope
 from rsna_seq.smoothing import smooth_along_z
+from rsna_seq.store.artifacts import Artifact
 from rsna_seq.submission import prior_of
 from rsna_seq.tables import LOGITS, SLABS, SLICES, read_table
 
 Floats = NDArray[np.float64]
 _RUNGS = {
-    "cnn": "3_embed/logits.parquet",
-    "sequence": "4_sequence/logits.parquet",
-    "stack": "5_stack/uncalibrated.parquet",
-    "calibrated": "5_stack/logits.parquet",
+    "cnn": ("embed", "logits.parquet"),
+    "sequence": ("sequence", "logits.parquet"),
+    "stack": ("stack", "uncalibrated.parquet"),
+    "calibrated": ("stack", "logits.parquet"),
 }
 """Rungs above the prior, and the table that holds the logits of each."""
 _KEYS = ["study", "slab"]
 
 
-def read_ladder(run: Path, smooth_mm: float) -> tuple[pl.DataFrame, dict[str, Floats]]:
+def read_ladder(
+    artifacts: Mapping[str, Artifact], smooth_mm: float
+) -> tuple[pl.DataFrame, dict[str, Floats]]:
     """Every labelled slice of a run, and what each rung says of it.
 
     Args:
-        run: The run's folder; stages that are not finished are left out.
+        artifacts: The finished stages of a run, by name.
         smooth_mm: Standard deviation of the smoothing along z.
 
     Returns:
@@ -40,16 +42,17 @@ def read_ladder(run: Path, smooth_mm: float) -> tuple[pl.DataFrame, dict[str, Fl
         NothingUsableError: No slice has a label.
         IntegrityError: A stage left a labelled slice without an answer.
     """
-    slabs = read_table(run / "2_cache" / "slabs.parquet", SLABS).filter(pl.col("fold").is_not_null())
-    slices = _slices(run, slabs)
+    run = artifacts["cache"].folder.parent
+    slabs = read_table(artifacts["cache"].file("slabs.parquet"), SLABS).filter(pl.col("fold").is_not_null())
+    slices = _slices(artifacts["index"], slabs)
     if slices.is_empty():
         raise NothingUsableError(f"{run}: no slice has a label; there is nothing to score")
     keyed = slabs.select(*_KEYS, "z_mm", "fold")
     rungs: dict[str, pl.DataFrame] = {}
-    for name, file in _RUNGS.items():
-        if not (run / file).with_name("manifest.json").is_file():
+    for name, (stage, file) in _RUNGS.items():
+        if stage not in artifacts:
             continue
-        rungs[name] = _probabilities(keyed, read_table(run / file, LOGITS))
+        rungs[name] = _probabilities(keyed, read_table(artifacts[stage].file(file), LOGITS))
         if name == "cnn":
             rungs["smoothed"] = _smoothed(rungs[name], smooth_mm)
     answers = {"prior": _prior(slices)}
@@ -93,10 +96,10 @@ def _smoothed(table: pl.DataFrame, sigma_mm: float) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def _slices(run: Path, slabs: pl.DataFrame) -> pl.DataFrame:
+def _slices(index: Artifact, slabs: pl.DataFrame) -> pl.DataFrame:
     """Labelled slices in the order of the cache, each with its slab."""
     members = slabs.select(*_KEYS, "patient", "fold", pl.col("slices").alias("slice")).explode("slice")
-    truth = read_table(run / "1_index" / "slices.parquet", SLICES).select("slice", "z_mm", *CLASSES)
+    truth = read_table(index.file("slices.parquet"), SLICES).select("slice", "z_mm", *CLASSES)
     return members.join(truth, on="slice", how="left", maintain_order="left").filter(
         pl.col("any").is_not_null()
     )

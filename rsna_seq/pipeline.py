@@ -149,7 +149,10 @@ def run_all(cfg: Config, run: Path, *, rebuild: bool = False) -> None:
             return  # other jobs train the folds that are missing
     layout = find_layout(cfg.data.root, cfg.data.stage)
     if layout.test is not None:
-        predict([layout.test], [run], folder_of(run, "predict"), cfg, sample=layout.sample, rebuild=rebuild)
+        # a series that is asked for is one of the training studies: `index` has found it there
+        unseen = cfg.model_copy(update={"index": cfg.index.model_copy(update={"series": None})})
+        out = folder_of(run, "predict")
+        predict([layout.test], [run], out, unseen, sample=layout.sample, rebuild=rebuild)
 
 
 def predict(

@@ -31,7 +31,11 @@ def source_digest(module: str) -> str:
 
 
 _NO_RESULT = frozenset(
-    f"rsna_seq.{name}" for name in ("artifacts", "config", "console", "errors", "provenance", "reasons")
+    f"rsna_seq.{name}"
+    for name in (
+        *("artifacts", "config", "console", "errors", "provenance", "reasons"),
+        *(f"store.{name}" for name in ("artifacts", "builds", "files", "outputs", "run_folder")),
+    )
 )
 """Modules that change no result: what they decide stands in the key's config, or is words."""
 

@@ -22,7 +22,9 @@ class Reason(StrEnum):
     NOT_DICOM = "not_dicom"
     UNREADABLE_FILE = "unreadable_file"
     BAD_NAME = "bad_name"
+    BAD_TIME = "bad_time"
     BAD_ARCHIVE = "bad_archive"
+    BAD_MEMBER = "bad_member"
     FILE_CHANGED = "file_changed"
     HEADER_TRUNCATED = "header_truncated"
     HEADER_INVALID = "header_invalid"
@@ -34,6 +36,7 @@ class Reason(StrEnum):
     INFLATES_TOO_FAR = "inflates_too_far"
     BAD_DIMENSIONS = "bad_dimensions"
     BAD_PIXEL_FORMAT = "bad_pixel_format"
+    FRAME_IMPLAUSIBLE = "frame_implausible"
     MULTI_FRAME = "multi_frame"
     NO_RESCALE = "no_rescale"
     BAD_RESCALE = "bad_rescale"
@@ -55,6 +58,7 @@ class Reason(StrEnum):
     LINK = "link"
     WORKER_DIED = "worker_died"
     DECODE_TIMEOUT = "decode_timeout"
+    BAD_RESULT = "bad_result"
 
     @property
     def sentence(self) -> str:
@@ -66,8 +70,10 @@ _SENTENCES = {
     Reason.EMPTY_FILE: "the file is empty",
     Reason.NOT_DICOM: "not a DICOM file",
     Reason.UNREADABLE_FILE: "the file cannot be opened",
-    Reason.BAD_NAME: "the file's name is not UTF-8",
+    Reason.BAD_NAME: "the file's name is not UTF-8 or holds control characters; rename it",
+    Reason.BAD_TIME: "the file was last changed before 1678 or after 2261; `touch` it",
     Reason.BAD_ARCHIVE: "the zip file is damaged",
+    Reason.BAD_MEMBER: "this member of a zip file is damaged",
     Reason.FILE_CHANGED: "the file changed while it was read",
     Reason.HEADER_TRUNCATED: "the header is cut short",
     Reason.HEADER_INVALID: "the header cannot be parsed",
@@ -79,6 +85,7 @@ _SENTENCES = {
     Reason.INFLATES_TOO_FAR: "a deflated file grows beyond all measure",
     Reason.BAD_DIMENSIONS: "rows or columns are zero or absurd",
     Reason.BAD_PIXEL_FORMAT: "not 16-bit monochrome pixels",
+    Reason.FRAME_IMPLAUSIBLE: "the file is far too small for the rows and columns that its header declares",
     Reason.MULTI_FRAME: "several frames in one object, without a position for each",
     Reason.NO_RESCALE: "no rescale, so HU are unknown (index.assume_hu=true takes stored values as HU)",
     Reason.BAD_RESCALE: "the rescale slope or intercept is zero or absurd",
@@ -100,6 +107,7 @@ _SENTENCES = {
     Reason.LINK: "a link, never followed",
     Reason.WORKER_DIED: "the decoder crashed on this file",
     Reason.DECODE_TIMEOUT: "the decoder did not finish in time",
+    Reason.BAD_RESULT: "the networks gave no probability between 0 and 1",
 }
 
 

@@ -1,8 +1,8 @@
 """The shards of the cache: written one by one, each complete or absent, each kept for as long as it holds.
 
 A shard is ``shard_0000.npy`` (row, y, x) int16, its slabs in ``shard_0000.parquet``, and
-``shard_0000.json`` with the key of what it was made of and the digests of both, written last. Labels and
-folds are no part of the key: they are joined when the cache is closed, so that a new fold costs no pixel.
+``shard_0000.json`` with the key of what it was made of, the digests of both and its own, written last. Labels
+and folds are no part of the key: they are joined when the cache is closed, so that new folds decode nothing.
 """
 
 import hashlib
@@ -11,19 +11,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from rsna_seq.artifacts import atomic_path, write_json
 from rsna_seq.config import CacheConfig
 from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
 from rsna_seq.provenance import digest_file
 from rsna_seq.slabs import Sweep, slab_table
+from rsna_seq.store.arrays import array_writer
+from rsna_seq.store.files import write_json
 from rsna_seq.tables import QUARANTINE, SLABS, check, from_rows, read_table, table_digest, write_table
 
 _JOINED = [*CLASSES, "fold", "cross_fold"]
-_HEADER_BYTES = 128
+SHARD_FILES = ("npy", "parquet", "json")
+"""Kinds of files of a shard."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def keep_shard(shard: Shard, folder: Path) -> Filled | None:
     """The shard as it lies in the folder, or None where it is absent, of other slices, or damaged."""
     try:
         seal = json.loads(shard.file(folder, "json").read_text(encoding="utf-8"))
-        if seal["key"] != shard.key:
+        if seal.pop("digest") != _plain_digest(seal) or seal["key"] != shard.key:
             return None
         if any(digest_file(folder / name) != digest for name, digest in seal["files"].items()):
             return None
@@ -105,31 +106,20 @@ def fill_shard(shard: Shard, sweeps: Iterable[Sweep], folder: Path, size: int) -
         folder: The folder of the cache.
         size: Rows and columns of a slab.
     """
-    done, aside, rows = [], [], 0
-    # not synced: the seal's digest tells whether the bytes outlived a power cut, as it tells a flipped bit
-    with atomic_path(shard.file(folder, "npy"), sync=False) as temporary, temporary.open("wb") as file:
-        file.write(bytes(_HEADER_BYTES))  # plain writes: a memory map dies of a full disk
+    done, aside = [], []
+    # not synced: the seal's digest tells whether the bytes survived a power cut, as it tells a flipped bit
+    with array_writer(shard.file(folder, "npy"), "<i2", (size, size), rows=1, sync=False) as array:
         for sweep in sweeps:
             aside += sweep.set_aside
             if sweep.hu is not None:
-                file.write(np.ascontiguousarray(sweep.hu).data)
-                rows += len(sweep.hu)
+                array.append(sweep.hu)
                 done.append(replace(sweep, hu=None))
-        file.seek(0)
-        file.write(_array_header(rows, size))
     slabs = slab_table(done, shard.number)
     write_table(slabs, shard.file(folder, "parquet"), SLABS)
     digests = _digest(shard.file(folder, "npy")) | _digest(shard.file(folder, "parquet"))
-    write_json(shard.file(folder, "json"), {"key": shard.key, "files": digests, "set_aside": aside})
+    seal = {"key": shard.key, "files": digests, "set_aside": aside}
+    write_json(shard.file(folder, "json"), seal | {"digest": _plain_digest(seal)})
     return Filled(slabs, from_rows(aside, QUARANTINE), digests | _digest(shard.file(folder, "json")))
-
-
-def forget_others(shards: list[Shard], folder: Path) -> None:
-    """Remove what lies in the folder and belongs to no shard of the list."""
-    known = {shard.file(folder, kind) for shard in shards for kind in ("npy", "parquet", "json")}
-    for path in [*folder.glob("shard_*"), *folder.glob(".shard_*.part")]:  # parts of a run that was killed
-        if path not in known:
-            path.unlink()
 
 
 def with_labels(slabs: pl.DataFrame, slices: pl.DataFrame) -> pl.DataFrame:
@@ -154,13 +144,10 @@ def _key(sweeps: list[pl.DataFrame], cfg: CacheConfig, source: str) -> str:
     return hashlib.sha256(f"{rows}\n{cfg.model_dump_json()}\n{source}".encode()).hexdigest()
 
 
+def _plain_digest(value: object) -> str:
+    """Digest of plain data, by which a damaged seal is noticed."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def _digest(path: Path) -> dict[str, str]:
     return {path.name: digest_file(path)}
-
-
-def _array_header(rows: int, size: int) -> bytes:
-    """The header of a .npy file of (rows, size, size) int16, version 1.0 of NumPy's format."""
-    shape = f"{{'descr': '<i2', 'fortran_order': False, 'shape': ({rows}, {size}, {size}), }}"
-    return (
-        b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little") + shape.ljust(117).encode() + b"\n"
-    )

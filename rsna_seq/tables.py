@@ -5,6 +5,8 @@ lowest to the highest along the slice normal.
 """
 
 import hashlib
+import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,11 +14,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.artifacts import atomic_path
 from rsna_seq.console import say
-from rsna_seq.errors import IntegrityError
+from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.labels import CLASSES
 from rsna_seq.reasons import Reason, worth_knowing
+from rsna_seq.store.artifacts import open_artifact
+from rsna_seq.store.files import write_bytes
+from rsna_seq.store.run_folder import RunFolder
 
 Schema = Mapping[str, pl.DataType]
 
@@ -175,13 +179,18 @@ def from_rows(rows: list[dict[str, object]], schema: Schema) -> pl.DataFrame:
 
 def write_table(table: pl.DataFrame, path: Path, schema: Schema) -> None:
     """Check a table and write it as Parquet, complete or not at all."""
-    checked = check(table, schema, path.name)
-    with atomic_path(path) as temporary:
-        checked.write_parquet(temporary, compression="zstd")
+    buffer = io.BytesIO()  # so that the size is known, and a full disk is the operating system's own error
+    check(table, schema, path.name).write_parquet(buffer, compression="zstd")
+    write_bytes(path, buffer.getbuffer())
 
 
 def read_table(path: Path, schema: Schema) -> pl.DataFrame:
-    """Read a Parquet table and check it.
+    """Read a Parquet table and check its columns.
+
+    Args:
+        path: The file; of an artefact as :meth:`rsna_seq.store.artifacts.Artifact.file` gives it, whose
+            digest was compared.
+        schema: Its columns.
 
     Raises:
         IntegrityError: The file is absent, damaged, or of another schema.
@@ -207,6 +216,25 @@ def tell_reasons(quarantine: pl.DataFrame, flags: Sequence[str] = ()) -> None:
         say("", line)
 
 
-def read_index(run: Path | str) -> pl.DataFrame:
+def nothing_usable(quarantine: pl.DataFrame, out: Path, what: str) -> NothingUsableError:
+    """Leave ``quarantine.parquet`` in an artefact's folder, print the counts by reason, and name both.
+
+    Args:
+        quarantine: QUARANTINE.
+        out: The folder of the artefact, which stays incomplete.
+        what: What was found to be unusable.
+
+    Returns:
+        The error to raise.
+    """
+    write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
+    tell_reasons(quarantine)
+    counted = quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted.rows())
+    words = f" ({reasons}; see {out / 'quarantine.parquet'})" if reasons else ""
+    return NothingUsableError(what + words)
+
+
+def read_index(run: str | os.PathLike[str]) -> pl.DataFrame:
     """The slices of a run's index, SLICES: ordered, labelled, in folds; ``.to_pandas()`` for pandas users."""
-    return read_table(Path(run) / "1_index" / "slices.parquet", SLICES)
+    return read_table(open_artifact(RunFolder(run)["index"]).file("slices.parquet"), SLICES)

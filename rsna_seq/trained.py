@@ -1,5 +1,7 @@
 """A finished run, loaded: what ``predict`` and the library score studies with."""
 
+import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -7,18 +9,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.artifacts import read_manifest
 from rsna_seq.config import CacheConfig, EmbedConfig, SequenceConfig, StackConfig
+from rsna_seq.console import say
 from rsna_seq.imaging.volume import PixelCache, Volume
 from rsna_seq.labels import CLASSES
+from rsna_seq.provenance import package_version, source_digest
 from rsna_seq.stack_features import opinions
 from rsna_seq.stages import embed, sequence, stack
+from rsna_seq.store.artifacts import Manifest
+from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.submission import prior_of
 from rsna_seq.tables import logit_table
 
 Floats = NDArray[np.float64]
-_LOADED = (".safetensors", ".json", ".txt")
-"""Files of a run that say what is computed: none is loaded before its digest is compared."""
 
 
 class TrainedRun:
@@ -29,26 +32,24 @@ class TrainedRun:
         device: ``auto`` or a torch device.
 
     Raises:
-        IntegrityError: A stage is not finished, or its files are damaged.
+        IntegrityError: A stage is not finished or damaged, or the stages do not belong together.
     """
 
-    def __init__(self, folder: Path, device: str = "auto") -> None:
-        self.folder, self.device = folder, device
-        manifests = {
-            name: read_manifest(folder / name, verify=_LOADED)
-            for name in ("2_cache", "3_embed", "4_sequence", "5_stack")
-        }
-        self.content = {name: m.content for name, m in manifests.items() if name != "2_cache"}
-        self.cache = manifests["2_cache"].section(CacheConfig)
-        self.embedders = embed.load(manifests["3_embed"].section(EmbedConfig), folder / "3_embed", device)
-        self.models = sequence.load(
-            manifests["4_sequence"].section(SequenceConfig), folder / "4_sequence", device
-        )
-        self.stackers = stack.load(manifests["5_stack"].section(StackConfig), folder / "5_stack")
+    def __init__(self, folder: str | os.PathLike[str], device: str = "auto") -> None:
+        run = RunFolder(folder)
+        self.folder, self.device = run.path, device
+        artifacts = run.open("cache", "embed", "sequence", "stack")
+        made = {stage: artifact.manifest for stage, artifact in artifacts.items()}
+        _tell_of_other_code(run.path, made)
+        self.content = {stage: manifest.content for stage, manifest in made.items() if stage != "cache"}
+        self.cache = made["cache"].section(CacheConfig)
+        self.embedders = embed.load(made["embed"].section(EmbedConfig), run["embed"], device)
+        self.models = sequence.load(made["sequence"].section(SequenceConfig), run["sequence"], device)
+        self.stackers = stack.load(made["stack"].section(StackConfig), run["stack"])
 
     @cached_property
     def _slabs(self) -> pl.DataFrame:
-        return PixelCache(self.folder / "2_cache").slabs.filter(pl.col("fold") >= 0)
+        return PixelCache(RunFolder(self.folder)["cache"]).slabs.filter(pl.col("fold") >= 0)
 
     @cached_property
     def prior(self) -> Floats:
@@ -82,3 +83,17 @@ class TrainedRun:
             total += (1 / (1 + np.exp(-logits))).reshape(len(self.embedders), len(volume), -1).sum(axis=0)
         probabilities: Floats = total / (len(self.embedders) * len(self.stackers))
         return probabilities
+
+
+def _tell_of_other_code(run: Path, made: Mapping[str, Manifest]) -> None:
+    """Say where a run was trained by another version, or by other code of the same version."""
+    versions = {manifest.version for manifest in made.values()} - {package_version()}
+    code = {stage: source_digest(f"rsna_seq.stages.{stage}") for stage in ("embed", "sequence", "stack")}
+    stages = [stage for stage, digest in code.items() if made[stage].source != digest]
+    if versions:
+        say(
+            "predict",
+            f"{run} was trained by rsna_seq {', '.join(sorted(versions))}; this is {package_version()}",
+        )
+    elif stages:
+        say("predict", f"{run}: the code of {', '.join(stages)} has changed since it was trained")

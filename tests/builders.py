@@ -5,8 +5,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rsna_seq.artifacts import Key, Receipt, ensure
 from rsna_seq.labels import CLASSES, N_CLASSES
+from rsna_seq.provenance import digest_file
+from rsna_seq.store.arrays import array_writer
+from rsna_seq.store.artifacts import Key, Receipt, load_manifest
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.files import write_json
 from rsna_seq.tables import SLABS, write_table
 
 
@@ -24,12 +28,27 @@ def tiny_cache(folder: Path, *, studies: int = 8, size: int = 32, folds: int = 2
         rows += _rows(f"S{i:03d}", labels, start=len(rows), fold=i % folds, cross=(i // folds) % 2)
 
     def build(out: Path) -> Receipt:
-        np.save(out / "shard_0000.npy", np.concatenate(pixels))
+        write_array(out / "shard_0000.npy", np.concatenate(pixels))
         write_table(pl.DataFrame(rows, schema=dict(SLABS)), out / "slabs.parquet", SLABS)
         return Receipt({"slices": len(rows)}, {})
 
     ensure(folder, Key("cache", {"seed": seed, "size": size}, {}, "test"), build)
     return folder
+
+
+def replace_table(table: pl.DataFrame, path: Path, schema: dict[str, pl.DataType]) -> None:
+    """Replace a table of a finished artefact as if its stage had written it."""
+    write_table(table, path, schema)
+    old = load_manifest(path.parent)
+    files = {name: digest_file(path.parent / name) for name in old.files}
+    new = old.model_copy(update={"files": files}).sealed()
+    write_json(path.parent / "manifest.json", new.model_dump())
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """A ``.npy`` file of an artefact."""
+    with array_writer(path, array.dtype, array.shape[1:]) as writer:
+        writer.append(array)
 
 
 def _heads(labels: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:

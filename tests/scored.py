@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from builders import write_array
 
 from rsna_seq.artifacts import Key, Receipt, ensure
 from rsna_seq.labels import ANY, CLASSES, N_CLASSES
@@ -83,7 +84,7 @@ def finish(folder: Path, tables: dict, pixels: np.ndarray | None = None) -> None
         for name, (rows, schema) in tables.items():
             write_table(from_rows(rows, schema), out / name, schema)
         if pixels is not None:
-            np.save(out / "shard_0000.npy", pixels)
+            write_array(out / "shard_0000.npy", pixels)
         return Receipt({}, {})
 
     ensure(folder, Key(folder.name[2:], {"made": "by a test"}, {}, "test"), build, rebuild=True)

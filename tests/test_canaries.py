@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from builders import tiny_cache
+from builders import replace_table, tiny_cache
 from dicoms import head, write_set, write_slice
 
 from rsna_seq.bootstrap import Bootstrap
@@ -17,7 +17,7 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.metric import slice_losses
 from rsna_seq.stages import cache, embed, index, sequence, stack
 from rsna_seq.submission import prior_of
-from rsna_seq.tables import LOGITS, SLABS, read_table, write_table
+from rsna_seq.tables import LOGITS, SLABS, read_table
 from rsna_seq.trained import TrainedRun
 
 EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=3, batch=8, lr=3e-3)
@@ -45,7 +45,7 @@ def relabelled(run: Path, change: list[pl.Expr] | pl.DataFrame) -> None:
     """Change the table of a run's cache."""
     file = run / "2_cache" / "slabs.parquet"
     slabs = read_table(file, SLABS)
-    write_table(change if isinstance(change, pl.DataFrame) else slabs.with_columns(change), file, SLABS)
+    replace_table(change if isinstance(change, pl.DataFrame) else slabs.with_columns(change), file, SLABS)
 
 
 def shuffled(slabs: pl.DataFrame, seed: int) -> pl.DataFrame:

@@ -17,11 +17,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.imaging.archives import MARK
+from rsna_seq.imaging.archives import MARK, member_of, open_member
 from rsna_seq.imaging.dicom import SHORTS, TEXTS
 from rsna_seq.imaging.plain import plain_headers
-from rsna_seq.imaging.sources import open_file
 from rsna_seq.imaging.walk import LONGEST, Walked, cut, walk
+from rsna_seq.reasons import SetAsideError
 
 FIRST = (2048, 8192)
 """Bytes of each file that are read, and once more where they do not hold the header; the competition's
@@ -80,10 +80,10 @@ def _heads(
     for i, name in enumerate(names):
         row = bytes_[i * wide : i * wide + first]
         try:
-            if MARK in name:
-                with open_file(prefix + name) as file:
-                    file.readinto(row)  # type: ignore[attr-defined]
-                same[i] = True
+            if MARK in name and (parts := member_of(prefix + name)):
+                with open_member(*parts) as file:
+                    file.readinto(row)
+                    same[i] = file.size == sizes[i] and file.mtime_ns == mtimes_ns[i]
                 continue
             handle = os.open(prefix + name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -92,7 +92,7 @@ def _heads(
             finally:
                 os.close(handle)
             same[i] = stat.st_size == sizes[i] and stat.st_mtime_ns == mtimes_ns[i]
-        except OSError:
+        except (OSError, SetAsideError):
             continue
     return heads, same
 

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
-from rsna_seq.imaging.archives import MARK
+from rsna_seq.imaging.archives import member_of
 from rsna_seq.imaging.decoder import shared_decoder
 from rsna_seq.imaging.elements import deflated_data
-from rsna_seq.imaging.sources import must_be, must_be_same, open_file
+from rsna_seq.imaging.frame_limits import must_be_plausible_frame
+from rsna_seq.imaging.sources import must_be, must_be_same, open_file, verify
 from rsna_seq.imaging.volume import AIR_HU
 from rsna_seq.imaging.wrap import Wrap, judge, may_be_wrapped, unwrapped
 from rsna_seq.reasons import Reason, SetAsideError
@@ -73,8 +74,8 @@ def read_hu(
         (rows, columns) int16 HU; padding and everything below -1024 is air.
 
     Raises:
-        SetAsideError: The pixels are cut short, cannot be decoded, or are no HU; or the file changed since
-            it was indexed.
+        SetAsideError: The pixels are cut short, cannot be decoded, or are no HU; the file is too small for
+            the frame that its header declares; or it changed since it was indexed.
     """
     return read_pixels(path, header, out, wrapped_series=wrapped_series)[0]
 
@@ -87,6 +88,7 @@ def read_pixels(
     wrapped_series: bool = False,
 ) -> tuple[NDArray[np.int16], bool]:
     """:func:`read_hu`, and whether a 12-bit wrap was corrected."""
+    must_be_plausible_frame(header)
     if out is None:
         out = np.empty((header["rows"], header["columns"]), dtype=np.int16)
     stored, padding = _stored(os.fspath(path), header, out), header["padding"]
@@ -113,8 +115,9 @@ def series_is_wrapped(folder: str | os.PathLike[str], headers: Iterable[Mapping[
         rescale = {"slope": row["slope"], "intercept": row["intercept"]}
         if not may_be_wrapped(bits_stored=row["bits_stored"], signed=row["signed"], **rescale):
             continue
-        room = np.empty((row["rows"], row["columns"]), dtype=np.int16)
         try:
+            must_be_plausible_frame(row)
+            room = np.empty((row["rows"], row["columns"]), dtype=np.int16)
             stored = _stored(os.path.join(folder, row["file"]), row, room)  # noqa: PTH118
         except SetAsideError:  # whoever reads the slice says why
             continue
@@ -207,11 +210,11 @@ def _stored(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> NDA
     """Stored values, (rows, columns): one read where they lie open, else decoded."""
     syntax, bits, signed = header["transfer_syntax"], header["bits_stored"], header["signed"]
     if header["pixel_offset"] is None:
-        if MARK not in path:
-            must_be(path, header["file_size"], header["file_mtime_ns"])
-        return shared_decoder().decode(path, header["frame"], out.shape)
+        must_be(path, header["file_size"], header["file_mtime_ns"])
+        _must_be_whole(path)
+        return shared_decoder().decode(path, header["frame"], out.shape, out)
     try:
-        if MARK in path or syntax == DeflatedExplicitVRLittleEndian:
+        if syntax == DeflatedExplicitVRLittleEndian or member_of(path) is not None:
             got = _unpacked(path, header, out)
         else:
             got = _read_into(path, header, out)
@@ -238,16 +241,23 @@ def _read_into(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> 
 def _unpacked(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> int:
     """Read uncompressed pixels of an archive's member, or of a deflated data set."""
     offset = header["pixel_offset"]
-    if MARK not in path:
-        must_be(path, header["file_size"], header["file_mtime_ns"])
+    must_be(path, header["file_size"], header["file_mtime_ns"])
     with open_file(path) as file:
         if header["transfer_syntax"] == DeflatedExplicitVRLittleEndian:
             raw = deflated_data(file)[offset : offset + out.nbytes]
         else:
             file.seek(offset)
             raw = file.read(out.nbytes)
+        verify(file)
     out.data.cast("B")[: len(raw)] = raw
     return len(raw)
+
+
+def _must_be_whole(path: str) -> None:
+    """Refuse an archive's member whose checksum differs; the process that decodes does not look."""
+    if member_of(path) is not None:
+        with open_file(path) as file:
+            verify(file)
 
 
 def _low_bits(values: NDArray[np.integer], bits: int) -> NDArray[np.integer]:

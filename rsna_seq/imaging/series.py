@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from rsna_seq.errors import UsageError
 from rsna_seq.reasons import Action, Reason
 
 _BONE = r"(?i)\b(bone|sharp|edge|[BHJU][rfv]?[67]\d[a-z]?|FC[38]\d|lung)\b"
@@ -56,6 +57,24 @@ def choose_series(slices: pl.DataFrame, wanted: str | None) -> tuple[pl.DataFram
     for row in ranked.filter(pl.col("place") > 0).iter_rows(named=True):
         aside.append(_row(row, Reason.OTHER_SERIES, Action.SKIPPED, row["series"]))
     return chosen.drop("place", "count", "bone", "agent"), aside
+
+
+def must_be_found(series: str | None, headers: pl.DataFrame, slices: pl.DataFrame) -> None:
+    """Refuse a SeriesInstanceUID that the user asks for and that is not read in any study.
+
+    Args:
+        series: The SeriesInstanceUID, or None where the rules choose.
+        headers: All headers that were read, with ``series``.
+        slices: The slices that stayed, with ``series``.
+
+    Raises:
+        UsageError: No study has it, or none of its slices can be used.
+    """
+    if series is None or headers.is_empty() or series in slices["series"]:
+        return
+    known = series in headers["series"]
+    why = "has no slice that can be used" if known else "is found in no study"
+    raise UsageError(f"index.series: {series!r} {why}; leave it out to have a series chosen by the rules")
 
 
 def _unfit() -> pl.Expr:

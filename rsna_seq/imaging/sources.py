@@ -1,20 +1,33 @@
-"""What lies below a folder or in an archive, and its bytes; nothing is followed out of it.
+"""What lies below some folders or in archives, and its bytes; nothing is followed out of them.
 
-1. :func:`list_files` walks a folder, or looks through a zip file, and sets aside what is never opened:
-   links, pipes, names that are not UTF-8.
+1. :func:`list_files` walks folders, looks through zip files, or takes single files, and quarantines what is
+   never opened: links, pipes, names that are not UTF-8.
 2. :func:`open_file` opens one file by its path, be it a file or a member of an archive.
 """
 
 import hashlib
 import os
+import stat
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
-from rsna_seq.imaging.archives import MARK, members, open_member
-from rsna_seq.reasons import Action, Reason, SetAsideError
+from rsna_seq.errors import UsageError
+from rsna_seq.imaging.archives import is_archive, member_of, member_status, open_member
+from rsna_seq.imaging.folders import (
+    Found,
+    Rows,
+    escaped,
+    files_below,
+    files_in_archive,
+    is_bad_name,
+    must_have_time,
+    words_of,
+)
+from rsna_seq.imaging.zip_files import Member
+from rsna_seq.reasons import Reason, SetAsideError
 
 Result = TypeVar("Result")
 
@@ -24,7 +37,8 @@ class Listing:
     """Files below a place, sorted by name.
 
     Attributes:
-        root: Folder that the names are relative to: the place itself, or the folder of an archive.
+        root: Folder that the names are relative to: the place itself, or the folder of a file; of several
+            places the deepest folder that holds them all.
         names: Paths relative to ``root``; members of archives as ``archive.zip!/name``.
         sizes: Bytes of each.
         mtimes_ns: When each was last changed; of a member, its archive.
@@ -35,7 +49,7 @@ class Listing:
     names: list[str] = field(default_factory=list)
     sizes: "array[int]" = field(default_factory=lambda: array("q"))
     mtimes_ns: "array[int]" = field(default_factory=lambda: array("q"))
-    aside: list[dict[str, object]] = field(default_factory=list)
+    aside: Rows = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -48,8 +62,12 @@ class Listing:
 
     def moved(self, root: Path) -> "Listing":
         """The same files with names relative to a folder above."""
-        prefix = os.path.relpath(self.root, root) + "/"
-        aside = [{**row, "file": prefix + str(row["file"])} for row in self.aside]
+        way = os.path.relpath(self.root, root)
+        prefix = "" if way == os.curdir else way + "/"
+        aside = [{**row, "file": escaped(prefix) + str(row["file"])} for row in self.aside]
+        if is_bad_name(prefix):
+            aside += [SetAsideError(Reason.BAD_NAME).row(escaped(prefix + name)) for name in self.names]
+            return Listing(root, aside=aside)
         return Listing(root, [prefix + name for name in self.names], self.sizes, self.mtimes_ns, aside)
 
     def read(self, at: int, read: Callable[..., Result], *options: object) -> Result:
@@ -67,8 +85,7 @@ class Listing:
         try:
             return read(path, *options)
         finally:
-            if MARK not in path:
-                must_be(path, self.sizes[at], self.mtimes_ns[at])
+            must_be(path, self.sizes[at], self.mtimes_ns[at])
 
     @property
     def digest(self) -> str:
@@ -81,26 +98,59 @@ class Listing:
         return digest.hexdigest()
 
 
-def list_files(place: Path) -> Listing:
-    """Find every file below a folder, or in an archive.
+def list_files(*places: Path) -> Listing:
+    """Find every file below some folders or in some archives, each file once.
+
+    The same folder twice, or a folder within another, by their resolved paths, is listed once.
 
     Args:
-        place: A folder or a zip file.
+        places: Folders, zip files, or single files.
+
+    Returns:
+        The files; of several places with names relative to the deepest folder that holds them all.
 
     Raises:
+        UsageError: A place does not exist, or there is none.
         IntegrityError: An archive is refused.
     """
-    root = place.parent if place.is_file() else place
-    aside: list[dict[str, object]] = []
-    if place.is_file():
-        found = list(_archived(place, place.name, place.stat().st_mtime_ns, aside))
-    else:
-        found = list(_below(str(place), "", aside))
-    found.sort()
-    names, sizes, mtimes = [name for name, _, _ in found], array("q"), array("q")
-    sizes.extend(size for _, size, _ in found)
-    mtimes.extend(mtime for _, _, mtime in found)
-    return Listing(root, names, sizes, mtimes, sorted(aside, key=lambda row: str(row["file"])))
+    outer = _outermost(places)
+    if len(outer) == 1:
+        return _list_one(outer[0])
+    listings = [_list_one(place.resolve()) for place in outer]
+    root = Path(os.path.commonpath([each.root for each in listings]))
+    found: dict[str, Found] = {}
+    aside: dict[tuple[object, object], dict[str, object]] = {}
+    for each in (listing.moved(root) for listing in listings):
+        found |= {file[0]: file for file in zip(each.names, each.sizes, each.mtimes_ns, strict=True)}
+        aside |= {(row["file"], row["reason"]): row for row in each.aside}
+    return _listing(root, list(found.values()), list(aside.values()))
+
+
+def root_of(place: Path) -> Path:
+    """The folder that the names of a place's files are relative to: itself, or the folder of a file."""
+    return place.resolve().parent if place.is_file() else place
+
+
+def must_exist(place: Path, name: str = "input") -> None:
+    """Refuse an input that is not there, before anything is done.
+
+    Args:
+        place: A folder or a file.
+        name: What the user knows it by, such as a key of the config.
+
+    Raises:
+        UsageError: It does not exist, cannot be looked at, or is neither a folder nor a file.
+    """
+    try:
+        mode = place.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(
+            f"{name}: {place} does not exist; give a folder, a zip file or a DICOM file"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{name}: {place} cannot be opened: {words_of(error)}") from error
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise UsageError(f"{name}: {place} is neither a folder nor a file")
 
 
 def open_file(path: str) -> BinaryIO:
@@ -108,33 +158,48 @@ def open_file(path: str) -> BinaryIO:
 
     Raises:
         OSError: It cannot be opened.
+        SetAsideError: The archive or its member cannot be read; also while the member is read.
     """
-    if MARK in path:
-        return open_member(path)
+    parts = member_of(path)
+    if parts is not None:
+        return cast(BinaryIO, open_member(*parts))
     return open(path, "rb")  # noqa: PTH123  (half the time of Path.open; the caller closes it)
 
 
+def verify(file: BinaryIO) -> None:
+    """Compare the length and checksum of an archive's member that is open; other files have none.
+
+    Raises:
+        SetAsideError: The member is damaged.
+    """
+    if isinstance(file, Member):
+        file.verify()
+
+
 def must_be(path: str, size: int, mtime_ns: int) -> None:
-    """Refuse a file that is no longer what was listed.
+    """Refuse a file, or a member of an archive, that is no longer what was listed.
 
     Raises:
         SetAsideError: Its size or time differs, or it is gone.
     """
+    parts = member_of(path)
+    if parts is not None:
+        _must_equal(*member_status(*parts), size, mtime_ns)
+        return
     try:
-        stat = os.lstat(path)
+        status = os.lstat(path)
     except OSError as error:
-        raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
-    must_be_same(stat, size, mtime_ns)
+        raise SetAsideError(Reason.UNREADABLE_FILE, words_of(error)) from error
+    must_be_same(status, size, mtime_ns)
 
 
-def must_be_same(stat: os.stat_result, size: int, mtime_ns: int) -> None:
+def must_be_same(status: os.stat_result, size: int, mtime_ns: int) -> None:
     """Refuse the status of a file that is no longer what was listed.
 
     Raises:
         SetAsideError: Its size or time differs.
     """
-    if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
-        raise SetAsideError(Reason.FILE_CHANGED, f"{size:,} bytes as listed, {stat.st_size:,} now")
+    _must_equal(status.st_size, status.st_mtime_ns, size, mtime_ns)
 
 
 def digest_source(path: str) -> str | None:
@@ -145,46 +210,54 @@ def digest_source(path: str) -> str | None:
             while block := file.read(1 << 20):
                 digest.update(block)
             return digest.hexdigest()
-    except OSError:
+    except (OSError, SetAsideError):
         return None
 
 
-def _below(folder: str, prefix: str, aside: list[dict[str, object]]) -> Iterator[tuple[str, int, int]]:
-    """Name, size and time of every file below a folder; strings, for there may be a million."""
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        aside.append(SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__).row(prefix or "."))
-        return
-    for entry in entries:
-        name = prefix + entry.name
-        if not entry.name.isascii() and "\ufffd" in (shown := _shown(name)):
-            aside.append(SetAsideError(Reason.BAD_NAME).row(shown))
-        elif entry.is_symlink():
-            aside.append(SetAsideError(Reason.LINK, action=Action.SKIPPED).row(name))
-        elif entry.is_dir(follow_symlinks=False):
-            yield from _below(entry.path, name + "/", aside)
-        elif not entry.is_file(follow_symlinks=False):
-            aside.append(SetAsideError(Reason.NOT_DICOM, "no regular file", action=Action.SKIPPED).row(name))
-        elif entry.name.lower().endswith(".zip"):
-            mtime = entry.stat(follow_symlinks=False).st_mtime_ns
-            yield from _archived(Path(entry.path), name, mtime, aside)
-        else:
-            stat = entry.stat(follow_symlinks=False)
-            yield name, stat.st_size, stat.st_mtime_ns
+def _must_equal(size_now: int, mtime_ns_now: int, size: int, mtime_ns: int) -> None:
+    if (size_now, mtime_ns_now) != (size, mtime_ns):
+        raise SetAsideError(Reason.FILE_CHANGED, f"{size:,} bytes as listed, {size_now:,} now")
 
 
-def _archived(
-    archive: Path, name: str, mtime_ns: int, aside: list[dict[str, object]]
-) -> Iterator[tuple[str, int, int]]:
-    """Name, size and time of every member of an archive."""
+def _outermost(places: Sequence[Path]) -> list[Path]:
+    """Places without those that are given twice, and without folders within others."""
+    for place in places:
+        must_exist(place)
+    if not places:
+        raise UsageError("no input is given; name a folder, a zip file or a DICOM file")
+    resolved = {place.resolve(): place for place in reversed(places)}
+    return [
+        place
+        for path, place in reversed(resolved.items())
+        if not (path.is_dir() and any(above in resolved for above in path.parents))
+    ]
+
+
+def _list_one(place: Path) -> Listing:
+    """The files of one place that exists."""
+    aside: Rows = []
+    if not place.is_file():
+        return _listing(place, files_below(str(place), aside), aside)
+    file = place.resolve()
+    if is_bad_name(file.name):
+        return _listing(file.parent, [], [SetAsideError(Reason.BAD_NAME).row(escaped(file.name))])
     try:
-        for member in members(archive):
-            yield f"{name}{MARK}{_shown(member.filename)}", member.file_size, mtime_ns
+        if is_archive(str(file)):
+            return _listing(file.parent, files_in_archive(str(file), file.name, aside), aside)
+        status = file.stat()
+        must_have_time(status.st_mtime_ns)
     except SetAsideError as error:
-        aside.append(error.row(name))
+        return _listing(file.parent, [], [error.row(file.name)])
+    except OSError as error:
+        row = SetAsideError(Reason.UNREADABLE_FILE, words_of(error)).row(file.name)
+        return _listing(file.parent, [], [row])
+    return _listing(file.parent, [(file.name, status.st_size, status.st_mtime_ns)], aside)
 
 
-def _shown(name: str) -> str:
-    """A name as it may be stored and printed: bytes that are not UTF-8 are replaced."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")
+def _listing(root: Path, found: list[Found], aside: Rows) -> Listing:
+    found.sort()
+    sizes, mtimes = array("q"), array("q")
+    sizes.extend(size for _, size, _ in found)
+    mtimes.extend(mtime for _, _, mtime in found)
+    names = [name for name, _, _ in found]
+    return Listing(root, names, sizes, mtimes, sorted(aside, key=lambda row: str(row["file"])))

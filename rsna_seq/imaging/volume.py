@@ -1,5 +1,6 @@
 """A study as pixels: the unit that training and prediction share, and the cache that holds many."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rsna_seq.folds import must_keep_patients_whole
+from rsna_seq.store.artifacts import open_artifact
 from rsna_seq.tables import SLABS, read_table
 
 AIR_HU = -1024
@@ -55,22 +57,26 @@ class Volume:
 class PixelCache:
     """The artefact of ``cache``: memory-mapped HU, study-contiguous, with the table of its slabs.
 
+    A shard is compared with its digest when it is first read.
+
     Args:
         folder: The folder ``2_cache`` of a run.
 
     Raises:
-        IntegrityError: The table is absent or damaged, or its folds cut a patient.
+        IntegrityError: The artefact is not finished or damaged, or its folds cut a patient.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.slabs = read_table(folder / "slabs.parquet", SLABS)
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._artifact = open_artifact(self.folder)
+        self.slabs = read_table(self._artifact.file("slabs.parquet"), SLABS)
         must_keep_patients_whole(self.slabs)
         starts = self.slabs.group_by("study", maintain_order=True).agg(
             pl.col("shard").first(), pl.col("row").first(), pl.len().alias("slabs"), pl.col("z_mm")
         )
         self._where = {r["study"]: r for r in starts.iter_rows(named=True)}
         self._shards: dict[int, NDArray[np.int16]] = {}
+        self._sound: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._where)
@@ -84,10 +90,26 @@ class PixelCache:
         return list(self._where)
 
     def shard(self, number: int) -> NDArray[np.int16]:
-        """One memory-mapped shard, (row, y, x) HU."""
+        """One memory-mapped shard, (row, y, x) HU.
+
+        Raises:
+            IntegrityError: It is missing or damaged.
+        """
         if number not in self._shards:
-            self._shards[number] = np.load(self.folder / f"shard_{number:04d}.npy", mmap_mode="r")
+            name = f"shard_{number:04d}.npy"
+            path = self.folder / name if number in self._sound else self._artifact.file(name)
+            self._sound.add(number)
+            self._shards[number] = np.load(path, mmap_mode="r")
         return self._shards[number]
+
+    def check(self) -> None:
+        """Compare every shard with its digest now, so that no worker process reads one to check it.
+
+        Raises:
+            IntegrityError: One is missing or damaged.
+        """
+        for number in self.slabs["shard"].unique().sort():
+            self.shard(int(number))
 
     def read(self, study: str) -> Volume:
         """A study, without copying a pixel.

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from rsna_seq.config_types import MAX_LEVEL_HU, MAX_WIDTH_HU, MIN_WIDTH_HU
 from rsna_seq.errors import UsageError
 
 WINDOWS: dict[str, tuple[float, float]] = {
@@ -17,7 +18,7 @@ def parse_windows(words: list[str]) -> tuple[tuple[float, float], ...]:
     """Windows by name (``brain``) or as ``LEVEL/WIDTH`` in HU; one, or three.
 
     Raises:
-        UsageError: An unknown name, a width that is not positive, or another number of windows.
+        UsageError: An unknown name, a level or width that no CT has, or another number of windows.
     """
     windows = []
     for word in words:
@@ -29,8 +30,14 @@ def parse_windows(words: list[str]) -> tuple[tuple[float, float], ...]:
                 f"{word!r} is no window: {', '.join(WINDOWS)} or LEVEL/WIDTH, such as 40/80"
             ) from None
         windows.append(window)
-    if len(windows) not in {1, 3} or any(width <= 0 for _, width in windows):
-        raise UsageError(f"{' '.join(words)}: one window or three, each of a positive width")
+    if len(windows) not in {1, 3}:
+        raise UsageError(f"{' '.join(words)}: one window or three, not {len(windows)}")
+    for centre, extent in windows:  # NaN is within no bounds
+        if not (abs(centre) <= MAX_LEVEL_HU and MIN_WIDTH_HU <= extent <= MAX_WIDTH_HU):
+            raise UsageError(
+                f"window {centre:g}/{extent:g}: the level lies within {MAX_LEVEL_HU:g} HU of 0, "
+                f"the width between {MIN_WIDTH_HU:g} and {MAX_WIDTH_HU:g} HU"
+            )
     return tuple(windows)
 
 

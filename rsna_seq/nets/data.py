@@ -17,6 +17,7 @@ from rsna_seq.imaging.neighbours import neighbour_indices
 from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
 from rsna_seq.nets.augment import Draws
+from rsna_seq.workers import spawn_context
 
 Batch = tuple[Tensor, Tensor, Draws]
 """(n, slice, y, x) HU, (n, 6) labels, and how each sample is augmented."""
@@ -97,7 +98,7 @@ def shuffled_batches(
         dataset,
         batch_sampler=_chunks(order, batch),
         num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context=spawn_context() if workers else None,
         collate_fn=_as_it_is,
         pin_memory=pin,
     )

@@ -6,6 +6,7 @@
    on from there and ends with the weights of one that never was.
 """
 
+import io
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -17,15 +18,17 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors.torch import save_file
+from blake3 import blake3
+from safetensors.torch import save
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from rsna_seq.artifacts import atomic_path, write_json
 from rsna_seq.config import FitConfig
 from rsna_seq.console import progress, say
-from rsna_seq.errors import EnvironmentFaultError, UsageError
+from rsna_seq.errors import EnvironmentFaultError, IntegrityError, UsageError
+from rsna_seq.store.files import write_bytes, write_json
 
+_DIGEST_BYTES = 32
 _BAD_STEPS = 5
 """Losses in a row that are no number, after which training stops."""
 
@@ -216,20 +219,29 @@ class _Training:
 
     def save(self, folder: Path, *, better: bool) -> None:
         """Write the weights as safetensors, and what a resume needs."""
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.kept.state_dict().items()}
+        weights = save({k: v.detach().cpu().contiguous() for k, v in self.kept.state_dict().items()})
         for name in ("best", "last") if better else ("last",):
-            with atomic_path(folder / f"{name}.safetensors") as path:
-                save_file(weights, path)
-        with atomic_path(folder / "state.pt") as path:
-            torch.save(
-                {k: v.state_dict() for k, v in self._parts().items()} | {"state": asdict(self.state)}, path
-            )
+            write_bytes(folder / f"{name}.safetensors", weights)
+        buffer = io.BytesIO()
+        torch.save(
+            {k: v.state_dict() for k, v in self._parts().items()} | {"state": asdict(self.state)}, buffer
+        )
+        state = buffer.getvalue()
+        write_bytes(folder / "state.pt", blake3(state).digest() + state)
 
     def resume(self, file: Path) -> None:
-        """Go on from the ``state.pt`` of a training that was interrupted, where there is one."""
+        """Continue from the ``state.pt`` of a training that was interrupted, where there is one.
+
+        Raises:
+            IntegrityError: It is damaged.
+        """
         if not file.is_file():
             return
-        saved = torch.load(file, map_location=self.accelerator.device, weights_only=True)
+        content = file.read_bytes()
+        digest, state = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if blake3(state).digest() != digest:
+            raise IntegrityError(f"{file}: damaged; --rebuild trains again from the first epoch")
+        saved = torch.load(io.BytesIO(state), map_location=self.accelerator.device, weights_only=True)
         for name, part in self._parts().items():
             part.load_state_dict(saved[name])
         self.state = State(**saved["state"])

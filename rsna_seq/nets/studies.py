@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rsna_seq.labels import CLASSES
 from rsna_seq.nets.gru import Studies
+from rsna_seq.store.run_folder import open_folds
 from rsna_seq.tables import LOGITS, read_table
 
 
@@ -51,14 +52,17 @@ def read_sequences(embed: Path, slabs: pl.DataFrame) -> list[Sequence]:
     Args:
         embed: The folder ``3_embed``.
         slabs: The table ``2_cache/slabs.parquet``.
+
+    Raises:
+        IntegrityError: A fold is not finished or damaged.
     """
     sequences = []
     labels = slabs.select(
         "study", "slab", "z_mm", "cross_fold", *(pl.col(c).alias(f"y_{c}") for c in CLASSES)
     )
-    for folder in sorted(embed.glob("fold*"), key=lambda f: int(f.name[4:])):
-        vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-        table = read_table(folder / "logits.parquet", LOGITS).with_row_index("at")
+    for fold in open_folds(embed).values():
+        vectors = np.load(fold.file("vectors.npy"), mmap_mode="r")
+        table = read_table(fold.file("logits.parquet"), LOGITS).with_row_index("at")
         table = table.join(labels, on=["study", "slab"], how="left", maintain_order="left")
         for (study,), rows in table.group_by("study", maintain_order=True):
             at = rows["at"][0]

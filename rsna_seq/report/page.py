@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rsna_seq.artifacts import atomic_path
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.provenance import package_version
 from rsna_seq.reasons import Reason
 from rsna_seq.report.canvas import COLOURS
 from rsna_seq.report.strip import study_strip
+from rsna_seq.store.files import write_text
 
 _STRIPS, _LISTED = 12, 200
 """Studies of a prediction that are drawn, and that are listed: a page of thousands is no page."""
@@ -36,8 +36,7 @@ def render(template: str, out: Path, **values: Any) -> None:
         trim_blocks=True,
     )
     page = environment.get_template(template).render(classes=CLASSES, **values)
-    with atomic_path(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(out, page)
 
 
 def markup(text: str) -> Any:

@@ -16,18 +16,23 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.artifacts import Key, Manifest, Receipt, ensure, read_manifest
 from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
-from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
+from rsna_seq.errors import EnvironmentFaultError
+from rsna_seq.imaging.decoder import must_not_be_timeouts
+from rsna_seq.imaging.frame_limits import frames_to_refuse
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
 from rsna_seq.imaging.pixels import Room, pixel_hash, read_pixels, series_is_wrapped
+from rsna_seq.imaging.sources import must_exist, root_of
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import Reason, SetAsideError
-from rsna_seq.shards import Filled, Shard, fill_shard, forget_others, keep_shard, shards_of, with_labels
+from rsna_seq.shards import SHARD_FILES, Filled, Shard, fill_shard, keep_shard, shards_of, with_labels
 from rsna_seq.slabs import Sweep, slab_table, tell_wraps
-from rsna_seq.tables import QUARANTINE, SLABS, SLICES, read_table, tell_reasons, write_table
+from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.outputs import own_files
+from rsna_seq.tables import QUARANTINE, SLABS, SLICES, nothing_usable, read_table, tell_reasons, write_table
 from rsna_seq.workers import WorkerDied, spread_over
 
 _SPARE_BYTES = 64 << 20
@@ -73,20 +78,22 @@ def run(
         rebuild: Decode anew what is there.
 
     Raises:
-        NothingUsableError: No slice could be decoded.
+        UsageError: The root does not exist.
+        NothingUsableError: No slice could be decoded; ``quarantine.parquet`` says why.
         EnvironmentFaultError: The disk is too small, or a codec is missing.
     """
-    inputs = {"index": read_manifest(index).content}
+    indexed = open_artifact(index)
+    inputs = {"index": indexed.manifest.content}
     key = Key("cache", {**cfg.model_dump(mode="json"), "limit": limit}, inputs, source_digest(__name__))
 
     def build(folder: Path) -> Receipt:
-        slices = read_table(index / "slices.parquet", SLICES)
+        must_exist(root, "data.root")
+        slices = read_table(indexed.file("slices.parquet"), SLICES)
         if limit is not None:
             slices = slices.filter(pl.col("study").rank("dense") <= limit)
-        return _build(cfg, slices, root.parent if root.is_file() else root, folder, workers, key.source)
+        return _build(cfg, slices, root_of(root), folder, workers, key.source)
 
-    # every file is read before it is reused: a bit that flipped on the disk costs its shard, and nothing else
-    return ensure(out, key, build, rebuild=rebuild, piecewise=True, verify=True)
+    return ensure(out, key, build, rebuild=rebuild, piecewise=True, sources=[root])
 
 
 def sweeps(slices: pl.DataFrame) -> list[pl.DataFrame]:
@@ -116,13 +123,15 @@ def apply(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Read:
 def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Sweep:
     """Decode one sweep, without its table."""
     pixels, kept, unwrapped, aside = [], [], [], []
-    room, folder = _ROOM.take(slices.select("rows", "columns").rows()), os.fspath(root)
-    rows = slices.rows(named=True)
-    wrapped = series_is_wrapped(folder, rows)
-    for i, (row, out) in enumerate(zip(rows, room, strict=True)):
+    refused, folder, rows = frames_to_refuse(slices), os.fspath(root), slices.rows(named=True)
+    read = [(row["rows"], row["columns"]) for i, row in enumerate(rows) if i not in refused]
+    room, wrapped = iter(_memory_for(read)), series_is_wrapped(folder, rows)
+    for i, row in enumerate(rows):
         try:
+            if i in refused:
+                raise refused[i]
             path = os.path.join(folder, row["file"])  # noqa: PTH118
-            hu, corrected = read_pixels(path, row, out, wrapped_series=wrapped)
+            hu, corrected = read_pixels(path, row, next(room), wrapped_series=wrapped)
             pixels.append(hu)
             unwrapped.append(corrected)
             kept.append(i)
@@ -133,6 +142,18 @@ def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Sweep:
     prepared, numbers, square = prepare(pixels, slices["z_mm"].to_numpy()[kept], cfg)
     hashes = [pixel_hash(hu) for hu in pixels]
     return Sweep(slices, kept, prepared, numbers, hashes, square, aside, unwrapped)
+
+
+def _memory_for(shapes: list[tuple[int, int]]) -> list[NDArray[np.int16]]:
+    """One array for each slice of a sweep."""
+    try:
+        return _ROOM.take(shapes) if shapes else []
+    except MemoryError as error:
+        wanted = sum(2 * rows * columns for rows, columns in shapes) / 1e9
+        raise EnvironmentFaultError(
+            f"cache: there is not enough memory for the {wanted:,.1f} GB of pixels of one study; "
+            "free memory, or use fewer workers"
+        ) from error
 
 
 def prepare(
@@ -185,18 +206,20 @@ def _build(
     cfg: CacheConfig, slices: pl.DataFrame, root: Path, out: Path, workers: int, source: str
 ) -> Receipt:
     """Decode sweep after sweep into shards; a shard that is there and sound stays."""
-    shards = shards_of(sweeps(slices), cfg, source)
+    shards, own = shards_of(sweeps(slices), cfg, source), own_files()
     filled = {shard.number: kept for shard in shards if (kept := keep_shard(shard, out)) is not None}
     todo = [shard for shard in shards if shard.number not in filled]
     if filled and todo:
         say("cache", f"{len(filled):,} of {len(shards):,} shards are sound and stay")
     _must_fit(sum(shard.slices for shard in todo) * cfg.size**2 * 2, out)
-    forget_others(shards, out)
+    wanted = {shard.file(out, kind).name for shard in shards for kind in SHARD_FILES}
+    own.discard(keep=wanted)
+    own.claim(*sorted(wanted))
     work = functools.partial(_fill, root=root, cfg=cfg, out=out)
     with progress("cache", sum(len(shard.sweeps) for shard in todo)) as advance:
         for shard, done in zip(todo, spread_over(work, todo, workers), strict=True):
-            died = isinstance(done, WorkerDied)
-            filled[shard.number] = _fill(shard, root, cfg, out, apart=True) if died else done
+            again = functools.partial(_fill, shard, root, cfg, out, apart=True)
+            filled[shard.number] = again() if isinstance(done, WorkerDied) else done
             advance(len(shard.sweeps))
     return _close([filled[shard.number] for shard in shards], slices, out)
 
@@ -241,6 +264,9 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
     """Write the tables of all shards, with labels and folds."""
     slabs = with_labels(pl.concat([f.slabs for f in filled]), slices)
     quarantine = pl.concat([f.set_aside for f in filled])
+    if slabs.is_empty():
+        must_not_be_timeouts("cache", quarantine["reason"])
+        raise nothing_usable(quarantine, out, f"cache: no slice of {len(slices):,} could be decoded")
     tell_reasons(quarantine)
     twice = _shared_pixels(slabs)
     if twice:
@@ -249,8 +275,6 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
             f"{twice:,} slices have the very pixels of another patient: one scan under two names leaks",
         )
     wraps = tell_wraps(slices, int(slabs["unwrapped"].sum()), quarantine)
-    if slabs.is_empty():
-        raise NothingUsableError(f"cache: no slice of {len(slices):,} could be decoded")
     write_table(slabs, out / "slabs.parquet", SLABS)
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
     counts = {"slices": slices.height - len(quarantine), "studies": slices["study"].n_unique()}

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rsna_seq.artifacts import Key, Manifest, Receipt, atomic_path, ensure, read_manifest
 from rsna_seq.config import EmbedConfig
 from rsna_seq.console import progress, say
 from rsna_seq.errors import NothingUsableError, UsageError
@@ -31,6 +30,10 @@ from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
 from rsna_seq.nets.pretrained import start_digest
 from rsna_seq.provenance import source_digest
+from rsna_seq.store.arrays import ArrayWriter, array_writer
+from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact, read_manifest
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.run_folder import open_folds
 from rsna_seq.tables import LOGITS, logit_table, read_table, write_table
 
 _CHUNK = 64
@@ -78,6 +81,7 @@ def run(
     """
     inputs = {"cache": read_manifest(cache).content} | start_digest(cfg)
     pixels = PixelCache(cache)
+    pixels.check()
     slabs = _labelled(pixels.slabs, limit)
     folds = sorted(slabs.filter(pl.col("fold") >= 0)["fold"].unique())
     if len(folds) < 2:
@@ -200,10 +204,9 @@ def load(cfg: EmbedConfig, out: Path, device: str = "auto") -> dict[int, Embedde
     Raises:
         IntegrityError: The stage is not finished, or its weights are damaged.
     """
-    read_manifest(out)
     where = resolve_device(device)
-    folds = sorted(int(f.name[4:]) for f in out.glob("fold*") if f.is_dir())
-    nets = {fold: load_embedder(cfg, out / f"fold{fold}" / "last.safetensors") for fold in folds}
+    parts = open_folds(out)
+    nets = {fold: load_embedder(cfg, part.file("last.safetensors")) for fold, part in parts.items()}
     return {fold: net.to(where, memory_format=torch.channels_last) for fold, net in nets.items()}  # type: ignore[call-overload]
 
 
@@ -254,35 +257,33 @@ def _build(
         workers=workers,
     )
     rows = pl.concat([unseen, held_out])
-    with atomic_path(folder / "vectors.npy") as path:
-        vectors = np.lib.format.open_memmap(path, "w+", np.float32, (len(rows), net.features))
+    with array_writer(folder / "vectors.npy", np.float32, (net.features,), rows=len(rows)) as vectors:
         logits = _embed(net, cache, rows, fold, vectors)
-        vectors.flush()
     write_table(logits, folder / "logits.parquet", LOGITS)
     counts = {"studies trained on": train["study"].n_unique(), "slices embedded": len(rows)}
     return Receipt(counts, {}, str(device_of(net)))
 
 
 def _embed(
-    net: Embedder, cache: PixelCache, rows: pl.DataFrame, fold: int, vectors: NDArray[np.float32]
+    net: Embedder, cache: PixelCache, rows: pl.DataFrame, fold: int, vectors: ArrayWriter
 ) -> pl.DataFrame:
-    """Fill ``vectors`` study by study and return the logits in the same order."""
-    parts, at = [], 0
+    """Write the vectors study by study and return the logits in the same order."""
+    parts = []
     with progress("embed", rows["study"].n_unique()) as advance:
         for (study,), slabs in rows.group_by("study", maintain_order=True):
             embedding = apply(net, cache.read(str(study)))
-            vectors[at : at + len(slabs)] = embedding.vectors
+            vectors.append(embedding.vectors)
             parts.append(logit_table(slabs, embedding.logits, net=fold))
-            at += len(slabs)
             advance(1)
     return pl.concat(parts) if parts else pl.DataFrame(schema=dict(LOGITS))
 
 
 def _gather(folds: list[int], out: Path) -> Receipt:
     """Put the logits of all folds into one table."""
-    tables = [read_table(out / f"fold{fold}" / "logits.parquet", LOGITS) for fold in folds]
+    parts = [open_artifact(out / f"fold{fold}") for fold in folds]
+    tables = [read_table(part.file("logits.parquet"), LOGITS) for part in parts]
     write_table(pl.concat(tables).sort("study", "slab", "net"), out / "logits.parquet", LOGITS)
-    devices = {read_manifest(out / f"fold{fold}").device for fold in folds}
+    devices = {part.manifest.device for part in parts}
     return Receipt(
         {"networks": len(folds), "rows of logits": sum(map(len, tables))}, {}, ", ".join(sorted(devices))
     )

@@ -6,6 +6,7 @@
 3. ``metrics.json``, ``report.html``, and a table on the screen.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from rsna_seq.artifacts import MANIFEST, Key, Manifest, Receipt, ensure, read_manifest, write_json
 from rsna_seq.config import EvaluateConfig
 from rsna_seq.console import console
 from rsna_seq.errors import IntegrityError
@@ -26,11 +26,15 @@ from rsna_seq.provenance import source_digest
 from rsna_seq.report.run import pick_studies, write_run_report
 from rsna_seq.report.strip import study_strip
 from rsna_seq.scores import score
+from rsna_seq.store.artifacts import Artifact, Key, Manifest, Receipt
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.files import write_json
+from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.tables import QUARANTINE, read_table
 
 Floats = NDArray[np.float64]
 
-_INPUTS = ("1_index", "2_cache", "3_embed", "4_sequence", "5_stack")
+_INPUTS = ("index", "cache", "embed", "sequence", "stack")
 
 
 def run(cfg: EvaluateConfig, run: Path, out: Path, *, seed: int = 0, rebuild: bool = False) -> Manifest:
@@ -44,28 +48,28 @@ def run(cfg: EvaluateConfig, run: Path, out: Path, *, seed: int = 0, rebuild: bo
         rebuild: Score anew what is there.
 
     Raises:
-        IntegrityError: Not even ``embed`` is finished.
+        IntegrityError: Not even ``embed`` is finished, or the stages do not belong together.
     """
-    inputs = {
-        name: read_manifest(run / name).content for name in _INPUTS if (run / name / MANIFEST).is_file()
-    }
-    if "3_embed" not in inputs:
+    folder = RunFolder(run)
+    artifacts = folder.open(*(stage for stage in _INPUTS if folder.is_finished(stage)))
+    if "embed" not in artifacts:
         raise IntegrityError(f"{run}: embed is not finished; there is nothing to score")
+    inputs = {stage: artifact.manifest.content for stage, artifact in artifacts.items()}
     key = Key("evaluate", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
-    return ensure(out, key, lambda folder: _build(cfg, run, folder, seed), rebuild=rebuild)
+    return ensure(out, key, lambda folder: _build(cfg, artifacts, folder, seed), rebuild=rebuild)
 
 
-def _build(cfg: EvaluateConfig, run: Path, out: Path, seed: int) -> Receipt:
-    slices, rungs = read_ladder(run, cfg.smooth_mm)
+def _build(cfg: EvaluateConfig, artifacts: Mapping[str, Artifact], out: Path, seed: int) -> Receipt:
+    slices, rungs = read_ladder(artifacts, cfg.smooth_mm)
     cut = dict(scopes(slices, rungs))
     scored: dict[str, Any] = {"out_of_fold": None, "held_out": None}
     scored |= {name: score(scope, samples=cfg.bootstrap, seed=seed) for name, scope in cut.items()}
     headline = "held_out" if scored["held_out"] else "out_of_fold"
     metrics = {"scope": headline, **scored[headline], **scored}
     write_json(out / "metrics.json", metrics)
-    strips = _strips(PixelCache(run / "2_cache"), slices, rungs, headline, cfg.strips)
-    aside = [read_table(run / f / "quarantine.parquet", QUARANTINE) for f in ("1_index", "2_cache")]
-    configs = {f: read_manifest(run / f).config for f in _INPUTS if (run / f / MANIFEST).is_file()}
+    strips = _strips(PixelCache(artifacts["cache"].folder), slices, rungs, headline, cfg.strips)
+    aside = [read_table(artifacts[s].file("quarantine.parquet"), QUARANTINE) for s in ("index", "cache")]
+    configs = {artifact.folder.name: artifact.manifest.config for artifact in artifacts.values()}
     configs["6_evaluate"] = {**cfg.model_dump(mode="json"), "seed": seed}
     write_run_report(out / "report.html", cut, metrics, strips, pl.concat(aside), configs)
     show(metrics)

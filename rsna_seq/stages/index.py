@@ -1,12 +1,13 @@
 """``index``: headers to a table.
 
-1. :func:`scan`: every file below a folder or in an archive -> a header or a reason, in parallel.
+1. :func:`scan`: every file below some folders or in archives -> a header or a reason, in parallel.
 2. Duplicates merged, series chosen, slices placed along their normal, parted into passes and ordered.
 3. :func:`run`: labels joined, patients put into folds, ``slices.parquet``, ``studies.parquet``,
    ``quarantine.parquet``.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +17,6 @@ import polars as pl
 from rsna_seq.artifacts import Key, Manifest, Receipt, ensure
 from rsna_seq.config import DataConfig, IndexConfig
 from rsna_seq.console import progress, say
-from rsna_seq.errors import NothingUsableError, UsageError
 from rsna_seq.folds import assign
 from rsna_seq.imaging.block import read_block
 from rsna_seq.imaging.dicom import Header
@@ -24,15 +24,25 @@ from rsna_seq.imaging.geometry import flag, order, place, summarize
 from rsna_seq.imaging.headers import read_headers
 from rsna_seq.imaging.passes import split_passes
 from rsna_seq.imaging.plain import COLUMNS
-from rsna_seq.imaging.series import choose_series, merge_duplicates
+from rsna_seq.imaging.series import choose_series, merge_duplicates, must_be_found
 from rsna_seq.imaging.settle import settle_places
-from rsna_seq.imaging.sources import Listing, digest_source, list_files
-from rsna_seq.label_csv import read_labels
+from rsna_seq.imaging.sources import Listing, digest_source, list_files, must_exist
+from rsna_seq.label_csv import check_labels
 from rsna_seq.labels import CLASSES
 from rsna_seq.layout import find_layout
+from rsna_seq.paths import require_file
 from rsna_seq.provenance import digest_file, source_digest
 from rsna_seq.reasons import Reason, SetAsideError
-from rsna_seq.tables import QUARANTINE, SLICES, STUDIES, check, from_rows, tell_reasons, write_table
+from rsna_seq.tables import (
+    QUARANTINE,
+    SLICES,
+    STUDIES,
+    check,
+    from_rows,
+    nothing_usable,
+    tell_reasons,
+    write_table,
+)
 from rsna_seq.workers import WorkerDied, spread_over
 
 _CHUNK = 2048
@@ -49,10 +59,11 @@ _HEADERS: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Scan:
-    """What lies below a folder, without labels.
+    """What lies below some folders, without labels.
 
     Attributes:
-        root: Folder that ``file`` in the tables is relative to.
+        root: Folder that ``file`` in the tables is relative to: the one that was scanned, or the deepest that
+            holds all that were.
         slices: SLICES; labels and folds are null.
         studies: STUDIES; labels and folds are null.
         quarantine: QUARANTINE.
@@ -94,12 +105,14 @@ def run(
         rebuild: Index anew what is there.
 
     Raises:
-        UsageError: The root is no folder and no archive, or labels contradict each other.
-        NothingUsableError: There is no readable CT slice.
+        UsageError: The root does not exist, there is no label file, labels contradict each other, or
+            ``cfg.series`` is found nowhere.
+        NothingUsableError: There is no readable CT slice; ``quarantine.parquet`` says why.
         IntegrityError: An archive is refused.
     """
-    if not data.root.exists():
-        raise UsageError(f"data.root: there is no folder {data.root}")
+    must_exist(data.root, "data.root")
+    if data.labels is not None:
+        require_file(data.labels, "data.labels")
     layout = find_layout(data.root, data.stage)
     place_, labels = layout.train or data.root, data.labels or layout.labels
     listing = list_files(place_)
@@ -109,15 +122,17 @@ def run(
     def build(target: Path) -> Receipt:
         scanned = scan(place_, cfg, workers=workers, limit=limit, root=data.root, listing=listing)
         if scanned.slices.is_empty():
-            tell_reasons(scanned.quarantine)
-            raise NothingUsableError(f"index: no readable CT slice among {len(listing):,} files of {place_}")
+            what = f"index: no readable CT slice among {len(listing):,} files of {place_}"
+            raise nothing_usable(scanned.quarantine, target, what)
         return _write(_with_labels(scanned, labels, cfg, seed), target)
 
-    return ensure(out, Key("index", config, inputs, source_digest(__name__)), build, rebuild=rebuild)
+    sources = [place_, *([labels] if labels else [])]
+    key = Key("index", config, inputs, source_digest(__name__))
+    return ensure(out, key, build, rebuild=rebuild, sources=sources)
 
 
 def scan(
-    source: Path,
+    source: Path | Sequence[Path],
     cfg: IndexConfig,
     *,
     workers: int = 1,
@@ -126,22 +141,26 @@ def scan(
     root: Path | None = None,
     listing: Listing | None = None,
 ) -> Scan:
-    """Read the header of every file below a folder or in an archive, and order the slices of each study.
+    """Read the header of every file of a source, and order the slices of each study.
+
+    Several sources are read as one: a folder that is given twice or lies within another is read once, and
+    duplicates, mixed patients and series are found over all of them.
 
     Args:
-        source: A folder, or a zip file.
+        source: A folder, a zip file or a DICOM file, or several.
         cfg: Series, assumptions.
         workers: Processes that read headers.
         limit: Only so many studies, by StudyInstanceUID.
         title: Title of the progress bar.
-        root: Folder that the paths in the tables are relative to; None is the source, or the archive's
-            folder.
+        root: Folder that the paths in the tables are relative to; None is the source, or the folder of a
+            file; of several sources the deepest folder that holds them all.
         listing: The source's files, where they are known already.
 
     Raises:
+        UsageError: A source does not exist, or ``cfg.series`` is found in no study.
         IntegrityError: An archive is refused.
     """
-    listing = listing or list_files(source)
+    listing = listing or list_files(*([source] if isinstance(source, Path) else source))
     if root is not None and root != listing.root and not root.is_file():
         listing = listing.moved(root)
     chunks = [_Chunk(part, cfg.assume_hu) for part in listing.parts(_CHUNK)]
@@ -154,11 +173,13 @@ def scan(
     headers = pl.concat(tables)
     tables.clear()  # the table is held once, not twice
     slices, more = _arrange(headers, cfg, listing.root)
+    must_be_found(cfg.series, headers, slices)
     if limit is not None:
         slices = slices.filter(pl.col("study").rank("dense") <= limit)
     studies = _studies(slices)
     quarantine = from_rows(aside + more, QUARANTINE).sort("file", "slice")
-    return Scan(listing.root, check(slices.select(list(SLICES)), SLICES, "slices"), studies, quarantine)
+    checked = check(slices.select(list(SLICES)), SLICES, "slices")
+    return Scan(listing.root, checked, studies, quarantine)
 
 
 def _read(chunks: list[_Chunk], workers: int) -> Iterator[tuple[_Chunk, tuple[pl.DataFrame, Rows]]]:
@@ -207,7 +228,7 @@ def _row(header: Header) -> dict[str, object]:
 def _arrange(headers: pl.DataFrame, cfg: IndexConfig, root: Path) -> tuple[pl.DataFrame, Rows]:
     """From headers in any order to one ordered series a study."""
     twice = headers.filter(pl.col("slice").is_duplicated())["file"]
-    digests = {file: digest_source(str(root / file)) for file in twice}
+    digests = {file: digest_source(os.path.join(root, file)) for file in twice}  # noqa: PTH118
     known = headers.with_columns(
         digest=pl.col("file").replace_strict(digests, default=None, return_dtype=pl.String)
         if digests
@@ -246,7 +267,10 @@ def _with_labels(scanned: Scan, labels: Path | None, cfg: IndexConfig, seed: int
     if labels is None:
         say("index", "no label CSV: the studies can be scored, not trained on")
         return scanned
-    truth = read_labels(labels)
+    read = check_labels(labels, fix_any=cfg.fix_any)
+    truth = read.table
+    for note in read.notes():
+        say("index", note)
     slices = scanned.slices.drop(CLASSES, "fold", "cross_fold")
     slices = slices.join(truth, on="slice", how="left", maintain_order="left")
     without = len(truth) - len(truth.join(slices, on="slice", how="semi"))

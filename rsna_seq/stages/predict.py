@@ -1,35 +1,44 @@
 """``predict``: unseen studies and a finished run -> probabilities; the ``apply`` of every stage, chained.
 
-1. ``index.scan`` finds the slices below a folder and orders them.
+1. ``index.scan`` finds the slices of all inputs, as one set, and orders them.
 2. For each study: ``cache.apply`` -> volume; for every network ``embed.apply`` -> vectors and logits; for
    every pair of network and sequence model ``sequence.apply`` and ``stack.apply`` -> logits.
 3. Probabilities are averaged over the pairs, never embeddings; then over the runs.
 4. ``slices.csv``, ``studies.csv``, ``report.html``, ``quarantine.parquet``; with a sample
    ``submission.csv``.
 
+``file`` in the tables is relative to the input folder, of several to the deepest folder that holds them all;
+the manifest names that folder as ``config.root``.
+
 The only stage that imports others.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rsna_seq.artifacts import Key, Manifest, Receipt, ensure
 from rsna_seq.config import CacheConfig, IndexConfig, PredictConfig
 from rsna_seq.console import progress, say
-from rsna_seq.errors import NothingUsableError
+from rsna_seq.errors import IntegrityError
+from rsna_seq.imaging.decoder import must_not_be_timeouts
+from rsna_seq.imaging.folders import escaped
+from rsna_seq.imaging.sources import must_exist
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.provenance import digest_file, source_digest
+from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.report.page import write_prediction_report
 from rsna_seq.slabs import tell_wraps
 from rsna_seq.stages import cache, index
+from rsna_seq.store.outputs import must_be_safe
 from rsna_seq.submission import (
     fill_set_aside,
+    read_sample,
     studies_table,
     submission,
     write_csv,
@@ -40,6 +49,7 @@ from rsna_seq.tables import (
     QUARANTINE,
     check,
     from_rows,
+    nothing_usable,
     table_digest,
     tell_reasons,
     write_table,
@@ -51,7 +61,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is known of the studies below the folders, unclipped.
+    """What is known of the studies of the inputs, unclipped.
 
     Attributes:
         slices: PREDICTED_SLICES, one row a slice that was read.
@@ -77,101 +87,148 @@ def run(
     limit: int | None = None,
     rebuild: bool = False,
 ) -> Manifest:
-    """Score the studies below some folders with one or more finished runs.
+    """Score the studies of some inputs with one or more finished runs.
 
     Args:
         cfg: Averaging, clipping, the report's threshold.
-        folders: Folders of DICOM studies.
+        folders: Folders of DICOM studies, zip files or DICOM files; they are read as one set.
         runs: Folders of finished runs; their probabilities are averaged.
         out: Receives the tables and the report.
         indexing: How headers are read.
         sample: The competition's sample submission, which is then answered in ``submission.csv``.
         device: ``auto`` or a torch device.
         workers: Processes that read headers.
-        limit: Only so many studies of each folder.
+        limit: Only so many studies.
         rebuild: Predict anew what is there.
 
     Raises:
-        NothingUsableError: There is no readable slice, and no sample to answer.
+        UsageError: An input does not exist, the sample is none, or ``indexing.series`` is found nowhere.
+        NothingUsableError: No slice could be read, and there is no sample to answer; ``quarantine.parquet``
+            says why.
         IntegrityError: A run is not finished.
     """
+    for folder in folders:
+        must_exist(folder)
+    sources = [*folders, *runs, *([sample] if sample else [])]
+    must_be_safe(out, "predict", sources)
+    if sample is not None:
+        read_sample(sample)  # a sample that is none is refused before hours of work, not after
     trained = [TrainedRun(folder, device) for folder in runs]
-    scans = [
-        index.scan(folder, indexing, workers=workers, limit=limit, title="predict") for folder in folders
-    ]
-    if not any(len(s.slices) for s in scans) and sample is None:
-        raise NothingUsableError(f"predict: no readable CT slice below {', '.join(map(str, folders))}")
-    shared = _shared_patients(scans, trained)
+    scan = index.scan(folders, indexing, workers=workers, limit=limit, title="predict")
+    shared = _shared_patients(scan, trained)
     if shared:
         say("predict", f"{shared:,} patients were also trained on: what is said of them is not unseen")
     inputs = {f"{i} {name}": digest for i, t in enumerate(trained) for name, digest in t.content.items()}
-    inputs |= {f"folder {i}": table_digest(scan.slices) for i, scan in enumerate(scans)}
+    inputs |= {"slices": table_digest(scan.slices), "quarantine": table_digest(scan.quarantine)}
     inputs |= {"sample": digest_file(sample)} if sample else {}
-    key = Key("predict", {**cfg.model_dump(mode="json"), "limit": limit}, inputs, source_digest(__name__))
+    config = {**cfg.model_dump(mode="json"), "limit": limit, "root": escaped(str(scan.root.resolve()))}
 
     def build(target: Path) -> Receipt:
-        prediction = score_studies(cfg, scans, trained)
-        return _write(cfg, prediction, trained, scans, sample, target)
+        prediction = score_studies(cfg, scan, trained)
+        if prediction.slices.is_empty():
+            what = f"predict: no readable CT slice in {', '.join(map(str, folders))}"
+            if sample is None:
+                raise nothing_usable(prediction.set_aside, target, what)
+            say("predict", f"{what}: every answer is the prior")
+        return _write(cfg, prediction, trained, scan, sample, target)
 
-    return ensure(out, key, build, rebuild=rebuild)
+    key = Key("predict", config, inputs, source_digest(__name__))
+    return ensure(out, key, build, rebuild=rebuild, sources=sources)
 
 
-def _shared_patients(scans: list[index.Scan], trained: list[TrainedRun]) -> int:
-    """Patients of the scans that a run was trained on; the competition's test set has 285 of them."""
+def _shared_patients(scan: index.Scan, trained: list[TrainedRun]) -> int:
+    """Patients of the scan that a run was trained on; the competition's test set has 285 of them."""
     known = pl.concat([t.patients for t in trained]).unique()
-    asked = pl.concat([scan.slices["patient"] for scan in scans]).unique()
-    return int(asked.is_in(known.implode()).sum())
+    return int(scan.slices["patient"].unique().is_in(known.implode()).sum())
 
 
 def predict(
-    source: Path | str | NDArray[np.integer], run: TrainedRun | Path | str, **geometry: Any
+    source: str | os.PathLike[str] | NDArray[np.integer],
+    run: TrainedRun | str | os.PathLike[str],
+    *,
+    z_mm: ArrayLike | None = None,
 ) -> pl.DataFrame:
     """Probabilities for a folder of DICOM studies, or for one study in memory.
 
     Args:
-        source: A folder, or (slice, y, x) Hounsfield units.
+        source: A folder, a zip file, a DICOM file, or (slice, y, x) Hounsfield units.
         run: A finished run, or its folder.
-        geometry: For an array, ``z_mm``: (slice,) positions along the slice normal, rising to the vertex.
+        z_mm: For an array: (slice,) positions along the slice normal in mm, rising to the vertex.
 
     Returns:
-        PREDICTED_SLICES for a folder; ``z_mm`` and the six classes, one row a slice, for an array.
+        PREDICTED_SLICES for a folder; ``z_mm`` and the six classes, one row per slice, for an array.
 
     Raises:
-        ValueError: An array without positions, or with others than rising ones.
+        ValueError: An array without positions, or with others than rising ones; positions without an array.
+        UsageError: The source does not exist.
+        IntegrityError: The run is not finished, or gives no probabilities for the array.
     """
-    trained = run if isinstance(run, TrainedRun) else TrainedRun(Path(run))
     if not isinstance(source, np.ndarray):
+        if z_mm is not None:
+            raise ValueError("z_mm goes with an array; DICOM files have positions of their own")
+        must_exist(Path(source), "predict")
         scan = index.scan(Path(source), IndexConfig())
-        return score_studies(PredictConfig(), [scan], [trained]).slices
-    z_mm = np.asarray(geometry["z_mm"] if set(geometry) == {"z_mm"} else [], dtype=np.float64)
-    if source.ndim != 3 or z_mm.shape != (len(source),) or (np.diff(z_mm) < 0).any():
+        return score_studies(PredictConfig(), scan, [_loaded(run)]).slices
+    places = np.asarray([] if z_mm is None else z_mm, dtype=np.float64)
+    rising = places.shape == (len(source),) and np.isfinite(places).all() and (np.diff(places) >= 0).all()
+    if source.ndim != 3 or not rising:
         raise ValueError("an array is (slice, y, x) HU, with z_mm=(slice,) positions in mm that rise")
-    pixels, slab, _ = cache.prepare([p.astype(np.int16) for p in source], z_mm, trained.cache)
-    centre = np.bincount(slab, weights=z_mm) / np.bincount(slab)
+    trained = _loaded(run)
+    pixels, slab, _ = cache.prepare([p.astype(np.int16) for p in source], places, trained.cache)
+    centre = np.bincount(slab, weights=places) / np.bincount(slab)
     answer = trained.score(Volume("array", pixels, centre))[slab]
-    return pl.DataFrame({"z_mm": z_mm} | {name: answer[:, c] for c, name in enumerate(CLASSES)})
+    if not are_probabilities(answer):
+        raise IntegrityError(f"{trained.folder}: {Reason.BAD_RESULT.sentence}; check the run with `evaluate`")
+    return pl.DataFrame({"z_mm": places} | {name: answer[:, c] for c, name in enumerate(CLASSES)})
 
 
-def score_studies(cfg: PredictConfig, scans: list[index.Scan], trained: list[TrainedRun]) -> Prediction:
-    """Score every study of some scans, one after the other, in memory that does not grow with their number.
+def _loaded(run: TrainedRun | str | os.PathLike[str]) -> TrainedRun:
+    return run if isinstance(run, TrainedRun) else TrainedRun(run)
+
+
+def are_probabilities(values: Floats) -> bool:
+    """Whether every value is finite and within 0 and 1; nothing else is ever written."""
+    return bool(((values >= 0) & (values <= 1)).all())  # NaN is neither
+
+
+def score_studies(cfg: PredictConfig, scan: index.Scan, trained: list[TrainedRun]) -> Prediction:
+    """Score every study of a scan, one after the other, in memory that does not grow with their number.
 
     Args:
         cfg: Averaging.
-        scans: What was found below the folders.
+        scan: What was found in the inputs.
         trained: Runs whose probabilities are averaged.
+
+    Returns:
+        The probabilities, and every slice that has none with its reason: a study whose probabilities are not
+        finite and within 0 and 1 is excluded (``bad_result``).
+
+    Raises:
+        EnvironmentFaultError: No slice could be read, and decoding took too long.
     """
-    tables, set_aside = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine for scan in scans]
-    unwrapped = 0
-    with progress("predict", sum(scan.slices["study", "pass"].n_unique() for scan in scans)) as advance:
-        for scan in scans:
-            for rows in cache.sweeps(scan.slices):
-                probabilities, lost, corrected = _score_sweep(cfg, rows, scan.root, trained)
-                unwrapped += corrected
-                tables.append(probabilities)
-                set_aside.append(from_rows(lost, QUARANTINE))
-                advance(1)
+    tables, set_aside = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine]
+    sweeps, unwrapped = cache.sweeps(scan.slices), 0
+    with progress("predict", len(sweeps)) as advance:
+        for rows in sweeps:
+            probabilities, lost, corrected = _score_sweep(cfg, rows, scan.root, trained)
+            unwrapped += corrected
+            if not are_probabilities(probabilities.select(CLASSES).to_numpy()):
+                lost = lost + _without_result(probabilities)
+                probabilities = probabilities.clear()
+            tables.append(probabilities)
+            set_aside.append(from_rows(lost, QUARANTINE))
+            advance(1)
     slices = check(pl.concat(tables), PREDICTED_SLICES, "slices")
+    if slices.is_empty():
+        must_not_be_timeouts("predict", pl.concat(set_aside)["reason"])
     return Prediction(slices, pl.concat(set_aside), unwrapped)
+
+
+def _without_result(slices: pl.DataFrame) -> list[dict[str, object]]:
+    """Rows of QUARANTINE for slices whose probabilities are none."""
+    error = SetAsideError(Reason.BAD_RESULT)
+    told = slices.select("file", "study", "slice", "z_mm").iter_rows(named=True)
+    return [error.row(row["file"]) | row for row in told]
 
 
 def _score_sweep(
@@ -207,7 +264,7 @@ def _write(
     cfg: PredictConfig,
     prediction: Prediction,
     trained: list[TrainedRun],
-    scans: list[index.Scan],
+    scan: index.Scan,
     sample: Path | None,
     out: Path,
 ) -> Receipt:
@@ -232,18 +289,13 @@ def _write(
         }
 
     def read(study: str) -> Volume | None:
-        for scan in scans:
-            rows = scan.slices.filter(pl.col("study") == study, pl.col("pass") == 0)
-            if len(rows):
-                return cache.apply(rows, scan.root, trained[0].cache).volume
-        return None
+        rows = scan.slices.filter(pl.col("study") == study, pl.col("pass") == 0)
+        return cache.apply(rows, scan.root, trained[0].cache).volume if len(rows) else None
 
     write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
-    tell_reasons(prediction.set_aside, [flags for scan in scans for flags in scan.studies["flags"]])
-    counts |= tell_wraps(
-        pl.concat([scan.slices for scan in scans]), prediction.unwrapped, prediction.set_aside
-    )
+    tell_reasons(prediction.set_aside, scan.studies["flags"].to_list())
+    counts |= tell_wraps(scan.slices, prediction.unwrapped, prediction.set_aside)
     reasons = prediction.set_aside.group_by("reason").len().rows()
-    shared = _shared_patients(scans, trained)
+    shared = _shared_patients(scan, trained)
     counts |= {"patients also trained on": shared} if shared else {}
     return Receipt(counts, dict(reasons), str(trained[0].device))

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rsna_seq.artifacts import Key, Manifest, Receipt, ensure, read_manifest, write_json
 from rsna_seq.config import SequenceConfig
 from rsna_seq.errors import NothingUsableError
 from rsna_seq.imaging.volume import PixelCache
@@ -28,6 +27,10 @@ from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
 from rsna_seq.nets.studies import Sequence, collate, length_batches, read_sequences, to_device, vary
 from rsna_seq.provenance import source_digest
+from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.files import write_json
+from rsna_seq.store.run_folder import must_belong_together
 from rsna_seq.tables import LOGITS, logit_table, write_table
 
 Batch = tuple[Studies, Tensor]
@@ -58,7 +61,9 @@ def run(
         NothingUsableError: There are not two crossed folds.
         IntegrityError: An input is not finished, or what is there was trained otherwise.
     """
-    inputs = {"cache": read_manifest(cache).content, "embed": read_manifest(embed).content}
+    artifacts = {"cache": open_artifact(cache), "embed": open_artifact(embed)}
+    must_belong_together(artifacts)
+    inputs = {name: artifact.manifest.content for name, artifact in artifacts.items()}
     key = Key("sequence", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
     slabs = PixelCache(cache).slabs
 
@@ -141,14 +146,14 @@ def load(cfg: SequenceConfig, out: Path, device: str = "auto") -> dict[int, list
     Raises:
         IntegrityError: The stage is not finished, or its weights are damaged.
     """
-    read_manifest(out)
-    model = json.loads((out / "model.json").read_text(encoding="utf-8"))
+    stage = open_artifact(out)
+    model = json.loads(stage.file("model.json").read_text(encoding="utf-8"))
     where = resolve_device(device)
     models: dict[int, list[SequenceModel]] = {}
     for fold in model["folds"]:
         for number in range(cfg.seeds):
             net = SequenceModel(cfg, model["features"])
-            load_weights(net, out / f"fold{fold}" / f"seed{number}" / "last.safetensors")
+            load_weights(net, stage.file(f"fold{fold}/seed{number}/last.safetensors"))
             models.setdefault(fold, []).append(net.eval().to(where))
     return models
 

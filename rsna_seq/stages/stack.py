@@ -22,24 +22,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.artifacts import (
-    Key,
-    Manifest,
-    Receipt,
-    atomic_path,
-    ensure,
-    read_manifest,
-    write_json,
-)
 from rsna_seq.calibration import Line, apply_lines, fit_lines
 from rsna_seq.config import StackConfig
 from rsna_seq.console import progress
-from rsna_seq.errors import IntegrityError
 from rsna_seq.gates import UNSEEN, decide, shut
 from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
-from rsna_seq.provenance import digest_file, source_digest
+from rsna_seq.provenance import source_digest
 from rsna_seq.stack_features import class_features, opinions, stack_features
+from rsna_seq.store.artifacts import Artifact, Key, Manifest, Receipt, open_artifact
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.files import write_json, write_text
+from rsna_seq.store.run_folder import must_belong_together
 from rsna_seq.tables import LOGITS, read_table, write_table
 
 Floats = NDArray[np.float64]
@@ -90,12 +84,14 @@ def run(
         IntegrityError: An input is not finished, or what is there was fitted otherwise.
     """
     folders = {"cache": cache, "embed": embed, "sequence": sequence}
-    inputs = {name: read_manifest(folder).content for name, folder in folders.items()}
+    artifacts = {name: open_artifact(folder) for name, folder in folders.items()}
+    must_belong_together(artifacts)
+    inputs = {name: artifact.manifest.content for name, artifact in artifacts.items()}
     key = Key("stack", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
 
     def build(folder: Path) -> Receipt:
         slabs = PixelCache(cache).slabs
-        cnn, seq = (read_table(f / "logits.parquet", LOGITS) for f in (embed, sequence))
+        cnn, seq = (read_table(artifacts[s].file("logits.parquet"), LOGITS) for s in ("embed", "sequence"))
         return _build(cfg, opinions(cnn, seq, slabs), slabs, folder, seed)
 
     return ensure(out, key, build, learned=True, rebuild=rebuild)
@@ -166,27 +162,27 @@ def apply(stacker: Stacker, table: pl.DataFrame) -> Floats:
 
 
 def load(cfg: StackConfig, out: Path) -> dict[int, Stacker]:
-    """The boosters of a finished stage, by crossed fold, each text checked against its hash.
+    """The boosters of a finished stage, by crossed fold, each file compared with its digest.
 
     Raises:
-        IntegrityError: The stage is not finished, or a text is not the one that was written.
+        IntegrityError: The stage is not finished, or a file is not the one that was written.
     """
-    manifest = read_manifest(out)
-    saved = json.loads((out / "gates.json").read_text(encoding="utf-8"))
+    stage = open_artifact(out)
+    saved = json.loads(stage.file("gates.json").read_text(encoding="utf-8"))
     stackers = {}
     for fold in saved["folds"]:
-        boosters = {}
-        for name in CLASSES:
-            file = out / "boosters" / f"{fold}_{name}.txt"
-            known = manifest.files.get(file.relative_to(out).as_posix())
-            if known is None:
-                continue
-            if digest_file(file) != known:
-                raise IntegrityError(f"{file}: not the text that was written; rebuild stack")
-            boosters[name] = lgb.Booster(model_str=file.read_text(encoding="utf-8"))
+        boosters = {name: booster for name in CLASSES if (booster := _read_booster(stage, fold, name))}
         lines = {name: (line[0], line[1]) for name, line in saved["lines"].items()}
         stackers[fold] = Stacker(cfg, boosters, saved["gates"][str(UNSEEN)], lines)
     return stackers
+
+
+def _read_booster(stage: Artifact, fold: int, name: str) -> lgb.Booster | None:
+    """The booster of a class in one crossed fold; None where the class had only one label."""
+    file = f"boosters/{fold}_{name}.txt"
+    if file not in stage.manifest.files:
+        return None
+    return lgb.Booster(model_str=stage.file(file).read_text(encoding="utf-8"))
 
 
 def _build(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: Path, seed: int) -> Receipt:
@@ -243,10 +239,8 @@ def _calibrated(
 
 
 def _write_boosters(boosters: dict[str, lgb.Booster], folder: Path, fold: int) -> None:
-    folder.mkdir(exist_ok=True)
     for name, booster in boosters.items():
-        with atomic_path(folder / f"{fold}_{name}.txt") as path:
-            booster.save_model(str(path))
+        write_text(folder / f"{fold}_{name}.txt", booster.model_to_string())
 
 
 def _safe(names: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""``labels``: the competition's long label CSV to one wide row a slice, and back."""
+"""``labels``: the competition's long label CSV to one wide row per slice, and back."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -6,28 +6,31 @@ from typing import TypeVar
 import pandas as pd
 import polars as pl
 
-from rsna_seq.label_csv import is_long, read_csv, read_labels, to_long
+from rsna_seq.label_csv import Labels, check_labels, to_long
 from rsna_seq.submission import write_csv
 
 Frame = TypeVar("Frame", pl.DataFrame, pd.DataFrame)
 
 
-def run(source: Path, target: Path) -> str:
+def run(source: Path, target: Path, *, fix_any: bool = False) -> str:
     """Turn a label CSV into the other form.
 
     Args:
         source: Long (``ID,Label``) or wide (``name`` and six classes).
-        target: Receives the other form.
+        target: Receives the other form. Ids are written as they are, not escaped for spreadsheets.
+        fix_any: Set ``any`` to 1 where a class is 1, instead of refusing the labels.
 
     Returns:
-        One line that says what was written.
+        What was written, and one more line for each thing that is unusual.
 
     Raises:
         UsageError: The source is neither form, or contradicts itself.
     """
-    other = turn(read_csv(source))
-    write_csv(other, target)
-    return f"{len(other):,} rows, {'long' if 'ID' in other.columns else 'wide'}, in {target}"
+    labels = check_labels(source, fix_any=fix_any)
+    other = _other(labels)
+    write_csv(other, target, escape=False)
+    form = "wide" if labels.long else "long"
+    return "\n".join([f"{len(other):,} rows, {form}, in {target}", *labels.notes()])
 
 
 def turn(labels: Frame) -> Frame:
@@ -39,7 +42,11 @@ def turn(labels: Frame) -> Frame:
     Raises:
         UsageError: It is neither form, or contradicts itself.
     """
-    wide = read_labels(labels)
-    other = wide.rename({"slice": "name"}) if is_long(list(labels.columns)) else to_long(wide)
-    other = other.with_columns(pl.selectors.integer().cast(pl.Int64))  # as a CSV is read, by either library
+    other = _other(check_labels(labels))
     return other.to_pandas() if isinstance(labels, pd.DataFrame) else other
+
+
+def _other(labels: Labels) -> pl.DataFrame:
+    """The form that the source did not have."""
+    other = labels.table.rename({"slice": "name"}) if labels.long else to_long(labels.table)
+    return other.with_columns(pl.selectors.integer().cast(pl.Int64))  # as a CSV is read, by either library

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,14 +13,22 @@ import polars as pl
 
 from rsna_seq.config import IndexConfig
 from rsna_seq.console import progress
-from rsna_seq.errors import EnvironmentFaultError, NothingUsableError
+from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.imaging.pixels import read_hu, series_is_wrapped
+from rsna_seq.imaging.sources import must_exist
 from rsna_seq.imaging.windows import apply_window
+from rsna_seq.provenance import source_digest
 from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.stages import index
+from rsna_seq.store.artifacts import Key, Receipt
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.files import write_bytes
+from rsna_seq.store.outputs import own_files
+from rsna_seq.tables import QUARANTINE, from_rows, nothing_usable, table_digest, write_table
 from rsna_seq.workers import WorkerDied, spread_over
 
 Windows = tuple[tuple[float, float], ...]
+Rows = list[dict[str, object]]
 
 
 def run(
@@ -31,10 +40,10 @@ def run(
     size: int | None = None,
     limit: int | None = None,
 ) -> Counter[str]:
-    """Write ``OUT/STUDY/ORDER_SLICE.png`` for every slice below a folder.
+    """Write ``OUT/STUDY/ORDER_SLICE.png`` for every slice of an input, and ``OUT/quarantine.parquet``.
 
     Args:
-        root: Folder of DICOM files.
+        root: A folder, a zip file or a DICOM file.
         out: Receives a folder a study.
         windows: Level and width in HU; one makes grey images, three make red, green and blue.
         workers: Processes.
@@ -45,19 +54,53 @@ def run(
         How many were written, and how many were set aside by reason.
 
     Raises:
-        NothingUsableError: There is no readable slice.
+        UsageError: The input does not exist.
+        NothingUsableError: No slice could be read; ``quarantine.parquet`` says why.
+        EnvironmentFaultError: No slice could be read, and decoding took too long.
     """
+    must_exist(root, "png")
     scan = index.scan(root, IndexConfig(), workers=workers, limit=limit, title="png")
-    if scan.slices.is_empty():
-        raise NothingUsableError(f"png: no readable CT slice below {root}")
-    counts = Counter[str](dict(scan.quarantine.group_by("reason").len().rows()))
+
+    def build(folder: Path) -> Receipt:
+        receipt, quarantine = _build(scan, folder, windows, size, workers)
+        if not receipt.counts["written"]:
+            raise nothing_usable(quarantine, folder, f"png: no readable CT slice in {root}")
+        write_table(quarantine, folder / "quarantine.parquet", QUARANTINE)
+        return receipt
+
+    inputs = {"slices": table_digest(scan.slices), "quarantine": table_digest(scan.quarantine)}
+    config = {"windows": windows, "size": size, "limit": limit}
+    manifest = ensure(out, Key("png", config, inputs, source_digest(__name__)), build, sources=[root])
+    return Counter(manifest.counts | manifest.set_aside)
+
+
+def _build(
+    scan: index.Scan, out: Path, windows: Windows, size: int | None, workers: int
+) -> tuple[Receipt, pl.DataFrame]:
+    """Write the images of every study; what was written, and QUARANTINE."""
     studies = [rows for _, rows in scan.slices.group_by("study", maintain_order=True)]
+    names = [name for rows in studies for name in _names(rows)]
+    own_files().claim(*names)
     work = functools.partial(_study, root=scan.root, out=out, windows=windows, size=size)
+    written, lost = 0, [scan.quarantine]
     with progress("png", len(studies)) as advance:
-        for done in spread_over(work, studies, workers):
-            counts += Counter({str(Reason.WORKER_DIED): 1}) if isinstance(done, WorkerDied) else done
+        for rows, done in zip(studies, spread_over(work, studies, workers), strict=True):
+            images, aside = (0, _died(rows)) if isinstance(done, WorkerDied) else done
+            written += images
+            lost.append(from_rows(aside, QUARANTINE))
             advance(1)
-    return counts
+    quarantine = pl.concat(lost)
+    if not written:
+        must_not_be_timeouts("png", quarantine["reason"])
+    reasons = dict(quarantine.group_by("reason", maintain_order=True).len().rows())
+    return Receipt({"written": written}, reasons), quarantine
+
+
+def _names(rows: pl.DataFrame) -> list[str]:
+    """The files of a study's slices, relative to the output folder."""
+    folder = safe_name(rows["study"][0])
+    slices = rows.select("order", "slice").iter_rows()
+    return [f"{folder}/{order:04d}_{safe_name(name)}.png" for order, name in slices]
 
 
 def safe_name(uid: str) -> str:
@@ -67,18 +110,18 @@ def safe_name(uid: str) -> str:
     return "uid_" + hashlib.sha256(uid.encode(errors="surrogateescape")).hexdigest()[:20]
 
 
-def _study(rows: pl.DataFrame, root: Path, out: Path, windows: Windows, size: int | None) -> Counter[str]:
-    folder = out / safe_name(rows["study"][0])
-    folder.mkdir(parents=True, exist_ok=True)
-    counts = Counter[str]()
+def _study(rows: pl.DataFrame, root: Path, out: Path, windows: Windows, size: int | None) -> tuple[int, Rows]:
+    """Write one study: how many images, and the rows of QUARANTINE."""
+    written, aside = 0, Rows()
     wrapped = {
         sweep: series_is_wrapped(root, part.rows(named=True)) for (sweep,), part in rows.group_by("pass")
     }
-    for row in rows.iter_rows(named=True):
+    for name, row in zip(_names(rows), rows.iter_rows(named=True), strict=True):
         try:
-            hu = read_hu(root / row["file"], row, wrapped_series=wrapped[row["pass"]])
+            path = os.path.join(root, row["file"])  # noqa: PTH118  (Path drops "./" and "//")
+            hu = read_hu(path, row, wrapped_series=wrapped[row["pass"]])
         except SetAsideError as error:
-            counts[str(error.reason)] += 1
+            aside.append(_lost(error, row))
             continue
         shown = np.stack([apply_window(hu, *window) for window in windows], axis=-1)
         if size is not None:
@@ -86,8 +129,18 @@ def _study(rows: pl.DataFrame, root: Path, out: Path, windows: Windows, size: in
         image = np.rint(shown.reshape(*shown.shape[:2], -1)[..., ::-1] * 255).astype(
             np.uint8
         )  # OpenCV writes BGR
-        path = folder / f"{row['order']:04d}_{safe_name(row['slice'])}.png"
-        if not cv2.imwrite(str(path), image):
-            raise EnvironmentFaultError(f"{path}: could not be written")
-        counts["written"] += 1
-    return counts
+        encoded, content = cv2.imencode(".png", image)
+        assert encoded, name
+        write_bytes(out / name, content.data, sync=False)
+        written += 1
+    return written, aside
+
+
+def _died(slices: pl.DataFrame) -> Rows:
+    """Rows of QUARANTINE for a study that kills whatever reads it."""
+    return [_lost(SetAsideError(Reason.WORKER_DIED), row) for row in slices.iter_rows(named=True)]
+
+
+def _lost(error: SetAsideError, row: dict[str, object]) -> dict[str, object]:
+    """The row of QUARANTINE of an indexed slice."""
+    return error.row(str(row["file"])) | {name: row[name] for name in ("study", "slice", "z_mm")}

@@ -2,26 +2,20 @@
 
 1. Plan both splits as a whole: patients, and which study shows which bleeds.
 2. Draw, render and write each study on its own, in as many processes as asked; bytes depend on the seed only.
-3. Write the label CSV, the sample submission and the truth of the test images, and ``phantom.json`` last.
+3. Write the label CSV, the sample submission and the truth of the test images, and the manifest last.
 """
 
-import hashlib
-import json
-import multiprocessing
-import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+from blake3 import blake3
 
-from rsna_seq.artifacts import atomic_path, locked, write_json
 from rsna_seq.config import SynthConfig
-from rsna_seq.console import progress, say
-from rsna_seq.errors import UsageError
+from rsna_seq.console import progress
+from rsna_seq.errors import EnvironmentFaultError, UsageError
 from rsna_seq.labels import CLASSES
 from rsna_seq.phantom import (
     KINDS,
@@ -38,8 +32,12 @@ from rsna_seq.phantom.bleeds import draw_hygroma
 from rsna_seq.phantom.prevalence import StudyPlan, plan_studies
 from rsna_seq.phantom.writer import draw_style, make_ids, slice_bytes
 from rsna_seq.provenance import source_digest
+from rsna_seq.store.artifacts import Key, Receipt
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.files import write_bytes, write_text
+from rsna_seq.store.outputs import journal_names
+from rsna_seq.workers import WorkerDied, spread_over
 
-SEAL = "phantom.json"
 DUPLICATED = 4
 """Training images whose six rows stand in the CSV twice."""
 _GROW = (1.0, 1.4, 1.9, 2.6, 3.5)
@@ -56,7 +54,6 @@ class SynthReport:
     digest: str
     """Of all files' names and bytes."""
     reused: bool
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class _Written:
     labels: tuple[tuple[str, tuple[int, ...]], ...]
     """Id and six labels of each image."""
     digests: tuple[tuple[str, str], ...]
-    """Path below the root, and digest, of each file."""
+    """Path below the root, and BLAKE3, of each file."""
 
 
 def run(cfg: SynthConfig, out: Path, *, seed: int, workers: int) -> SynthReport:
@@ -92,35 +89,30 @@ def run(cfg: SynthConfig, out: Path, *, seed: int, workers: int) -> SynthReport:
         workers: Processes; 1 stays in this one.
 
     Raises:
-        UsageError: The folder holds a data set that is no phantom.
+        UsageError: The folder holds no phantom set, but files, or other files under the names of this one.
     """
-    start = time.monotonic()
-    key = {"config": cfg.model_dump(mode="json"), "seed": seed, "source": source_digest(__name__)}
-    with locked(out):
-        found = _found(out, key)
-        if found is not None:
-            say("synth", f"{found['studies']:,} studies up to date")
-            return _report(found, True, start)
-        _clear(out)
-        write_json(out / SEAL, {"unfinished": True})
-        train, test = _tasks(cfg, out, seed)
-        written = _write_all([*train, *test], workers)
-        files = _write_tables(cfg, out, seed, written[: len(train)], written[len(train) :])
-        counts = {
-            "studies": len(written),
-            "slices": sum(len(w.labels) for w in written),
-            "files": len(files),
-            "digest": hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest(),
-        }
-        write_json(out / SEAL, key | {"content": counts})
-    report = _report(counts, False, start)
-    say("synth", f"{report.studies:,} studies, {report.slices:,} slices in {report.seconds:.1f} s")
-    return report
+    built: list[bool] = []
+
+    def build(_: Path) -> Receipt:
+        built.append(True)
+        return _build(cfg, out, seed, workers)
+
+    config = {**cfg.model_dump(mode="json"), "seed": seed}
+    manifest = ensure(out, Key("synth", config, {}, source_digest(__name__)), build)
+    counts = manifest.counts
+    return SynthReport(
+        counts["studies"], counts["slices"], len(manifest.files), manifest.content, reused=not built
+    )
 
 
-def _report(content: dict[str, Any], reused: bool, start: float) -> SynthReport:
-    """The report of a finished set."""
-    return SynthReport(**content, reused=reused, seconds=time.monotonic() - start)
+def _build(cfg: SynthConfig, out: Path, seed: int, workers: int) -> Receipt:
+    """Write every study and the tables."""
+    train, test = _tasks(cfg, out, seed)
+    written = _write_all([*train, *test], workers)
+    _write_tables(cfg, out, seed, written[: len(train)], written[len(train) :])
+    digests = {path: digest for study in written for path, digest in study.digests}
+    counts = {"studies": len(written), "slices": sum(len(study.labels) for study in written)}
+    return Receipt(counts, {}, digests=digests)
 
 
 def write_study(task: _Task) -> _Written:
@@ -132,18 +124,31 @@ def write_study(task: _Task) -> _Written:
     offset = float(np.random.default_rng([task.seed, 3]).random())
     style = draw_style(rng, task.study, offset)
     ids = make_ids(task.seed, task.plan.patient, task.study, len(study.hu))
-    task.folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{task.folder.name}/{image}.dcm" for image in ids.images]
+    journal_names(task.folder.parent, names)
     digests = []
-    for i, image in enumerate(ids.images):
+    for i, name in enumerate(names):
         content = slice_bytes(
             study.hu[i], study.scan, ids, i, style, cut=task.cut and i == len(study.hu) // 2
         )
-        (task.folder / f"{image}.dcm").write_bytes(content)
-        digests.append((f"{task.folder.name}/{image}.dcm", hashlib.sha256(content).hexdigest()))
+        _write_same(task.folder.parent / name, content)
+        digests.append((name, blake3(content).hexdigest()))
     labels = tuple(
         (image, tuple(int(v) for v in row)) for image, row in zip(ids.images, study.labels, strict=True)
     )
     return _Written(labels, tuple(digests))
+
+
+def _write_same(path: Path, content: bytes) -> None:
+    """Write an image; one that is there already must have the same bytes.
+
+    Raises:
+        UsageError: A file of that name has other content.
+    """
+    if not path.exists():
+        write_bytes(path, content, sync=False)
+    elif path.read_bytes() != content:
+        raise UsageError(f"{path}: is there with other content; move it, or choose another --out")
 
 
 def _render(rng: np.random.Generator, patient: Patient, scan: Scan, task: _Task) -> Study:
@@ -180,31 +185,25 @@ def _tasks(cfg: SynthConfig, out: Path, seed: int) -> tuple[list[_Task], list[_T
 
 
 def _write_all(tasks: list[_Task], workers: int) -> list[_Written]:
-    """Write all studies, in order of the tasks whatever finishes first."""
+    """Write all studies, in order of the tasks.
+
+    Raises:
+        EnvironmentFaultError: A worker process died, twice, of one study.
+    """
+    written = []
     with progress("synth", len(tasks)) as advance:
-        if workers <= 1 or len(tasks) <= 1:
-            written = []
-            for task in tasks:
-                written.append(write_study(task))
-                advance(1)
-            return written
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
-            futures = [pool.submit(write_study, task) for task in tasks]
-            try:
-                for done in as_completed(futures):
-                    done.result()
-                    advance(1)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            return [future.result() for future in futures]
+        for done in spread_over(write_study, tasks, workers):
+            if isinstance(done, WorkerDied):
+                raise EnvironmentFaultError("synth: a worker process died; free memory, or use workers=1")
+            written.append(done)
+            advance(1)
+    return written
 
 
 def _write_tables(
     cfg: SynthConfig, out: Path, seed: int, train: list[_Written], test: list[_Written]
-) -> dict[str, str]:
-    """Write the CSVs; return the digest of every file by its path."""
+) -> None:
+    """Write the CSVs."""
     rng = np.random.default_rng([seed, 4])
     known = [row for study in train for row in study.labels]
     known = [known[int(i)] for i in rng.permutation(len(known))]
@@ -215,13 +214,8 @@ def _write_tables(
         "stage_2_sample_submission.csv": _long((image, (0.5,) * len(CLASSES)) for image, _ in hidden),
         "phantom_test_labels.csv": _long(hidden),
     }
-    files = {path: digest for study in [*train, *test] for path, digest in study.digests}
     for name, lines in tables.items():
-        text = "".join(lines)
-        with atomic_path(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        files[name] = hashlib.sha256(text.encode()).hexdigest()
-    return files
+        write_text(out / name, "".join(lines))
 
 
 def _long(rows: Iterable[tuple[str, tuple[float, ...]]]) -> Iterator[str]:
@@ -230,29 +224,3 @@ def _long(rows: Iterable[tuple[str, tuple[float, ...]]]) -> Iterator[str]:
     for image, labels in rows:
         for name, label in zip(CLASSES, labels, strict=True):
             yield f"{image}_{name},{label}\n"
-
-
-def _found(out: Path, key: dict[str, object]) -> dict[str, Any] | None:
-    """The counts of a finished set of the same key, all of whose files are there."""
-    try:
-        seal = json.loads((out / SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if {name: seal.get(name) for name in key} != key:
-        return None
-    content: dict[str, Any] = seal["content"]
-    there = sum(1 for pattern in ("stage_2_*/ID_*.dcm", "*.csv") for _ in out.glob(pattern))
-    return content if there == content["files"] else None
-
-
-def _clear(out: Path) -> None:
-    """Remove an older or unfinished phantom set, and nothing else."""
-    images = [path for name in ("stage_2_train", "stage_2_test") for path in (out / name).glob("*.dcm")]
-    if (images or (out / "stage_2_train.csv").exists()) and not (out / SEAL).exists():
-        raise UsageError(f"{out}: holds a data set that is no phantom; choose another folder")
-    (out / SEAL).unlink(missing_ok=True)
-    for path in [
-        *images,
-        *(out / n for n in ("stage_2_train.csv", "stage_2_sample_submission.csv", "phantom_test_labels.csv")),
-    ]:
-        path.unlink(missing_ok=True)

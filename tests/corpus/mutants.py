@@ -92,8 +92,8 @@ def _read_all(parents: list[bytes], folder: Path, seed: int, count: int) -> tupl
         path.write_bytes(mutate(parents[int(random.integers(len(parents)))], random))
         began = time.perf_counter()
         signal.setitimer(
-            signal.ITIMER_REAL, PATIENCE_S + 3
-        )  # starting a decoder anew is not the file's fault
+            signal.ITIMER_REAL, 2 * PATIENCE_S + 6
+        )  # a frame has two tries; starting a decoder is not the file's fault
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")

@@ -148,7 +148,7 @@ def test_a_flipped_bit_costs_its_shard_alone(data: Path, whole: Path, tmp_path: 
     shards[0].write_bytes(flipped)
     code, printed = cli("cache", "--out", run, f"data.root={data}", *TINY)
     assert code == 0, printed
-    assert "shard_0000.npy damaged" in printed
+    assert "shard_0000.npy: damaged" in printed
     assert {p for p in shards if p.stat().st_ino != before[p]} == {shards[0]}
     assert digests(run) == digests(whole)
     code, printed = cli("embed", "--out", run, f"data.root={data}", *TINY)
@@ -185,38 +185,43 @@ def test_a_changed_file_rebuilds_its_study(tmp_path: Path, cli: Cli) -> None:
 
 
 def test_a_worker_that_dies_costs_its_item() -> None:
-    done = list(spread_over(sleeper.die_at_three, range(8), 2))
+    done = list(spread_over(sleeper.die_at_three, range(8), 2, apart=True))
     assert [d for d in done if not isinstance(d, WorkerDied)] == [0, 2, 4, 8, 10, 12, 14]
     assert isinstance(done[3], WorkerDied)
 
 
 def test_a_worker_that_is_killed_once_costs_nothing(tmp_path: Path) -> None:
     jobs = [(i, str(tmp_path)) for i in range(6)]
-    assert list(spread_over(sleeper.die_once, jobs, 2)) == [0, 2, 4, 6, 8, 10]
+    assert list(spread_over(sleeper.die_once, jobs, 2, apart=True)) == [0, 2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_decoder_that_is_killed_or_stopped_costs_nothing(tmp_path: Path, blow: signal.Signals) -> None:
+    path = str(write_encoded(tmp_path, "ID_1", SYNTAXES["jpeg_2000"]))
+    decoder = Decoder(wall_s=3)
+    first = decoder.decode(path, 0, (64, 64))
+    os.kill(decoder.pid or 0, blow)
+    np.testing.assert_array_equal(decoder.decode(path, 0, (64, 64)), first)
+    decoder.close()
 
 
 @pytest.mark.parametrize(
-    ("blow", "reason"), [(signal.SIGKILL, Reason.WORKER_DIED), (signal.SIGSTOP, Reason.DECODE_TIMEOUT)]
+    ("limits", "detail"), [({"patience_s": 1e-6}, "CPU time"), ({"wall_s": 0.05}, "no answer in 0.05 s")]
 )
-def test_a_decoder_that_dies_or_hangs_costs_its_file(
-    tmp_path: Path, blow: signal.Signals, reason: Reason
+def test_a_frame_that_takes_too_long_costs_its_file(
+    tmp_path: Path, limits: dict[str, float], detail: str
 ) -> None:
     path = str(write_encoded(tmp_path, "ID_1", SYNTAXES["jpeg_2000"]))
-    decoder = Decoder(patience_s=20)
-    try:
-        first = decoder.decode(path, 0, (64, 64))
-        decoder.patience_s = 1
-        os.kill(decoder._process.pid, blow)
-        with pytest.raises(SetAsideError) as error:
-            decoder.decode(path, 0, (64, 64))
-        # a process that is seen to be dead is replaced before it is asked
-        assert error.value.reason == reason
-    except pytest.fail.Exception:
-        assert blow == signal.SIGKILL
-    finally:
-        decoder.patience_s = 20
-        np.testing.assert_array_equal(decoder.decode(path, 0, (64, 64)), first)
-        decoder.close()
+    if "wall_s" in limits:
+        os.mkfifo(path := str(tmp_path / "fifo"))  # what opens it waits
+    else:
+        noise = np.random.default_rng(0).integers(-1000, 1000, (512, 512))
+        path = str(write_encoded(tmp_path, "ID_2", SYNTAXES["jpeg_2000"], hu=noise))
+    decoder = Decoder(**limits)
+    with pytest.raises(SetAsideError, match=detail) as error:
+        decoder.decode(path, 0, (512, 512))
+    assert error.value.reason == Reason.DECODE_TIMEOUT
+    decoder.close()
     borne(7, "a worker that dies on one file: the file is named, the rest goes on")
     borne(8, "a decoder that hangs: limited in time")
 
@@ -283,7 +288,8 @@ def test_input_is_never_written_to(data: Path, whole: Path, tmp_path: Path) -> N
 
 
 def test_workers_are_spawned() -> None:
-    assert all("multiprocessing" in str(told) for told in spread_over(sleeper.how_started, [1, 2], 2))
+    told = list(spread_over(sleeper.how_started, [1, 2], 2, apart=True))
+    assert all("multiprocessing" in str(each) for each in told)
     borne(17, "workers are spawned, never forked")
 
 

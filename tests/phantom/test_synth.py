@@ -1,6 +1,5 @@
 """The set on disk: layout, counts, damage, and the same bytes from one process or two."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +9,7 @@ from pydicom import config, dcmread
 from rsna_seq.config import SynthConfig
 from rsna_seq.errors import UsageError
 from rsna_seq.labels import CLASSES
+from rsna_seq.store.artifacts import read_manifest
 from rsna_seq.tools.synth import SynthReport, run
 
 CONFIG = SynthConfig(studies=5, test_studies=1, matrix=64, rare_share=0.08)
@@ -85,11 +85,11 @@ def test_a_finished_set_is_reused_and_a_stale_one_rewritten(tmp_path: Path) -> N
     other = run(small, tmp_path, seed=2, workers=1)
     assert other.digest != first.digest
     assert len(list((tmp_path / "stage_2_train").iterdir())) == other.slices
-    assert json.loads((tmp_path / "phantom.json").read_text())["seed"] == 2
+    assert read_manifest(tmp_path).config["seed"] == 2
 
 
-def test_a_set_that_is_no_phantom_is_left_alone(tmp_path: Path) -> None:
+def test_a_set_that_is_no_phantom_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "stage_2_train.csv").write_text("ID,Label\n")
-    with pytest.raises(UsageError, match="no phantom"):
+    with pytest.raises(UsageError, match="not empty"):
         run(CONFIG, tmp_path, seed=0, workers=1)
     assert (tmp_path / "stage_2_train.csv").read_text() == "ID,Label\n"

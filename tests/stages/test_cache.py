@@ -177,8 +177,8 @@ def test_a_study_in_the_cache_is_the_study_applied_alone(cached: Path) -> None:
 def test_workers_give_the_same_bytes(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_WORTH_S", 0.0)
     cfg = CacheConfig(size=32, shard_slices=10)
-    cache.run(cfg, cached / "1_index", cached / "data", cached / "again", workers=2)
-    assert read_manifest(cached / "again").files == read_manifest(cached / "2_cache").files
+    cache.run(cfg, cached / "1_index", cached / "data", cached.parent / "again", workers=2)
+    assert read_manifest(cached.parent / "again").files == read_manifest(cached / "2_cache").files
 
 
 def test_a_flipped_bit_is_found(cached: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from builders import replace_table
 from scored import scored_run, write_logits
 
 from rsna_seq.config import EvaluateConfig
@@ -20,7 +21,8 @@ from rsna_seq.metric import log_loss
 from rsna_seq.report.run import pick_studies
 from rsna_seq.smoothing import smooth_along_z
 from rsna_seq.stages import evaluate
-from rsna_seq.tables import LOGITS, SLABS, read_table, write_table
+from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.tables import LOGITS, SLABS, read_table
 
 QUICK = EvaluateConfig(bootstrap=50, strips=2)
 LADDER = ["prior", "cnn", "smoothed", "sequence", "stack", "calibrated"]
@@ -85,7 +87,7 @@ def test_a_rung_is_the_official_metric_over_slices_by_the_mean_of_all_networks(
 
 
 def test_the_prior_of_a_fold_is_the_prevalence_of_the_others(run: Path) -> None:
-    slices, rungs = read_ladder(run, 5.0)
+    slices, rungs = read_ladder(RunFolder(run).open("index", "cache", "embed", "sequence", "stack"), 5.0)
     fold = slices["fold"].to_numpy()
     for k in (-1, 0, 1, 2):
         others = slices.filter((pl.col("fold") != k) & (pl.col("fold") >= 0)).select(CLASSES).to_numpy()
@@ -116,7 +118,7 @@ def test_a_rung_equal_to_the_one_below_differs_by_nothing(tmp_path: Path) -> Non
     table = read_table(run / "4_sequence" / "logits.parquet", LOGITS)
     write_logits(run, "5_stack")
     for name in ("logits", "uncalibrated"):
-        write_table(table, run / "5_stack" / f"{name}.parquet", LOGITS)
+        replace_table(table, run / "5_stack" / f"{name}.parquet", LOGITS)
     found = scored(run)
     assert found["differences"]["sequence->stack"] == {"difference": 0, "low": 0, "high": 0}
     assert found["scope"] == "out_of_fold"
@@ -152,7 +154,7 @@ def test_a_run_that_stopped_early_reports_what_there_is(tmp_path: Path) -> None:
 def test_an_answer_that_is_missing_is_an_error_and_no_nan(tmp_path: Path) -> None:
     run = scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed",))
     path = run / "3_embed" / "logits.parquet"
-    write_table(read_table(path, LOGITS).head(-1), path, LOGITS)
+    replace_table(read_table(path, LOGITS).head(-1), path, LOGITS)
     with pytest.raises(IntegrityError, match="slices of 1 studies without an answer"):
         scored(run)
 
@@ -160,7 +162,7 @@ def test_an_answer_that_is_missing_is_an_error_and_no_nan(tmp_path: Path) -> Non
 def test_a_set_without_labels_cannot_be_scored(tmp_path: Path) -> None:
     run = scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed",))
     path = run / "2_cache" / "slabs.parquet"
-    write_table(read_table(path, SLABS).with_columns(fold=pl.lit(None, pl.Int16)), path, SLABS)
+    replace_table(read_table(path, SLABS).with_columns(fold=pl.lit(None, pl.Int16)), path, SLABS)
     with pytest.raises(NothingUsableError, match="no slice has a label"):
         scored(run)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from builders import tiny_cache
+from builders import replace_table, tiny_cache
 
 from rsna_seq.artifacts import read_manifest
 from rsna_seq.config import EmbedConfig, SequenceConfig, StackConfig
@@ -14,7 +14,7 @@ from rsna_seq.errors import IntegrityError
 from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
 from rsna_seq.stages import embed, sequence, stack
-from rsna_seq.tables import LOGITS, SLABS, read_table, write_table
+from rsna_seq.tables import LOGITS, SLABS, read_table
 
 EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=2, batch=8)
 SEQUENCE = SequenceConfig(epochs=2, batch=4, project=16, hidden=8)
@@ -75,7 +75,7 @@ def test_flipped_labels_of_a_fold_leave_its_own_predictions_untouched(walked: Pa
         pl.when(pl.col("fold") == 0).then(1 - pl.col(c)).otherwise(pl.col(c)).cast(pl.Int8).alias(c)
         for c in CLASSES
     ]
-    write_table(slabs.with_columns(flip), tmp_path / "2_cache" / "slabs.parquet", SLABS)
+    replace_table(slabs.with_columns(flip), tmp_path / "2_cache" / "slabs.parquet", SLABS)
     embed.run(EMBED, tmp_path / "2_cache", tmp_path / "3_embed", device="cpu")
     mine, theirs = (r / "3_embed" / "fold0" / "logits.parquet" for r in (tmp_path, walked))
     assert mine.read_bytes() == theirs.read_bytes()

@@ -50,11 +50,11 @@ def test_a_uid_is_never_part_of_a_path(tmp_path: Path, uid: str) -> None:
 
 
 def test_what_is_set_aside_is_counted(tmp_path: Path) -> None:
-    write_slice(tmp_path, "ID_a")
-    cut = write_slice(tmp_path, "ID_b", z=5.0)
+    write_slice(tmp_path / "in", "ID_a")
+    cut = write_slice(tmp_path / "in", "ID_b", z=5.0)
     cut.write_bytes(cut.read_bytes()[:-100])
-    (tmp_path / "notes.txt").write_text("none of ours", encoding="utf-8")
-    counts = png.run(tmp_path, tmp_path / "out", windows=BRAIN)
+    (tmp_path / "in" / "notes.txt").write_text("none of ours", encoding="utf-8")
+    counts = png.run(tmp_path / "in", tmp_path / "out", windows=BRAIN)
     assert counts == {"written": 1, "pixels_truncated": 1, "not_dicom": 1}
     (tmp_path / "empty").mkdir()
     with pytest.raises(NothingUsableError, match="no readable CT slice"):

@@ -1,0 +1,197 @@
+"""One zip file, held open: its members as files, and whatever is wrong with them as ``SetAsideError``.
+
+1. :func:`opened`: an archive is opened once a process, and again when another file took its name.
+2. :class:`Member`: a member as a file; :meth:`Member.verify` compares its length and checksum.
+"""
+
+import bz2
+import copy
+import io
+import lzma
+import os
+import struct
+import threading
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any, TypeVar
+
+from rsna_seq.reasons import Reason, SetAsideError
+
+Result = TypeVar("Result")
+
+STREAMED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+WHOLE = {zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+"""Compression methods that ``zipfile`` bounds while it inflates, and those that it does not."""
+_MOST_OPEN = 4
+_BLOCK = 1 << 20
+
+
+@dataclass
+class Opened:
+    """An archive that is open, and what it was when it was opened.
+
+    Attributes:
+        file: The archive.
+        identity: Device, inode, size and time of its last change: another file under its name differs.
+        verified: The member that was verified last; the frames of a large one are read in turn.
+    """
+
+    file: zipfile.ZipFile
+    identity: tuple[int, int, int, int]
+    verified: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.identity[2]
+
+    @property
+    def mtime_ns(self) -> int:
+        """When it was last changed."""
+        return self.identity[3]
+
+
+_KEPT: "OrderedDict[str, Opened]" = OrderedDict()
+_LOCK = threading.Lock()
+
+
+class Member(io.BufferedIOBase):
+    """A member of an archive, open for reading; it can be sought.
+
+    Reading raises ``SetAsideError`` (``bad_member``), whatever ``zipfile`` and the decompressors raise.
+
+    Attributes:
+        size: Bytes, as the directory of the archive says.
+        mtime_ns: When the archive was last changed.
+    """
+
+    def __init__(self, file: IO[bytes], info: zipfile.ZipInfo, archive: Opened) -> None:
+        super().__init__()
+        self._file, self._archive, self._name = file, archive, info.filename
+        self.size, self.mtime_ns = info.file_size, archive.mtime_ns
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes from the start."""
+        return self._file.tell()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read some bytes, or all that are left."""
+        return typed(lambda: self._file.read(-1 if size is None else size))
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read into a buffer; how many bytes there were."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position. Forwards every byte is read, so that the checksum can be compared."""
+        if whence == os.SEEK_END:
+            self.verify()
+        to = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.tell()}.get(whence, self.size))
+        if to < self.tell() or self._archive.verified == self._name:
+            return typed(lambda: self._file.seek(to))
+        while (left := to - self.tell()) > 0 and self.read(min(left, _BLOCK)):
+            pass
+        return self.tell()
+
+    def verify(self) -> None:
+        """Read to the end, unless this was done before, and compare length and checksum.
+
+        Raises:
+            SetAsideError: The member is damaged.
+        """
+        if self._archive.verified == self._name:
+            return
+        while self.read(_BLOCK):
+            pass
+        if self.tell() != self.size:
+            detail = f"{self.tell():,} bytes, {self.size:,} in the archive's directory"
+            raise SetAsideError(Reason.BAD_MEMBER, detail)
+        self._archive.verified = self._name
+
+    def close(self) -> None:
+        """Close the member; the archive stays open."""
+        self._file.close()
+        super().close()
+
+
+def typed(work: Callable[[], Result]) -> Result:
+    """What some work on a member gives; whatever it raises becomes a SetAsideError."""
+    try:
+        return work()
+    except SetAsideError:
+        raise
+    except KeyError as error:
+        raise SetAsideError(Reason.FILE_CHANGED, "the archive no longer holds this member") from error
+    except OSError as error:
+        reason = Reason.UNREADABLE_FILE if error.errno else Reason.BAD_MEMBER  # bzip2 raises a bare OSError
+        raise SetAsideError(reason, error.strerror or type(error).__name__) from error
+    except Exception as error:  # a damaged member raises anything
+        raise SetAsideError(Reason.BAD_MEMBER, type(error).__name__) from error
+
+
+def opened(archive: str) -> Opened:
+    """An archive, opened once a process while it stays as it is: its directory may take seconds to read.
+
+    Raises:
+        SetAsideError: It cannot be opened, is no zip file, or its directory is damaged.
+    """
+    with _LOCK:
+        try:
+            identity = _identity(os.stat(archive))  # noqa: PTH116
+            kept = _KEPT.get(archive)
+            if kept is not None and kept.identity == identity:
+                _KEPT.move_to_end(archive)
+                return kept
+            while kept is not None or len(_KEPT) >= _MOST_OPEN:
+                old = _KEPT.pop(archive) if kept is not None else _KEPT.popitem(last=False)[1]
+                old.file.close()
+                kept = None
+            file = zipfile.ZipFile(archive)
+            assert file.fp is not None
+            _KEPT[archive] = Opened(file, _identity(os.fstat(file.fp.fileno())))
+            return _KEPT[archive]
+        except OSError as error:
+            raise SetAsideError(Reason.UNREADABLE_FILE, error.strerror or type(error).__name__) from error
+        except Exception as error:  # a damaged directory raises anything
+            raise SetAsideError(Reason.BAD_ARCHIVE, type(error).__name__) from error
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def inflated(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A member in bzip2 or LZMA as a whole; never more is inflated than it claims to hold."""
+    raw = copy.copy(info)
+    raw.compress_type, raw.file_size = zipfile.ZIP_STORED, info.compress_size
+    del raw.CRC  # it is that of the inflated bytes
+    with archive.open(raw) as file:
+        packed = file.read()
+    if info.compress_type == zipfile.ZIP_BZIP2:
+        data = bz2.BZ2Decompressor().decompress(packed, info.file_size)
+    else:  # .ZIP application note 5.8.8: version, length of the properties, properties, codestream
+        length = struct.unpack_from("<H", packed, 2)[0]
+        kind, window = struct.unpack_from("<BI", packed, 4)
+        properties = {
+            **{"id": lzma.FILTER_LZMA1, "dict_size": max(4096, min(window, info.file_size))},
+            **{"lc": kind % 9, "lp": kind // 9 % 5, "pb": kind // 45},
+        }
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[properties])
+        data = unpacker.decompress(packed[4 + length :], info.file_size)
+    if zlib.crc32(data) != info.CRC:
+        raise zipfile.BadZipFile("Bad CRC-32")
+    return data

@@ -1,0 +1,141 @@
+"""How an artefact is made: reused where nothing changed, otherwise built under a lock, its manifest last.
+
+1. :func:`ensure` refuses an unsafe folder and compares the stage's key with the manifest in it.
+2. Equal, and all files sound: the artefact is reused. Otherwise the folder is built, and the reason printed.
+3. The manifest is written last; its presence means complete. An unfinished folder whose key still matches
+   is given to the build as it is, so that a learned stage can resume.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rsna_seq.console import say
+from rsna_seq.errors import IntegrityError
+from rsna_seq.provenance import commit, digest_file, package_version
+from rsna_seq.store.artifacts import Artifact, Change, Key, Manifest, Receipt, load_manifest
+from rsna_seq.store.files import locked, write_json
+from rsna_seq.store.outputs import JOURNAL, MANIFEST, UNFINISHED, OwnFiles, must_be_safe
+
+
+def ensure(
+    out: Path,
+    key: Key,
+    build: Callable[[Path], Receipt],
+    *,
+    learned: bool = False,
+    rebuild: bool = False,
+    piecewise: bool = False,
+    sources: Sequence[Path] = (),
+) -> Manifest:
+    """Reuse the artefact in ``out`` where its key matches and its files are sound, otherwise build it.
+
+    Args:
+        out: The stage's folder.
+        key: What the artefact depends on.
+        build: Writes the files into the folder it is given, by ``atomic_path`` or after it claimed them.
+        learned: It may hold days of work: never deleted without ``rebuild``.
+        rebuild: Build again whatever is there.
+        piecewise: ``build`` is given whatever lies there, keeps the pieces that are still valid, and removes
+            the rest.
+        sources: Folders and files that are read, which ``out`` may not contain or lie in.
+
+    Raises:
+        UsageError: ``out`` may hold files of others (:func:`rsna_seq.store.outputs.must_be_safe`).
+        IntegrityError: A learned artefact is stale, the manifest is damaged, or another run is writing here.
+    """
+    must_be_safe(out, key.stage.split()[0], sources)
+    with locked(out):
+        found, change = _state(out, key)
+        own = OwnFiles(out, found.files if found else ())
+        if found is not None and change is None and not rebuild:
+            _close(out, own)
+            say(key.stage, "up to date")
+            return found
+        if not (change is None and not rebuild and (out / UNFINISHED).exists()):
+            _begin(out, own, key, change, learned=learned and not rebuild, keep=piecewise and not rebuild)
+        start = time.monotonic()
+        receipt = _run(build, own)
+        return _seal(own, key, receipt, time.monotonic() - start)
+
+
+def _run(build: Callable[[Path], Receipt], own: OwnFiles) -> Receipt:
+    """Run a build; where it fails, the journal keeps what was written and no more."""
+    try:
+        with own.building():
+            return build(own.folder)
+    except BaseException:
+        own.reread()
+        own.forget_absent()
+        raise
+    finally:
+        own.reread()
+
+
+def _state(out: Path, key: Key) -> tuple[Manifest | None, Change | None]:
+    """The manifest of a finished artefact, or None, and what differs from the key, finished or not."""
+    if (out / MANIFEST).exists():
+        manifest = load_manifest(out)
+        return manifest, key.change(manifest.model_dump()) or _damage(Artifact(out, manifest))
+    try:
+        return None, key.change(json.loads((out / UNFINISHED).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None, None
+
+
+def _damage(artifact: Artifact) -> Change | None:
+    """What is missing or damaged of an artefact."""
+    try:
+        artifact.check()
+    except IntegrityError as error:
+        return Change(damage=str(error).split("; ")[0])
+    return None
+
+
+def _begin(out: Path, own: OwnFiles, key: Key, change: Change | None, *, learned: bool, keep: bool) -> None:
+    """Prepare a folder for a new build, and say why; refuse where that would delete learned work.
+
+    With ``keep`` only the manifest goes, which made the artefact complete.
+    """
+    if change is not None:
+        if learned:
+            reason = change.damage or f"{out}: {change} since this was trained"
+            raise IntegrityError(f"{reason}; --rebuild trains again, or choose another --out")
+        say(key.stage, f"rebuilding: {change}")
+    elif (out / MANIFEST).exists():
+        say(key.stage, "rebuilding")
+    own.remember()
+    write_json(out / UNFINISHED, key.parts())
+    (out / MANIFEST).unlink(missing_ok=True)
+    if not keep:
+        own.discard()
+        own.forget_absent()
+
+
+def _close(out: Path, own: OwnFiles) -> None:
+    """Remove the records of a build that is complete."""
+    own.discard_parts()
+    (out / UNFINISHED).unlink(missing_ok=True)
+    (out / JOURNAL).unlink(missing_ok=True)
+
+
+def _seal(own: OwnFiles, key: Key, receipt: Receipt, wall_s: float) -> Manifest:
+    """Write the manifest, which makes the artefact complete, and say what was made."""
+    out = own.folder
+    manifest = Manifest(
+        **key.parts(),
+        version=package_version(),
+        commit=commit(),
+        device=receipt.device,
+        counts=dict(receipt.counts),
+        set_aside=dict(receipt.set_aside),
+        files={name: receipt.digests.get(name) or digest_file(out / name) for name in own.present()},
+        wall_s=round(wall_s, 3),
+    ).sealed()
+    write_json(out / MANIFEST, manifest.model_dump())
+    _close(out, own)
+    made = ", ".join(f"{n:,} {what}" for what, n in receipt.counts.items())
+    aside = sum(receipt.set_aside.values())
+    say(key.stage, f"{made}; {aside:,} excluded; {wall_s:.1f} s" if aside else f"{made}; {wall_s:.1f} s")
+    return manifest
