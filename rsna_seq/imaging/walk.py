@@ -28,7 +28,7 @@ _VRS = np.array(
     ]
 )
 """(element, 2) the value representations that the standard gives a wanted element."""
-_PIXEL_VRS = tuple(int.from_bytes(vr, "little") for vr in (b"OW", b"OB"))
+_OW, _OB = (int.from_bytes(vr, "little") for vr in (b"OW", b"OB"))
 _PER_FRAME = tag_for_keyword("PerFrameFunctionalGroupsSequence")
 _OBJECTS = b"1.2.840.10008.5.1.4."
 _LONGEST_SYNTAX = 64
@@ -162,7 +162,7 @@ def _walk_elements(walked: Walked, at: NDArray[np.int64]) -> None:
         begin = at[files] + np.where(long, 6, 4)
         end, there = begin + length // 2, tag == PIXELS
         good = (tag > before[files]) & (bare | _VR_IS_VR[vr]) & (tag <= PIXELS)
-        good &= np.where(there, bare | np.isin(vr, _PIXEL_VRS), (length % 2 == 0) & (end < last))
+        good &= np.where(there, bare | (vr == _OW) | (vr == _OB), (length % 2 == 0) & (end < last))
         good &= tag != _PER_FRAME
         walked.usual[files[~good]] = False
         found = files[good & there]

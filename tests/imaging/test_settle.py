@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicoms import write_slice
+from dicoms import head, write_slice
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import Dataset, dcmread
 
 from rsna_seq.config import IndexConfig
 from rsna_seq.stages import index
@@ -112,6 +113,43 @@ def test_one_position_among_slices_without_does_not_count(tmp_path: Path) -> Non
     assert set(found.slices["flags"]) == {"no_position"}
 
 
+def write_frames(folder: Path, name: str, places: list[float | None]) -> None:
+    """An enhanced multi-frame object with a frame at each place; None has no position."""
+    frames = [head(0.0 if z is None else z) for z in places]
+    path = write_slice(folder, name, ImagePositionPatient=None, InstanceNumber=None)
+    dataset = dcmread(path)
+    dataset.NumberOfFrames = len(places)
+    dataset.PixelData = (np.stack(frames) + 1024).astype("<i2").tobytes()
+    groups = []
+    for z in places:
+        plane, group = Dataset(), Dataset()
+        if z is not None:
+            plane.ImagePositionPatient = [-64.0, -64.0, z]
+            group.PlanePositionSequence = [plane]
+        groups.append(group)
+    dataset.PerFrameFunctionalGroupsSequence = groups
+    dataset.save_as(path)
+
+
+def test_a_frame_without_position_is_counted_among_the_frames_of_its_object(tmp_path: Path) -> None:
+    write_frames(tmp_path, "ID_low", [15.0, 10.0, None, 0.0])
+    write_frames(tmp_path, "ID_high", [20.0, None, 30.0, None])
+    found = scan(tmp_path)
+    assert found.slices.select("slice", "z_mm").rows() == [
+        *(("ID_low#4", 0.0), ("ID_low#3", 5.0), ("ID_low#2", 10.0), ("ID_low#1", 15.0)),
+        *(("ID_high#1", 20.0), ("ID_high#2", 25.0), ("ID_high#3", 30.0)),
+    ]
+    assert found.quarantine.select("slice", "reason").rows() == [("ID_high#4", "no_place")]
+
+
+def test_a_file_named_as_a_frame_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    write_frames(tmp_path, "ID_a", [0.0, 5.0])
+    write_slice(tmp_path, "ID_a#2", z=10.0)
+    found = scan(tmp_path)
+    assert found.slices["slice"].to_list() == ["ID_a#1"]
+    assert found.quarantine.select("slice", "reason").rows() == [("ID_a#2", "duplicate_uid")] * 2
+
+
 @settings(max_examples=25)
 @given(data=st.data())
 def test_places_follow_positions_whatever_is_missing(
@@ -123,8 +161,9 @@ def test_places_follow_positions_whatever_is_missing(
         folder, {i: {"ImagePositionPatient": None} for i in missing}, step=data.draw(st.sampled_from([1, -2]))
     )
     found = scan(folder)
-    assert all(z == 5.0 * n for n, z in places(found))
-    assert len(found.slices) + len(found.quarantine) == 7
-    edges = {0, 6} & missing | ({1} if {0, 1} <= missing else set()) | ({5} if {5, 6} <= missing else set())
-    assert len(found.quarantine) >= len(edges)
-    assert found.slices.filter(found.slices["flags"] == "no_position").is_empty()
+    edges = {i for i in missing if set(range(i + 1)) <= missing or set(range(i, 7)) <= missing}
+    assert places(found) == [(i, 5.0 * i) for i in range(7) if i not in edges]
+    assert {int(name[-1]) for name in found.quarantine["slice"]} == edges
+    assert found.slices["flags"].to_list() == [
+        "interpolated" if i in missing else "" for i in range(7) if i not in edges
+    ]

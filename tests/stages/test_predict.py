@@ -67,6 +67,39 @@ def test_the_submission_answers_exactly_the_sample(walked: Path) -> None:
     assert answer["Label"].is_between(1e-5, 1 - 1e-5).all()
 
 
+def test_a_wrapped_study_and_a_position_beyond_any_scanner_are_scored_soundly(
+    walked: Path, tmp_path: Path
+) -> None:
+    about = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0, "RescaleIntercept": 0}
+    for i in range(6):
+        hu = head(5.0 * i, bleed=i == 2)
+        far = {"ImagePositionPatient": ["-64", "-64", "1e300"]} if i in {2, 5} else {}
+        wrapped = {**about, "PixelData": (hu % 4096).astype("<u2").tobytes()}
+        write_slice(tmp_path / "a", f"ID_plain{i}", study="ID_a", z=5.0 * i, hu=hu)
+        write_slice(
+            tmp_path / "a", f"ID_wrap{i}", study="ID_b", z=5.0 * i, hu=hu, InstanceNumber=i, **wrapped, **far
+        )
+    cli(
+        "predict",
+        tmp_path / "a",
+        "--run",
+        walked / "run",
+        "--out",
+        tmp_path / "out",
+        "device=cpu",
+        "workers=1",
+    )
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.counts["12-bit wraps corrected"] == 5
+    assert manifest.set_aside == {"no_place": 1}
+    slices = pl.read_csv(tmp_path / "out" / "slices.csv")
+    assert len(slices) == 11
+    assert slices.select(pl.col(CLASSES).is_between(0, 1, closed="none").all()).row(0) == (True,) * 6
+    plain = slices.filter(pl.col("study") == "ID_a").filter(pl.col("slice") != "ID_plain5")
+    wrapped = slices.filter(pl.col("study") == "ID_b")
+    assert plain["z_mm"].to_list() == wrapped["z_mm"].to_list()
+
+
 def test_a_slice_that_cannot_be_read_takes_its_neighbours_answer(walked: Path) -> None:
     out = walked / "run" / "7_predict"
     lost = pl.read_parquet(out / "quarantine.parquet").row(0, named=True)
