@@ -17,7 +17,6 @@ import polars as pl
 from rsna_seq.artifacts import Key, Manifest, Receipt, ensure
 from rsna_seq.config import DataConfig, IndexConfig
 from rsna_seq.console import progress, say
-from rsna_seq.errors import UsageError
 from rsna_seq.folds import assign
 from rsna_seq.imaging.block import read_block
 from rsna_seq.imaging.dicom import Header
