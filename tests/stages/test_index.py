@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsna_seq import workers
-from rsna_seq.config import DataConfig, IndexConfig
-from rsna_seq.errors import UsageError
+from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
+from rsna_seq.errors import NothingUsableError, UsageError
 from rsna_seq.folds import assign
+from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
-from rsna_seq.stages import index
-from rsna_seq.tables import SLICES, read_table
+from rsna_seq.stages import cache, index
+from rsna_seq.tables import QUARANTINE, SLICES, read_table
 
 CFG = IndexConfig(folds=2, cross_folds=2, holdout=0)
 
@@ -201,6 +202,50 @@ def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(index, "_CHUNK", 10)
     shared = index.scan(root / "stage_2_train", CFG, workers=2)
     assert shared.slices.equals(alone.slices)
+
+
+def test_nothing_usable_leaves_its_reasons_and_no_artefact(tmp_path: Path) -> None:
+    write_slice(tmp_path / "in", "ID_a", RescaleSlope=0)
+    (tmp_path / "in" / "notes.txt").write_text("no DICOM", encoding="utf-8")
+    with pytest.raises(NothingUsableError, match="1 bad_rescale, 1 not_dicom"):
+        index.run(CFG, DataConfig(root=tmp_path / "in"), tmp_path / "1_index")
+    aside = read_table(tmp_path / "1_index" / "quarantine.parquet", QUARANTINE)
+    assert sorted(aside["reason"]) == ["bad_rescale", "not_dicom"]
+    assert not (tmp_path / "1_index" / "manifest.json").exists()
+    write_slice(tmp_path / "in", "ID_b")
+    index.run(CFG, DataConfig(root=tmp_path / "in"), tmp_path / "1_index")
+    with pytest.raises(UsageError, match="does not exist"):
+        index.run(CFG, DataConfig(root=tmp_path / "none"), tmp_path / "1_index")
+
+
+@pytest.mark.parametrize("name", ["ID_a.dcm", "Scans!/ID_a.dcm", "link.dcm"])
+def test_a_single_file_is_indexed_and_cached(tmp_path: Path, name: str) -> None:
+    file = write_slice(tmp_path / "Scans!", "ID_a")
+    (tmp_path / "link.dcm").symlink_to(file)
+    (tmp_path / "ID_a.dcm").write_bytes(file.read_bytes())
+    root = tmp_path / name
+    index.run(CFG, DataConfig(root=root), tmp_path / "1_index")
+    cache.run(CacheConfig(size=32), tmp_path / "1_index", root, tmp_path / "2_cache")
+    assert len(PixelCache(tmp_path / "2_cache")) == 1
+
+
+def test_a_series_that_is_found_nowhere_or_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    write_slice(tmp_path, "ID_a")
+    write_slice(tmp_path, "ID_scout", SeriesInstanceUID="scout", ImageType=["ORIGINAL", "LOCALIZER"])
+    with pytest.raises(UsageError, match="found in no study"):
+        scan(tmp_path, series="mistyped")
+    with pytest.raises(UsageError, match="no slice that can be used"):
+        scan(tmp_path, series="scout")
+    assert len(scan(tmp_path, series="ID_s1_series").slices) == 1
+
+
+def test_a_cache_without_a_slice_leaves_its_reasons(tmp_path: Path) -> None:
+    write_slice(tmp_path / "in", "ID_a", RescaleIntercept=20000)
+    index.run(CFG, DataConfig(root=tmp_path / "in"), tmp_path / "1_index")
+    with pytest.raises(NothingUsableError, match="1 implausible_hu"):
+        cache.run(CacheConfig(size=32), tmp_path / "1_index", tmp_path / "in", tmp_path / "2_cache")
+    aside = read_table(tmp_path / "2_cache" / "quarantine.parquet", QUARANTINE)
+    assert aside["reason"].to_list() == ["implausible_hu"]
 
 
 def _patients(n: int, seed: int) -> pl.DataFrame:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,12 @@ import pytest
 from dicoms import head, write_set, write_slice
 
 import rsna_seq
+from rsna_seq.__main__ import main
 from rsna_seq.artifacts import read_manifest
+from rsna_seq.errors import IntegrityError, UsageError
+from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
+from rsna_seq.trained import TrainedRun
 
 QUICK = [
     "device=cpu",
@@ -46,6 +52,22 @@ def cli(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
     )
     assert done.returncode == code, done.stderr[-3000:]
     return done
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run ``predict`` in this process; it ends with ``code``, and what it printed is returned."""
+
+    def run(*words: object, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["rsna-seq", "predict", *map(str, words), "device=cpu", "workers=1"])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capfd.readouterr()
+        assert int(end.value.code or 0) == code, printed.err
+        return printed.out + printed.err
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +158,7 @@ def test_an_array_scores_as_its_files_do(walked: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(array.select(CLASSES).to_numpy(), files.select(CLASSES).to_numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("z_mm", [None, [0.0, 5.0], [10.0, 5.0, 0.0]])
+@pytest.mark.parametrize("z_mm", [None, [0.0, 5.0], [10.0, 5.0, 0.0], [0.0, np.nan, 5.0]])
 def test_an_array_without_rising_positions_is_refused(walked: Path, z_mm: list[float] | None) -> None:
     geometry = {} if z_mm is None else {"z_mm": z_mm}
     with pytest.raises(ValueError, match="z_mm"):
@@ -214,3 +236,140 @@ def test_strict_reports_quarantined_input(walked: Path) -> None:
             "index", "--strict", "--out", walked / "run", f"data.root={walked / 'data'}", *QUICK, code=3
         ).stderr
     )
+
+
+# inputs
+
+
+def write_study(folder: Path, study: str, patient: str = "ID_p", **elements: object) -> list[Path]:
+    return [
+        write_slice(folder, f"{study}_{k}", study=study, patient=patient, z=5.0 * k, **elements)
+        for k in range(3)
+    ]
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_an_input_that_does_not_exist_is_refused(
+    walked: Path, tmp_path: Path, here: Callable[..., str], sampled: bool
+) -> None:
+    sample = ["--sample", walked / "data" / "stage_2_sample_submission.csv"] if sampled else []
+    words = [tmp_path / "mistyped", "--run", walked / "run", "--out", tmp_path / "out", *sample]
+    for inputs in ([], [walked / "data" / "stage_2_test"]):
+        assert "mistyped does not exist" in here(*inputs, *words, code=2)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="does not exist"):
+        rsna_seq.predict(tmp_path / "mistyped", walked / "run")
+
+
+def test_a_single_file_is_scored(walked: Path, tmp_path: Path, here: Callable[..., str]) -> None:
+    file = write_study(tmp_path / "in", "ID_one")[0]
+    here(file, "--run", walked / "run", "--out", tmp_path / "out")
+    assert pl.read_csv(tmp_path / "out" / "slices.csv")["file"].to_list() == [file.name]
+
+
+def test_several_inputs_are_one_index(walked: Path, tmp_path: Path, here: Callable[..., str]) -> None:
+    write_study(tmp_path / "in" / "a", "ID_good")
+    write_study(tmp_path / "in" / "a", "ID_mixed", patient="ID_one")
+    write_slice(tmp_path / "in" / "b", "ID_other", study="ID_mixed", patient="ID_two")
+    write_study(tmp_path / "in" / "b", "ID_good")  # a copy
+    write_study(tmp_path / "in" / "b" / "deep", "ID_deep")
+    (tmp_path / "link").symlink_to(tmp_path / "in" / "a")
+    places = [tmp_path / name for name in ("in/a", "in/b", "link", "in/b/deep", "in/a/../a")]
+    here(*places, "--run", walked / "run", "--out", tmp_path / "out")
+    slices = pl.read_csv(tmp_path / "out" / "slices.csv")
+    assert sorted(slices["file"]) == sorted(
+        [f"a/ID_good_{k}.dcm" for k in range(3)] + [f"b/deep/ID_deep_{k}.dcm" for k in range(3)]
+    )
+    aside = pl.read_parquet(tmp_path / "out" / "quarantine.parquet")
+    counts = dict(aside.group_by("reason").len().rows())
+    assert counts == {"mixed_patients": 4, "duplicate_file": 3}
+    assert read_manifest(tmp_path / "out").config["root"] == str(tmp_path / "in")
+    once = rsna_seq.predict(tmp_path / "in" / "a", walked / "run").filter(pl.col("study") == "ID_good")
+    both = slices.join(once, on="slice", suffix="_once")
+    np.testing.assert_allclose(both["any"], both["any_once"], atol=1e-6)
+
+
+def test_damaged_members_of_a_zip_cost_themselves(
+    walked: Path, tmp_path: Path, here: Callable[..., str]
+) -> None:
+    files = write_study(tmp_path, "ID_zip")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for file in files:
+            archive.write(file, file.name)
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[data.index(b"ID_zip_1") + 4000] ^= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    here(tmp_path / "a.zip", "--run", walked / "run", "--out", tmp_path / "out")
+    assert pl.read_csv(tmp_path / "out" / "slices.csv")["slice"].to_list() == ["ID_zip_0", "ID_zip_2"]
+    aside = pl.read_parquet(tmp_path / "out" / "quarantine.parquet")
+    assert aside.select("file", "reason").rows() == [("a.zip!/ID_zip_1.dcm", "bad_member")]
+
+
+def test_a_file_that_is_quarantined_makes_a_prediction_stale(
+    walked: Path, tmp_path: Path, here: Callable[..., str]
+) -> None:
+    write_study(tmp_path / "in", "ID_good")
+    words = [tmp_path / "in", "--run", walked / "run", "--out", tmp_path / "out", "--strict"]
+    here(*words)
+    assert "up to date" in here(*words)
+    (tmp_path / "in" / "empty.dcm").touch()
+    assert "empty_file" in here(*words, code=3)
+
+
+@pytest.mark.parametrize("fault", ["decode", "index"])
+def test_nothing_usable_leaves_its_reasons(
+    walked: Path, tmp_path: Path, here: Callable[..., str], fault: str
+) -> None:
+    elements = {"RescaleIntercept": 20000} if fault == "decode" else {"RescaleSlope": 0}
+    write_study(tmp_path / "in", "ID_lost", **elements)
+    reason = "implausible_hu" if fault == "decode" else "bad_rescale"
+    words = [tmp_path / "in", "--run", walked / "run"]
+    for _ in range(2):
+        said = here(*words, "--out", tmp_path / "out", code=4)
+        assert f"3 {reason}" in said
+        aside = pl.read_parquet(tmp_path / "out" / "quarantine.parquet")
+        assert aside["reason"].to_list() == [reason] * 3
+        assert not (tmp_path / "out" / "manifest.json").exists()
+    sample = walked / "data" / "stage_2_sample_submission.csv"
+    said = here(*words, "--out", tmp_path / "answered", "--sample", sample)
+    assert "12 from the prior" in said
+    assert len(pl.read_csv(tmp_path / "answered" / "submission.csv")) == 72
+    write_study(tmp_path / "in", "ID_good")
+    here(*words, "--out", tmp_path / "out")
+    assert len(pl.read_csv(tmp_path / "out" / "slices.csv")) == 3
+
+
+def test_a_series_that_is_found_nowhere_is_refused(
+    walked: Path, tmp_path: Path, here: Callable[..., str]
+) -> None:
+    write_study(tmp_path / "in", "ID_good")
+    words = [tmp_path / "in", "--run", walked / "run", "--out", tmp_path / "out", "--series"]
+    assert "'1.2.3' is found in no study" in here(*words, "1.2.3", code=2)
+    here(*words, "ID_good_series")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.5])
+def test_a_study_without_probabilities_is_excluded_and_the_others_are_scored(
+    walked: Path, tmp_path: Path, here: Callable[..., str], monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    write_study(tmp_path / "in", "ID_good")
+    write_study(tmp_path / "in", "ID_strange")
+    whole = TrainedRun.score
+
+    def strange(self: TrainedRun, volume: Volume, **about: bool) -> np.ndarray:
+        answer = whole(self, volume, **about)
+        answer[1:2, 2] = value if volume.study in {"ID_strange", "array"} else answer[1, 2]
+        return answer
+
+    monkeypatch.setattr(TrainedRun, "score", strange)
+    sample = tmp_path / "sample.csv"
+    ids = [f"ID_{name}_{k}_{c},0.5" for name in ("good", "strange") for k in range(3) for c in CLASSES]
+    sample.write_text("\n".join(["ID,Label", *ids]) + "\n", encoding="utf-8")
+    said = here(tmp_path / "in", "--run", walked / "run", "--out", tmp_path / "out", "--sample", sample)
+    assert "3 from the prior" in said
+    assert "(bad_result)" in said
+    assert set(pl.read_csv(tmp_path / "out" / "slices.csv")["study"]) == {"ID_good"}
+    aside = pl.read_parquet(tmp_path / "out" / "quarantine.parquet")
+    assert aside.select("slice", "reason").rows() == [(f"ID_strange_{k}", "bad_result") for k in range(3)]
+    with pytest.raises(IntegrityError, match="no probability"):
+        rsna_seq.predict(np.stack([head(5.0 * k) for k in range(3)]), walked / "run", z_mm=[0, 5, 10])

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import polars as pl
 import pytest
 from dicoms import head, write_set, write_slice
 
-from rsna_seq.errors import NothingUsableError
+from rsna_seq.errors import NothingUsableError, UsageError
 from rsna_seq.imaging.windows import WINDOWS, apply_window
 from rsna_seq.tools import png
 
@@ -59,6 +60,17 @@ def test_what_is_set_aside_is_counted(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NothingUsableError, match="no readable CT slice"):
         png.run(tmp_path / "empty", tmp_path / "out2", windows=BRAIN)
+    with pytest.raises(UsageError, match="does not exist"):
+        png.run(tmp_path / "none", tmp_path / "out3", windows=BRAIN)
+
+
+def test_every_slice_that_is_lost_leaves_its_reason(tmp_path: Path) -> None:
+    write_slice(tmp_path / "in", "ID_a", RescaleIntercept=20000)
+    with pytest.raises(NothingUsableError, match="1 implausible_hu"):
+        png.run(tmp_path / "in", tmp_path / "out", windows=BRAIN)
+    assert pl.read_parquet(tmp_path / "out" / "quarantine.parquet")["reason"].to_list() == ["implausible_hu"]
+    write_slice(tmp_path / "in", "ID_b", z=5.0)
+    assert png.run(tmp_path / "in", tmp_path / "out", windows=BRAIN) == {"written": 1, "implausible_hu": 1}
 
 
 def test_two_workers_write_what_one_writes(tmp_path: Path) -> None:
