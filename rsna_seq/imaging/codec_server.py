@@ -18,6 +18,8 @@ import warnings
 from enum import IntEnum
 from typing import Any
 
+from rsna_seq.reasons import Reason, SetAsideError
+
 REQUEST = struct.Struct("<IIIdI")
 """Frame from 0, rows, columns, seconds of CPU time, bytes of the path that follows (UTF-8)."""
 REPLY = struct.Struct("<4sBBIIQ")
@@ -42,6 +44,8 @@ class Status(IntEnum):
     """The frame cannot be decoded; a reason follows."""
     MISSING = 4
     """The codec that the frame needs is not installed; a reason follows."""
+    REFUSED = 5
+    """The file, or its archive's member, cannot be read: a Reason, a line feed and a detail follow."""
 
 
 def serve(memory_bytes: int) -> None:
@@ -100,24 +104,34 @@ def _limit(memory_bytes: int) -> None:
 
 def _decoded(pixels: Any, path: str, frame: int, shape: tuple[int, int]) -> tuple[Status, Any]:
     """Decode one frame: its stored values as a contiguous array, or why not."""
-    import numpy as np
-
     from rsna_seq.imaging.sources import open_file
 
     try:
-        with open_file(path) as file, warnings.catch_warnings():
+        try:
+            opened = open_file(path)
+        except OSError as error:
+            raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
+        with opened as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            values = np.ascontiguousarray(pixels.pixel_array(file, index=frame, raw=True))
+            return _checked(pixels.pixel_array(file, index=frame, raw=True), shape)
+    except SetAsideError as error:
+        return Status.REFUSED, f"{error.reason}\n{error.detail}"
     except RuntimeError as error:
         missing = "missing dependencies" in str(error) or "plugins are missing" in str(error)
         return (Status.MISSING, str(error)) if missing else (Status.FAULT, type(error).__name__)
     except Exception as error:  # a damaged codestream raises anything
         return Status.FAULT, type(error).__name__
+
+
+def _checked(values: Any, shape: tuple[int, int]) -> tuple[Status, Any]:
+    """Decoded values as a contiguous array, where they are what a 16-bit image of this shape decodes to."""
+    import numpy as np
+
     if values.shape != shape:
         return Status.FAULT, f"{values.shape} pixels, {shape} in the header"
     if values.dtype.str not in DTYPES:
         return Status.FAULT, f"pixels of type {values.dtype}, not of 16 bits"
-    return Status.PIXELS, values
+    return Status.PIXELS, np.ascontiguousarray(values)
 
 
 def _send_text(connection: socket.socket, status: Status, text: str) -> None:

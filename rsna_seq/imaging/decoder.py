@@ -92,6 +92,11 @@ class Decoder:
                     raise SetAsideError(lost.reason, f"{lost.detail}, twice") from lost
         if status == Status.MISSING:
             raise EnvironmentFaultError(f"{answer} For the common codecs: pip install {_PACKAGES}")
+        if isinstance(answer, str) and status == Status.REFUSED:
+            reason, _, detail = answer.partition("\n")
+            raise SetAsideError(
+                Reason(reason) if reason in set(Reason) else Reason.PIXELS_UNDECODABLE, detail
+            )
         if isinstance(answer, str):
             raise SetAsideError(Reason.PIXELS_UNDECODABLE, answer)
         return answer

@@ -1,5 +1,8 @@
 """Compressed input that asks for too much, or on a machine without time: what is good beside it is read."""
 
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 from pydicom import dcmread
 from transfer_syntaxes import SYNTAXES, write_encoded
 
-from rsna_seq.imaging.decoder import shared_decoder
+from rsna_seq.imaging.decoder import Decoder, shared_decoder
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.reasons import Reason, SetAsideError
 
@@ -80,3 +83,41 @@ def test_an_input_that_is_lost_to_timeouts_is_the_machines_fault(
     assert code == 5, printed
     assert "run the same command again" in printed
     monkeypatch.undo()
+
+
+def test_a_damaged_member_and_a_file_that_is_gone_are_named_as_such(tmp_path: Path) -> None:
+    archive, slice_ = tmp_path / "studies.zip", write_encoded(tmp_path, "ID_1", SYNTAXES["jpeg_2000"])
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.write(slice_, "slice.dcm")
+    expected = {
+        f"{archive}!/slice.dcm": {Reason.BAD_ARCHIVE, Reason.BAD_MEMBER},
+        f"{archive}!/other.dcm": {Reason.FILE_CHANGED},
+        str(tmp_path / "gone.dcm"): {Reason.UNREADABLE_FILE},
+    }
+    decoder = Decoder()
+    values = decoder.decode(str(slice_), 0, (64, 64))
+    np.testing.assert_array_equal(decoder.decode(f"{archive}!/slice.dcm", 0, (64, 64)), values)
+    good = archive.read_bytes()
+    archive.write_bytes(good[:400] + bytes(byte ^ 0xFF for byte in good[400:700]) + good[700:])
+    for path, reasons in expected.items():
+        with pytest.raises(SetAsideError) as error:
+            decoder.decode(path, 0, (64, 64))
+        assert error.value.reason in reasons, path
+    decoder.close()
+
+
+def test_a_script_without_a_guard_decodes(tmp_path: Path) -> None:
+    _good(tmp_path / "data")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from rsna_seq.config import IndexConfig\n"
+        "from rsna_seq.imaging.pixels import read_hu\n"
+        "from rsna_seq.stages import index\n"
+        "print('begin')\n"
+        f"scan = index.scan(index.Path({str(tmp_path / 'data')!r}), IndexConfig())\n"
+        "print([int(read_hu(scan.root / row['file'], row).max()) for row in scan.slices.to_dicts()])\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["begin", "[900, 900, 900]"]

@@ -257,24 +257,6 @@ def test_an_interrupted_answer_is_not_taken_for_the_next_one(
     np.testing.assert_array_equal(decoder.decode(path, 0, SHAPE), values)
 
 
-def test_a_script_without_a_guard_decodes(files: list[tuple[str, np.ndarray]], tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from rsna_seq.config import IndexConfig\n"
-        "from rsna_seq.imaging.pixels import read_hu\n"
-        "from rsna_seq.stages import index\n"
-        "print('begin')\n"
-        f"scan = index.scan(index.Path({str(Path(files[0][0]).parent)!r}), IndexConfig())\n"
-        "rows = scan.slices.to_dicts()\n"
-        "print(sorted(int(read_hu(scan.root / row['file'], row).sum(dtype=int)) for row in rows))\n",
-        encoding="utf-8",
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-    sums = sorted(int((values - 1024).sum()) for _, values in files)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == ["begin", str(sums)]
-
-
 def test_the_process_ends_with_a_parent_that_is_killed(files: list[tuple[str, np.ndarray]]) -> None:
     code = (
         "import os, sys, time\n"
