@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[2])]
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 from oracle import pydicom_hu
@@ -99,7 +99,9 @@ class Alone:
         self.equal += same
         if not same:
             far = np.abs(theirs - hu).max() if theirs.shape == hu.shape else "another shape"
-            about = {k: getattr(header, k) for k in ("slope", "intercept", "bits_stored", "signed", "padding")}
+            about = {
+                k: getattr(header, k) for k in ("slope", "intercept", "bits_stored", "signed", "padding")
+            }
             self.faults.append(f"{path} frame {header.frame}: HU differ from pydicom's by {far}: {about}")
 
 
@@ -121,7 +123,9 @@ def main(folder: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     alone.run()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    told = {name: getattr(alone, name) for name in ("read", "compared", "equal", "slowest_s", "reasons", "faults")}
+    told = {
+        name: getattr(alone, name) for name in ("read", "compared", "equal", "slowest_s", "reasons", "faults")
+    }
     told |= {"files": len(alone.listing) + len(alone.listing.aside), "fast": len(alone.accepted)}
     print(json.dumps({**told, "peak_mib": peak // 1024}))
 

@@ -59,4 +59,6 @@ def folder_of(corpus: Corpus) -> Path | None:
     whole = place() / corpus.name
     if not (whole / ".complete").exists():
         return None
-    return whole / "files" if corpus.folder == "." else next(iter((whole / "files").glob(corpus.folder)), None)
+    return (
+        whole / "files" if corpus.folder == "." else next(iter((whole / "files").glob(corpus.folder)), None)
+    )

@@ -1,6 +1,6 @@
 """Run Python with some arguments under a limit of memory, and print its peak memory at the end.
 
-    python tests/foreign/measured.py -m rsna_seq index ...
+python tests/foreign/measured.py -m rsna_seq index ...
 """
 
 import resource

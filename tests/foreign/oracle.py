@@ -35,7 +35,7 @@ def pydicom_hu(path: Path, frame: int) -> NDArray[np.int64] | None:
 
 
 def rescaled_by(dataset: Dataset, frame: int) -> Dataset:
-    """The data set that holds the rescale of a frame: its functional group (PS3.3 C.7.6.16.2.9), or itself."""
+    """What holds the rescale of a frame: its functional group (PS3.3 C.7.6.16.2.9), or the data set."""
     for name, at in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         groups = dataset.get(name)
         if groups and "PixelValueTransformationSequence" in groups[at]:

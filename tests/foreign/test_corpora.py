@@ -59,6 +59,7 @@ def test_index_accounts_for_every_file(corpus: Corpus, tmp_path: Path, record_pr
     assert peak < MEMORY_MIB
     listing = list_files(folder)
     files = {*listing.names, *(str(row["file"]) for row in listing.aside)}
+    assert list(tmp_path.rglob("quarantine.parquet")), f"exit {code} leaves no quarantine.parquet"
     reasons, told_of = _tables(tmp_path)
     assert told_of == files
     record_property("corpus", [corpus.name, "index", {"code": code, "files": len(files), "reasons": reasons}])
@@ -68,7 +69,10 @@ def _tables(out: Path) -> tuple[dict[str, int], set[str]]:
     """How many files have which reason, and the files that the tables of an index name."""
     quarantine = pl.concat([read_table(path, QUARANTINE) for path in out.rglob("quarantine.parquet")])
     slices = pl.concat(
-        [pl.Series("file", [], pl.String), *(read_table(p, SLICES)["file"] for p in out.rglob("slices.parquet"))]
+        [
+            pl.Series("file", [], pl.String),
+            *(read_table(p, SLICES)["file"] for p in out.rglob("slices.parquet")),
+        ]
     )
     return dict(Counter(quarantine["reason"].to_list())), {*quarantine["file"], *slices}
 

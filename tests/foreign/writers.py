@@ -1,6 +1,6 @@
 """DICOM files of one CT, written by libraries that are not ours; run in an environment of their own.
 
-    python tests/foreign/writers.py by-gdcm FOLDER SOURCE...
+python tests/foreign/writers.py by-gdcm FOLDER SOURCE...
 """
 
 import copy
@@ -34,8 +34,19 @@ def by_gdcm(folder: Path, slices: list[Path]) -> None:
     """Every slice in every transfer syntax that GDCM writes."""
     import gdcm
 
-    kinds = ("ImplicitVRLittleEndian", "ExplicitVRLittleEndian", "ExplicitVRBigEndian", "DeflatedExplicitVRLittleEndian")
-    kinds += ("JPEGLosslessProcess14_1", "JPEGLosslessProcess14", "JPEGLSLossless", "JPEG2000Lossless", "RLELossless")
+    kinds = (
+        "ImplicitVRLittleEndian",
+        "ExplicitVRLittleEndian",
+        "ExplicitVRBigEndian",
+        "DeflatedExplicitVRLittleEndian",
+    )
+    kinds += (
+        "JPEGLosslessProcess14_1",
+        "JPEGLosslessProcess14",
+        "JPEGLSLossless",
+        "JPEG2000Lossless",
+        "RLELossless",
+    )
     for path in slices:
         for kind in kinds:
             reader = gdcm.ImageReader()
@@ -49,7 +60,11 @@ def by_gdcm(folder: Path, slices: list[Path]) -> None:
                 continue  # it does not write this one
             writer = gdcm.ImageWriter()
             writer.SetFileName(str(folder / f"{path.stem}_{kind}.dcm"))
-            writer.SetFile(reader.GetFile())
+            named = gdcm.Anonymizer()  # each file is an image and a study of its own
+            named.SetFile(reader.GetFile())
+            for element in (0x0008, 0x0018), (0x0020, 0x000D), (0x0020, 0x000E):
+                named.Replace(gdcm.Tag(*element), generate_uid())
+            writer.SetFile(named.GetFile())
             writer.SetImage(change.GetOutput())
             writer.Write()
 
@@ -61,12 +76,32 @@ def by_simpleitk(folder: Path, slices: list[Path]) -> None:
     for path in slices:
         image = sitk.ReadImage(str(path))
         for number, (kind, slope, compressor) in enumerate(
-            ((sitk.sitkInt16, 1, ""), (sitk.sitkInt16, 1, "JPEG2000"), (sitk.sitkFloat32, 0.5, ""), (sitk.sitkInt16, 1, "RLE"))
+            (
+                (sitk.sitkInt16, 1, ""),
+                (sitk.sitkInt16, 1, "JPEG2000"),
+                (sitk.sitkFloat32, 0.5, ""),
+                (sitk.sitkInt16, 1, "RLE"),
+            )
         ):
             out = sitk.Cast(image[:, :, 0], kind)
-            told = {"0008|0060": "CT", "0020|000d": generate_uid(), "0020|000e": generate_uid(), "0010|0020": "p"}
-            told |= {"0028|1052": "-1024", "0028|1053": str(slope), "0020|0032": "0\\0\\0", "0020|0037": "1\\0\\0\\0\\1\\0"}
-            told |= {"0008|0008": "ORIGINAL\\PRIMARY\\AXIAL", "0018|0050": "5", "0028|0100": "16", "0028|0101": "16"}
+            told = {
+                "0008|0060": "CT",
+                "0020|000d": generate_uid(),
+                "0020|000e": generate_uid(),
+                "0010|0020": "p",
+            }
+            told |= {
+                "0028|1052": "-1024",
+                "0028|1053": str(slope),
+                "0020|0032": "0\\0\\0",
+                "0020|0037": "1\\0\\0\\0\\1\\0",
+            }
+            told |= {
+                "0008|0008": "ORIGINAL\\PRIMARY\\AXIAL",
+                "0018|0050": "5",
+                "0028|0100": "16",
+                "0028|0101": "16",
+            }
             told |= {"0028|0102": "15", "0028|0103": "1"}
             for tag, value in told.items():
                 out.SetMetaData(tag, value)
@@ -98,7 +133,13 @@ def _moved(one: Dataset, at: int) -> Dataset:
     made.ImagePositionPatient, made.InstanceNumber = [x, y, z + 5 * at], at + 1
     stored = np.frombuffer(one.PixelData, dtype=np.int16).reshape(one.Rows, one.Columns)
     made.PixelData = np.roll(stored, at, axis=0).tobytes()
-    for name in ("PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "ReferringPhysicianName"):
+    for name in (
+        "PatientName",
+        "PatientBirthDate",
+        "PatientSex",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+    ):
         setattr(made, name, getattr(one, name, None) or "")
     return made
 

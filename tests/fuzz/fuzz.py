@@ -17,7 +17,6 @@ import sys
 import time
 import traceback
 import zlib
-from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,7 +30,13 @@ BLOCK = 64
 """Files that the fast reader is given at a time."""
 HANG_S = 20
 MEMORY_MIB = 2048
-_MODULES = ["rsna_seq.imaging", "rsna_seq.label_csv", "pydicom.filereader", "pydicom.dataset", "pydicom.dataelem"]
+_MODULES = [
+    "rsna_seq.imaging",
+    "rsna_seq.label_csv",
+    "pydicom.filereader",
+    "pydicom.dataset",
+    "pydicom.dataelem",
+]
 _MODULES += ["pydicom.values", "pydicom.valuerep", "pydicom.multival", "pydicom.fileutil", "zipfile"]
 _LARGEST = 4096
 """Bytes of the largest input that is kept for the tests."""
@@ -44,12 +49,34 @@ def dictionary() -> bytes:
     from rsna_seq.imaging.dicom import SHORTS, TEXTS
     from rsna_seq.labels import CLASSES
 
-    tags = [int(tag_for_keyword(keyword) or 0) for keyword in (*TEXTS, *SHORTS, "PixelData", "ItemDelimitationItem")]
+    tags = [
+        int(tag_for_keyword(keyword) or 0)
+        for keyword in (*TEXTS, *SHORTS, "PixelData", "ItemDelimitationItem")
+    ]
     words = [(tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little") for tag in tags]
     words += [vr.encode() for vr in ("UN", "OB", "OW", "SQ", "DS", "IS", "US", "SS", "LO", "UI", "CS", "PN")]
     words += [f"1.2.840.10008.1.2{end}".encode() for end in ("", ".1", ".2", ".5", ".1.99", ".4.70", ".4.90")]
-    words += [b"\\", b"1e300", b"nan", b"inf", b"-0", b"0x1", b"1_0", b"\xff\xff\xff\xff", b"\xfe\xff\x00\xe0"]
-    words += [b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"../", b"\xef\xbb\xbf", b'"', b"\r\n"]
+    words += [
+        b"\\",
+        b"1e300",
+        b"nan",
+        b"inf",
+        b"-0",
+        b"0x1",
+        b"1_0",
+        b"\xff\xff\xff\xff",
+        b"\xfe\xff\x00\xe0",
+    ]
+    words += [
+        b"PK\x01\x02",
+        b"PK\x03\x04",
+        b"PK\x05\x06",
+        b"PK\x06\x06",
+        b"../",
+        b"\xef\xbb\xbf",
+        b'"',
+        b"\r\n",
+    ]
     words += [b"ID,Label", b"name", b"1.0", b"true", *(name.encode() for name in CLASSES)]
     lines = ['"' + "".join(f"\\x{byte:02x}" for byte in word) + '"' for word in words]
     return "\n".join(lines).encode() + b"\n"
@@ -61,7 +88,9 @@ class Notebook:
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = folder, folder / "findings.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self.kinds: dict[str, dict[str, Any]] = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self.kinds: dict[str, dict[str, Any]] = (
+            json.loads(self.file.read_text()) if self.file.exists() else {}
+        )
 
     def note(self, data: bytes, error: BaseException) -> None:
         """Note an input that breaks the law."""
@@ -132,8 +161,18 @@ def child(target: str, seconds: int, work: Path) -> None:
             data = MUTATORS[target](data, random, lambda part: atheris.Mutate(part, len(part) + 40))
         return data[:most]
 
-    words = [f"-max_total_time={seconds}", "-reduce_inputs=0", f"-timeout={HANG_S}", f"-rss_limit_mb={MEMORY_MIB}"]
-    words += [f"-artifact_prefix={work}/findings/", f"-dict={work}/dictionary", "-print_final_stats=1", "-max_len=4096"]
+    words = [
+        f"-max_total_time={seconds}",
+        "-reduce_inputs=0",
+        f"-timeout={HANG_S}",
+        f"-rss_limit_mb={MEMORY_MIB}",
+    ]
+    words += [
+        f"-artifact_prefix={work}/findings/",
+        f"-dict={work}/dictionary",
+        "-print_final_stats=1",
+        "-max_len=4096",
+    ]
     words = [sys.argv[0], *words, str(work / "corpus")]
     atheris.Setup(words, blocked if target == "pair" else one, custom_mutator=mutated)
     atheris.Fuzz()
@@ -167,7 +206,9 @@ def report(target: str, tried: int, work: Path) -> int:
     died = sorted(f.name for f in (work / "findings").glob("*-*") if f.is_file())
     print(f"{target}: {tried:,} executions, {len(list((work / 'corpus').iterdir())):,} inputs kept")
     for kind, about in sorted(kinds.items(), key=lambda item: -item[1]["times"]):
-        print(f"  {about['times']:7,} x  {kind}  ({work / 'findings' / about['file']}, {about['size']:,} bytes)")
+        print(
+            f"  {about['times']:7,} x  {kind}  ({work / 'findings' / about['file']}, {about['size']:,} bytes)"
+        )
     for name in died:
         print(f"  the process died or hung: {work / 'findings' / name}")
     return len(kinds) + len(died)
@@ -190,9 +231,10 @@ def keep(target: str, work: Path) -> None:
         smallest[kind] = (work / "findings" / about["file"]).read_bytes()
     folder = HERE / "corpus" / target
     folder.mkdir(parents=True, exist_ok=True)
-    for data in smallest.values():
-        (folder / hashlib.sha256(data).hexdigest()[:12]).write_bytes(data)
-    print(f"{target}: {len(smallest)} inputs, {Counter(map(len, smallest.values())).total()} files")
+    for outcome, data in smallest.items():
+        words = re.sub(r"[^a-z0-9]+", "_", outcome.lower()).strip("_")[:48]
+        (folder / f"{words}_{hashlib.sha256(data).hexdigest()[:6]}").write_bytes(data)
+    print(f"{target}: {len(smallest)} inputs kept")
 
 
 def main() -> int:

@@ -19,18 +19,20 @@ from rsna_seq.labels import CLASSES
 Other = Callable[[bytes], bytes]
 Element = tuple[bytes, bytes, bytes]
 """Tag, value representation (empty where it is implicit), value."""
-_VALUES = [
-    *(b"", b" ", b"0", b"1", b"2", b"-1", b"+1", b"01", b"1.0", b"1.", b".5", b"1e0", b"1e300", b"1e-300", b"-0"),
-    *(b"nan", b"inf", b"-inf", b"infinity", b"1_0", b"0x10", b"1d0", b"1,5", b"1 2", b"2147483648", b"9" * 30),
-    *(b"\\", b"\\1", b"1\\", b"\\1\\0", b"1\\2", b"1\\2\\3", b"1\\\\3", b" 1 \\ 2 \\ 3 ", b"1\\0\\0\\0\\1\\0"),
-    *(b"0.5\\0.5", b"0\\0", b"-1\\1", b"a\\b", b"CT", b"ct", b"MR", b"CT ", b"CT\\MR", b"MONOCHROME2", b"RGB"),
-    *(b"\0", b"\0\0", b" \0", b"\x001", b"1\0", b"1\0\0", b"1\t", b"\n1", b"\r", b"\x1b$B", b"\xff", b"\xc3\xa9"),
-    *(b"1.2.840.10008.5.1.4.1.1.2", b"1.2.840.10008.5.1.4.1.1.7", b"ISO_IR 100", b"ISO_IR 192", b"01", b"00"),
-    *(b"\x00\x80", b"\x10\x00", b"\x0c\x00", b"\x08\x00", b"\x01\x00", b"\x00\x00", b"\xff\xff", b"\x01\x00\x02\x00"),
-    *(b"x" * 256, b"x" * 258, b"1" * 17, b"-2000", b"32768", b"65536", b"100.0000001", b"=1+1", b'"', b"'", b"#"),
+_WORDS = (
+    "| |0|1|2|-1|+1|01|1.0|1.|.5|1e0|1e300|1e-300|-0|nan|inf|-inf|infinity|1_0|0x10|1d0|1,5|1 2|2147483648"
+    "|-2000|32768|65536|100.0000001|0.5\\0.5|0\\0|-1\\1|a\\b|\\|\\1|1\\|\\1\\0|1\\2|1\\2\\3|1\\\\3"
+    "| 1 \\ 2 \\ 3 |1\\0\\0\\0\\1\\0|CT|ct|MR|CT |CT\\MR|MONOCHROME2|RGB|ISO_IR 100|ISO_IR 192|00|=1+1|\"|'|#"
+    "|1.2.840.10008.5.1.4.1.1.2|1.2.840.10008.5.1.4.1.1.7|\0|\0\0| \0|\x001|1\0|1\0\0|1\t|\n1|\r|\x1b$B|\xff"
+    "|\xc3\xa9|\x00\x80|\x10\x00|\x0c\x00|\x08\x00|\x01\x00|\x01\x01|\xff\xff|\x01\x00\x02\x00"
+)
+_VALUES = [word.encode("latin-1") for word in _WORDS.split("|")]
+_VALUES += [b"x" * 256, b"x" * 258, b"1" * 17, b"9" * 30]
+_SYNTAXES = [
+    f"1.2.840.10008.1.2{end}".encode() for end in ("", ".1", ".2", ".5", ".1.99", ".4.50", ".4.70", ".4.90")
 ]
-_SYNTAXES = [f"1.2.840.10008.1.2{end}".encode() for end in ("", ".1", ".2", ".5", ".1.99", ".4.50", ".4.70", ".4.90")]
-_VRS = [b"UN", b"OB", b"OW", b"SQ", b"DS", b"IS", b"US", b"SS", b"LO", b"SH", b"UI", b"CS", b"PN", b"LT", b"UL", b"??"]
+_NAMES = "UN OB OW SQ DS IS US SS LO SH UI CS PN LT UL ??"
+_VRS = [name.encode() for name in _NAMES.split()]
 _TAGS = [
     struct.pack("<HH", int(tag_for_keyword(name) or 0) >> 16, int(tag_for_keyword(name) or 0) & 0xFFFF)
     for name in (*TEXTS, *SHORTS, "SpecificCharacterSet", "PerFrameFunctionalGroupsSequence", "FrameTime")
@@ -42,7 +44,11 @@ def split(data: bytes) -> tuple[bytes, list[Element], bytes]:
     at = 132 if data[128:132] == b"DICM" else 0
     while data[at : at + 2] == b"\2\0" and len(data) >= at + 12:
         long = data[at + 4 : at + 6] in LONG_VRS
-        at += 12 + struct.unpack_from("<I", data, at + 8)[0] if long else 8 + struct.unpack_from("<H", data, at + 6)[0]
+        at += (
+            12 + struct.unpack_from("<I", data, at + 8)[0]
+            if long
+            else 8 + struct.unpack_from("<H", data, at + 6)[0]
+        )
     start, elements = min(at, len(data)), []
     at = start
     while len(data) >= at + 12:
@@ -82,7 +88,9 @@ def slice_file(data: bytes, random: Random, other: Other) -> bytes:
         return other(data)
     if random.random() < 0.06:
         old, new = random.choice(_SYNTAXES), random.choice(_SYNTAXES)
-        begin = begin.replace(old.ljust(len(old) + len(old) % 2, b"\0"), new.ljust(len(old) + len(old) % 2, b"\0"), 1)
+        begin = begin.replace(
+            old.ljust(len(old) + len(old) % 2, b"\0"), new.ljust(len(old) + len(old) % 2, b"\0"), 1
+        )
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         at = random.randrange(len(elements))
         tag, vr, value = elements[at]
@@ -100,7 +108,9 @@ def slice_file(data: bytes, random: Random, other: Other) -> bytes:
         elif kind < 0.88:
             elements[at] = random.choice(_TAGS), vr, value
         elif kind < 0.96:
-            elements.append((random.choice(_TAGS), random.choice(_VRS) if vr else b"", random.choice(_VALUES)))
+            elements.append(
+                (random.choice(_TAGS), random.choice(_VRS) if vr else b"", random.choice(_VALUES))
+            )
             elements.sort(key=lambda e: struct.unpack("<HH", e[0]))
         else:
             end = other(end or b"\0")
@@ -108,7 +118,7 @@ def slice_file(data: bytes, random: Random, other: Other) -> bytes:
 
 
 def archive(data: bytes, random: Random, other: Other) -> bytes:
-    """Change an archive: a member's bytes with a checksum that holds, its name, or fields of the directory."""
+    """Change an archive: a member's bytes with a checksum that holds, its name, or the directory."""
     at, kind = data.find(b"PK\1\2"), random.random()
     if kind < 0.45 or at < 0:
         try:
@@ -119,7 +129,11 @@ def archive(data: bytes, random: Random, other: Other) -> bytes:
         marks = [i for mark in (b"PK\1\2", b"PK\3\4", b"PK\5\6") for i in _all(data, mark)]
         where = random.choice(marks) + random.randrange(4, 46)
         new = random.choice((b"\0", b"\1", b"\xff", b"\x7f", b"\x80", bytes([random.randrange(256)])))
-        return data[:where] + new * random.choice((1, 1, 2, 4)) + data[where + 1 :][random.choice((0, 0, 1, 3)) :]
+        return (
+            data[:where]
+            + new * random.choice((1, 1, 2, 4))
+            + data[where + 1 :][random.choice((0, 0, 1, 3)) :]
+        )
     return other(data)
 
 
@@ -136,7 +150,9 @@ def _packed_again(data: bytes, random: Random, other: Other) -> bytes:
         for info, content in members:
             name = info.filename
             if random.random() < 0.3:
-                name = random.choice(("a\\b", "../a", "/a", "C:a", "a!/b", "a.zip!/b", "é", "\udcff", "a/", "", "A" * 300))
+                name = random.choice(
+                    ("a\\b", "../a", "/a", "C:a", "a!/b", "a.zip!/b", "é", "\udcff", "a/", "", "A" * 300)
+                )
             new = zipfile.ZipInfo(name)
             new.external_attr = random.choice((0, 0, 0o120777 << 16, 0o100644 << 16, 16))
             method = random.choice((0, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2))
@@ -151,8 +167,31 @@ def table(data: bytes, random: Random, other: Other) -> bytes:
     at = random.randrange(len(lines))
     if kind < 0.45:
         cells = lines[at].split(b",")
-        words = [b"", b"0", b"1", b"0.0", b"1.0", b"2", b"-0", b"nan", b"null", b"true", b" 1", b"1e0", b'"1"', b'"']
-        words += [b"ID_a_any", b"_any", b"ID_a_" + random.choice(CLASSES).encode(), b"any", b"name", b"\xff", b"ID"]
+        words = [
+            b"",
+            b"0",
+            b"1",
+            b"0.0",
+            b"1.0",
+            b"2",
+            b"-0",
+            b"nan",
+            b"null",
+            b"true",
+            b" 1",
+            b"1e0",
+            b'"1"',
+            b'"',
+        ]
+        words += [
+            b"ID_a_any",
+            b"_any",
+            b"ID_a_" + random.choice(CLASSES).encode(),
+            b"any",
+            b"name",
+            b"\xff",
+            b"ID",
+        ]
         cells[random.randrange(len(cells))] = random.choice(words)
         lines[at] = b",".join(cells)
     elif kind < 0.6:
@@ -160,7 +199,9 @@ def table(data: bytes, random: Random, other: Other) -> bytes:
     elif kind < 0.7:
         del lines[at]
     elif kind < 0.75:
-        return data.replace(*random.choice(((b",", b";"), (b"\n", b"\r\n"), (b"\n", b"\r"), (b",", b"\t"), (b"0", b""))))
+        return data.replace(
+            *random.choice(((b",", b";"), (b"\n", b"\r\n"), (b"\n", b"\r"), (b",", b"\t"), (b"0", b"")))
+        )
     else:
         return other(data)
     return b"\n".join(lines)
@@ -172,4 +213,3 @@ MUTATORS: dict[str, Callable[[bytes, Random, Other], bytes]] = {
     "archive": archive,
     "labels": table,
 }
-

@@ -39,13 +39,18 @@ def seeds(target: str) -> list[bytes]:
 
 
 def _slices() -> list[bytes]:
-    """Slices: explicit, implicit, with all elements that are read, unsigned, deflated, a multi-frame object."""
+    """Slices: explicit, implicit, with all elements that are read, unsigned, deflated, multi-frame."""
     about: list[dict[str, Any]] = [
         {},
         {"implicit": True},
         dict(_FULL),
         {**_FULL, "implicit": True},
-        {"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 11, "PhotometricInterpretation": "MONOCHROME1"},
+        {
+            "PixelRepresentation": 0,
+            "BitsStored": 12,
+            "HighBit": 11,
+            "PhotometricInterpretation": "MONOCHROME1",
+        },
         {"ImagePositionPatient": None, "SliceLocation": 5, "InstanceNumber": 3},
         {"NumberOfFrames": 2, **_functional_groups(2)},
     ]
@@ -74,9 +79,7 @@ def _functional_groups(frames: int) -> dict[str, list[Dataset]]:
         PixelMeasuresSequence=[item(PixelSpacing=[2.0, 2.0])],
         PixelValueTransformationSequence=[item(RescaleSlope=1, RescaleIntercept=-1024)],
     )
-    each = [
-        item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, 5 * i])]) for i in range(frames)
-    ]
+    each = [item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, 5 * i])]) for i in range(frames)]
     return {"SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": each}
 
 
@@ -104,13 +107,15 @@ def _archives() -> list[bytes]:
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", method) as archive:
             for i, name in enumerate(names):
-                archive.writestr(zipfile.ZipInfo(name), slices[i] if name.endswith("dcm") else b"text", method)
+                archive.writestr(
+                    zipfile.ZipInfo(name), slices[i] if name.endswith("dcm") else b"text", method
+                )
         made.append(packed.getvalue())
     return made
 
 
 def _label_files() -> list[bytes]:
-    """Label CSVs: long and wide, with quotes, a byte order mark, other line ends, duplicates, an empty file."""
+    """Label CSVs: long and wide, quoted, with a byte order mark, other line ends, duplicates, empty."""
     long = "ID,Label\n" + "".join(f"ID_a_{c},{i % 2}\n" for i, c in enumerate(CLASSES))
     twice = long + "".join(f"ID_a_{c},{i % 2}\n" for i, c in enumerate(CLASSES))
     wide = f"name,{','.join(CLASSES)}\nID_a,0,0,0,1,0,1\nID_b,0,0,0,0,0,0\n"

@@ -1,4 +1,4 @@
-"""What the fuzzers call: one function per target, which returns for any bytes, or raises where a law is broken.
+"""What the fuzzers call: one function per target, which returns for any bytes, or raises where a law breaks.
 
 The same functions serve ``tests/fuzz/fuzz.py``, which draws the bytes, and ``tests/fuzz/test_replay.py``,
 which replays the stored ones.
@@ -184,7 +184,9 @@ def _must_be_sound(header: Header, size: int) -> None:
     _hold(0 < abs(header.slope) <= 100 and abs(header.intercept) <= 32768, "rescale")
     if header.pixel_offset is not None and header.transfer_syntax != "1.2.840.10008.1.2.1.99":
         _hold(header.pixel_offset + 2 * header.rows * header.columns <= size, "pixels beyond the file")
-    for text in (header.study, header.series, header.slice, header.patient, header.kernel):
+    texts = [value for value in asdict(header).values() if isinstance(value, str)]
+    _hold(not any(text.startswith("[(") for text in texts), "a sequence is taken for text")
+    for text in texts:
         text.encode()
 
 
@@ -214,11 +216,11 @@ def _must_agree(row: dict[str, Any], path: Path) -> None:
 
 def _must_open(path: str) -> str:
     """Hold that a member that was listed gives its header or a reason, and a digest or None."""
-    digest = digest_source(path)
+    whole = digest_source(path) is not None
     try:
         read_headers(path)
     except SetAsideError as error:
-        return f"{error.reason}, {'unreadable' if digest is None else 'whole'}"
+        return "excluded" if whole else f"unreadable, {error.reason}"
     return "read"
 
 
