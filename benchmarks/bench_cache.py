@@ -17,8 +17,8 @@ from phantoms import plain, scratch, templates, write_copies
 
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
 from rsna_seq.imaging.pixels import read_hu
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.stages import cache, index
+from rsna_seq.store.pixel_cache import PixelCache
 
 _UNIT = "slices/s"
 _PEERS: tuple[tuple[str, str, float], ...] = (

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from rsna_seq.config import EmbedConfig
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
 from rsna_seq.nets.augment import augment, draw
 from rsna_seq.nets.cnn import Embedder, weighted_bce, window_stack
 from rsna_seq.nets.data import SlabDataset
 from rsna_seq.stages import embed
+from rsna_seq.store.pixel_cache import PixelCache
 
 _UNIT = "slices/s"
 _STEPS = 3

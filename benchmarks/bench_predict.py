@@ -16,8 +16,8 @@ from rsna_seq.imaging.neighbours import neighbour_indices
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.nets.cnn import Embedder, window_stack
 from rsna_seq.stages import cache, embed, index
-from rsna_seq.stages.predict import predict
-from rsna_seq.trained import TrainedRun
+from rsna_seq.stages.predict.library import predict
+from rsna_seq.stages.predict.trained import TrainedRun
 
 _LIMIT = 1.3
 

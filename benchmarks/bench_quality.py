@@ -46,16 +46,19 @@ from quality_report import (
 )
 from rich.console import Console
 
-from rsna_seq.artifacts import MANIFEST, Key, Receipt, ensure, read_manifest, write_json
 from rsna_seq.config import Config, DataConfig, load_config
 from rsna_seq.errors import RsnaSeqError, UsageError
-from rsna_seq.imaging.volume import PixelCache
-from rsna_seq.ladder import read_ladder, scopes
 from rsna_seq.nets.pretrained import PHANTOM
 from rsna_seq.nets.studies import read_sequences
 from rsna_seq.pipeline import run_stage, workers_of
-from rsna_seq.provenance import commit, package_version, source_digest
-from rsna_seq.tables import LOGITS, logit_table, write_table
+from rsna_seq.scoring.baselines import read_ladder, scopes
+from rsna_seq.store.artifacts import Key, Receipt, read_manifest
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.files import write_json
+from rsna_seq.store.outputs import MANIFEST
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.provenance import commit, package_version, source_digest
+from rsna_seq.store.tables import LOGITS, logit_table, write_table
 from rsna_seq.tools import synth
 
 Floats = NDArray[np.float64]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from peers import speed_stores as peers
 from phantoms import scratch, write_cache
 
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.nets.data import SlabDataset
+from rsna_seq.store.pixel_cache import PixelCache
 
 _BATCH = 32
 _STORED = 340

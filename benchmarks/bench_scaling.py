@@ -43,9 +43,9 @@ def _index(options: Options) -> Row:
 def _cache(options: Options) -> Row:
     from phantoms import grow_index, scratch, templates, write_copies
 
-    from rsna_seq.artifacts import read_manifest
     from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
     from rsna_seq.stages import cache, index
+    from rsna_seq.store.artifacts import read_manifest
 
     with scratch(options.data) as folder:
         files, out = folder / "files", folder / "cache"

@@ -18,9 +18,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import ANY, N_CLASSES
-from rsna_seq.metric import log_loss
-from rsna_seq.nets.gru import SequenceModel
+from rsna_seq.nets.sequence_model import SequenceModel
 from rsna_seq.nets.studies import Sequence, collate
+from rsna_seq.scoring.metric import log_loss
 from rsna_seq.stages import sequence
 
 _FEATURES = 512

@@ -7,7 +7,7 @@ from peers.speed_features import features_pandas
 
 from rsna_seq.config import StackConfig
 from rsna_seq.labels import CLASSES
-from rsna_seq.stack_features import stack_features
+from rsna_seq.stacking.features import stack_features
 
 _COLUMNS = [f"{source}_{c}" for source in ("cnn", "seq") for c in CLASSES]
 

@@ -11,11 +11,12 @@ import polars as pl
 from harness import Options
 from pydicom import config, dcmread
 
-from rsna_seq.artifacts import Key, Receipt, ensure
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig, SynthConfig
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.stages import cache, index
-from rsna_seq.tables import SLICES, read_table, write_table
+from rsna_seq.store.artifacts import Key, Receipt
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.tables import SLICES, read_table, write_table
 from rsna_seq.tools import synth
 
 _ENOUGH = 4

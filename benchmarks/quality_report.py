@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from rsna_seq.bootstrap import Bootstrap
-from rsna_seq.metric import Interval, slice_losses
 from rsna_seq.report.canvas import COLOURS, INK, SOFT, canvas, svg
-from rsna_seq.scores import Scope
+from rsna_seq.scoring.bootstrap import Bootstrap
+from rsna_seq.scoring.metric import Interval, slice_losses
+from rsna_seq.scoring.scores import Scope
 
 Floats = NDArray[np.float64]
 FLAT, CNN, GRU, STACK, FINAL = "2D CNN", "2.5D CNN", "GRU (ours)", "stack (ours)", "calibrated (ours)"

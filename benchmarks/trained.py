@@ -13,8 +13,8 @@ from rsna_seq.config import (
 )
 from rsna_seq.labels import CLASSES
 from rsna_seq.stages import cache, embed, index, sequence, stack
+from rsna_seq.stages.predict.trained import TrainedRun
 from rsna_seq.tools import synth
-from rsna_seq.trained import TrainedRun
 
 _STUDIES, _PIXELS = 6, 64
 

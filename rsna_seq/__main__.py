@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 import typer.core
 
-from rsna_seq.paths import exists, require_file, require_folder
+from rsna_seq.terminal.paths import exists, require_file, require_folder
 
 if TYPE_CHECKING:
     from rsna_seq.config import Config
@@ -276,8 +276,8 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Run a command and end with the exit code that the README lists."""
-    from rsna_seq.failures import tell
-    from rsna_seq.streams import secure_streams
+    from rsna_seq.terminal.failures import tell
+    from rsna_seq.terminal.streams import secure_streams
 
     try:
         secure_streams()

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from rsna_seq.config_types import File, Fold, Millimetres, Section, Share, Text, Window, some_once
 from rsna_seq.errors import UsageError
-from rsna_seq.safe_yaml import put_override, read_yaml
+from rsna_seq.settings.types import File, Fold, Millimetres, Section, Share, Text, Window, some_once
+from rsna_seq.settings.yaml_file import put_override, read_yaml
 
 _SHOWN = 20
 """Faults that a message names."""

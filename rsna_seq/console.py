@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from rsna_seq.streams import printable
+from rsna_seq.terminal.streams import printable
 
 _LOG_WIDTH = 100
 """Columns of a table where there is no terminal."""

@@ -15,10 +15,10 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rsna_seq.artifacts import MANIFEST
 from rsna_seq.config import Config
 from rsna_seq.console import say
-from rsna_seq.layout import find_layout
+from rsna_seq.datasets.rsna2019.layout import find_layout
+from rsna_seq.store.outputs import MANIFEST
 
 At = Mapping[str, Path]
 """The folder of each stage."""
@@ -174,7 +174,7 @@ def predict(
         sample: The competition's sample submission, to be answered.
         rebuild: Predict anew what is there.
     """
-    from rsna_seq.stages import predict as stage
+    from rsna_seq.stages.predict import run as stage
 
     stage.run(
         cfg.predict,
@@ -198,7 +198,7 @@ def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> None:
         out: Everything is written below this folder.
         rebuild: Make everything anew but the phantoms.
     """
-    from rsna_seq.submission import score_answer
+    from rsna_seq.datasets.rsna2019.submission import score_answer
     from rsna_seq.tools import synth
 
     workers = workers_of(cfg)

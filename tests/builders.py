@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 
 from rsna_seq.labels import CLASSES, N_CLASSES
-from rsna_seq.provenance import digest_file
-from rsna_seq.store.arrays import array_writer
+from rsna_seq.store.array_file import array_writer
 from rsna_seq.store.artifacts import Key, Receipt, load_manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json
-from rsna_seq.tables import SLABS, write_table
+from rsna_seq.store.provenance import digest_file
+from rsna_seq.store.tables import SLABS, write_table
 
 
 def tiny_cache(folder: Path, *, studies: int = 8, size: int = 32, folds: int = 2, seed: int = 0) -> Path:

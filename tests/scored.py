@@ -6,9 +6,19 @@ import numpy as np
 import polars as pl
 from builders import write_array
 
-from rsna_seq.artifacts import Key, Receipt, ensure
 from rsna_seq.labels import ANY, CLASSES, N_CLASSES
-from rsna_seq.tables import LOGITS, QUARANTINE, SLABS, SLICES, from_rows, logit_table, read_table, write_table
+from rsna_seq.store.artifacts import Key, Receipt
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.tables import (
+    LOGITS,
+    QUARANTINE,
+    SLABS,
+    SLICES,
+    from_rows,
+    logit_table,
+    read_table,
+    write_table,
+)
 
 NOISE = {"3_embed": 1.6, "4_sequence": 0.7, "5_stack": 0.6}
 """What stands between a rung's logits and the truth."""

@@ -9,16 +9,16 @@ import pytest
 from builders import replace_table, tiny_cache
 from dicoms import head, write_set, write_slice
 
-from rsna_seq.bootstrap import Bootstrap
 from rsna_seq.config import CacheConfig, EmbedConfig, IndexConfig, SequenceConfig, StackConfig
 from rsna_seq.errors import IntegrityError
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
-from rsna_seq.metric import slice_losses
+from rsna_seq.scoring.baselines import prior_of
+from rsna_seq.scoring.bootstrap import Bootstrap
+from rsna_seq.scoring.metric import slice_losses
 from rsna_seq.stages import cache, embed, index, sequence, stack
-from rsna_seq.submission import prior_of
-from rsna_seq.tables import LOGITS, SLABS, read_table
-from rsna_seq.trained import TrainedRun
+from rsna_seq.stages.predict.trained import TrainedRun
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.tables import LOGITS, SLABS, read_table
 
 EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=3, batch=8, lr=3e-3)
 SEQUENCE = SequenceConfig(epochs=4, batch=4, project=16, hidden=8)
@@ -166,7 +166,7 @@ def test_pixels_under_two_patients_are_found(tmp_path: Path, capfd: pytest.Captu
 
 def test_patients_that_were_trained_on_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from rsna_seq.config import PredictConfig
-    from rsna_seq.stages import predict
+    from rsna_seq.stages.predict import run as predict
 
     tiny_cache(tmp_path / "run" / "2_cache")
     walk(tmp_path / "run")

@@ -16,9 +16,9 @@ from dicoms import write_set
 from safetensors.numpy import save_file
 from test_config import command
 
-from rsna_seq import failures
 from rsna_seq.errors import IntegrityError
 from rsna_seq.store.files import atomic_path
+from rsna_seq.terminal import failures
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from rsna_seq.__main__ import main
 from rsna_seq.config import Config, dump_config, load_config
-from rsna_seq.config_types import Section
 from rsna_seq.errors import UsageError
+from rsna_seq.settings.types import Section
 
 
 def command(*words: str) -> tuple[int, str]:

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsna_seq.config import SequenceConfig
-from rsna_seq.metric import log_loss
 from rsna_seq.nets.studies import Sequence
+from rsna_seq.scoring.metric import log_loss
 
 Floats = NDArray[np.float64]
 Scorer = Callable[[Sequence], Floats]

@@ -21,8 +21,8 @@ from peers.base import Floats, Scorer, logit
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
 from rsna_seq.nets.cnn import weighted_bce
-from rsna_seq.nets.gru import Studies
 from rsna_seq.nets.loop import resolve_device
+from rsna_seq.nets.sequence_model import Studies
 from rsna_seq.nets.studies import Sequence, collate, length_batches, to_device, vary
 
 LOGIT_SCALE = 4.0

@@ -7,7 +7,7 @@ import numpy as np
 from peers.base import Floats, Scorer, logit, sigmoid
 from rsna_seq.config import SequenceConfig
 from rsna_seq.nets.studies import Sequence
-from rsna_seq.smoothing import smooth_along_z
+from rsna_seq.scoring.smoothing import smooth_along_z
 
 
 class RollingMean:
@@ -37,7 +37,7 @@ class RollingMean:
 class GaussianSmoothing:
     """Probabilities averaged along z under a Gaussian in millimetres.
 
-    Source: the ladder's own cheap baseline (:mod:`rsna_seq.smoothing`), here with four widths to pick from.
+    Source: the baseline of ``evaluate`` (:mod:`rsna_seq.scoring.smoothing`), here with four widths.
     """
 
     name = "gaussian smoothing"

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from rsna_seq.config import SequenceConfig
 from rsna_seq.nets.cnn import weighted_bce
-from rsna_seq.nets.gru import SequenceModel, Studies
 from rsna_seq.nets.loop import Job, fit
+from rsna_seq.nets.sequence_model import SequenceModel, Studies
 from rsna_seq.nets.studies import Sequence, collate, vary
 
 _BATCH = 4

@@ -17,8 +17,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from rsna_seq.imaging.archives import member_of
 from rsna_seq.imaging.decoder import shared_decoder
-from rsna_seq.imaging.elements import deflated_data
 from rsna_seq.imaging.frame_limits import must_be_plausible_frame
+from rsna_seq.imaging.headers.elements import deflated_data
 from rsna_seq.imaging.sources import must_be, must_be_same, open_file, verify
 from rsna_seq.imaging.volume import AIR_HU
 from rsna_seq.imaging.wrap import Wrap, judge, may_be_wrapped, unwrapped

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from rsna_seq.config_types import MAX_LEVEL_HU, MAX_WIDTH_HU, MIN_WIDTH_HU
 from rsna_seq.errors import UsageError
+from rsna_seq.settings.types import MAX_LEVEL_HU, MAX_WIDTH_HU, MIN_WIDTH_HU
 
 WINDOWS: dict[str, tuple[float, float]] = {
     "brain": (40, 80),

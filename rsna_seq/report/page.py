@@ -9,11 +9,11 @@ import polars as pl
 
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
-from rsna_seq.provenance import package_version
 from rsna_seq.reasons import Reason
 from rsna_seq.report.canvas import COLOURS
 from rsna_seq.report.strip import study_strip
 from rsna_seq.store.files import write_text
+from rsna_seq.store.provenance import package_version
 
 _STRIPS, _LISTED = 12, 200
 """Studies of a prediction that are drawn, and that are listed: a page of thousands is no page."""

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import yaml
-from numpy.typing import NDArray
 
+from rsna_seq.arrays import Floats
 from rsna_seq.labels import ANY, CLASSES
-from rsna_seq.provenance import commit, package_version
 from rsna_seq.report.figures import (
     class_figure,
     ladder_figure,
@@ -21,9 +20,9 @@ from rsna_seq.report.figures import (
     steps_figure,
 )
 from rsna_seq.report.page import markup, reasons_of, render
-from rsna_seq.scores import Scope
+from rsna_seq.scoring.scores import Scope
+from rsna_seq.store.provenance import commit, package_version
 
-Floats = NDArray[np.float64]
 _FAR = ("cnn->sequence", "cnn->calibrated")
 """Steps over more than one rung that are shown: what the whole study brings to the slice."""
 _ONE_KIND = 2

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rsna_seq.arrays import Floats
 from rsna_seq.imaging.windows import WINDOWS, apply_window
 from rsna_seq.labels import ANY, CLASSES
 from rsna_seq.report.canvas import COLOURS, INK, LINE, quiet, svg
 
-Floats = NDArray[np.float64]
 _SHOWN = 10
 """Slices that fit side by side."""
 _SIDE = 120

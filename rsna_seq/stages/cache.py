@@ -1,9 +1,9 @@
 """``cache``: pixels decoded once, in Hounsfield units.
 
-1. :func:`apply`, one sweep of a study: stored values -> HU -> the square around the head -> ``size`` by
-   area -> slabs.
-2. :func:`run`: all studies, in parallel, into shards (``rsna_seq.shards``); ``slabs.parquet`` says which
-   row is what.
+1. :func:`apply`, one pass of a study: stored values -> HU -> the square around the head -> resized to
+   ``size`` by area -> slabs.
+2. :func:`run`: all studies, in parallel, into shards (:mod:`rsna_seq.store.shards`); ``slabs.parquet`` holds
+   one row per slab.
 """
 
 import functools
@@ -25,15 +25,23 @@ from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
 from rsna_seq.imaging.pixels import Room, pixel_hash, read_pixels, series_is_wrapped
 from rsna_seq.imaging.sources import must_exist, root_of
 from rsna_seq.imaging.volume import Volume
-from rsna_seq.provenance import source_digest
+from rsna_seq.parallel.local import WorkerDied, spread_over
 from rsna_seq.reasons import Reason, SetAsideError
-from rsna_seq.shards import SHARD_FILES, Filled, Shard, fill_shard, keep_shard, shards_of, with_labels
-from rsna_seq.slabs import Sweep, slab_table, tell_wraps
 from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.outputs import own_files
-from rsna_seq.tables import QUARANTINE, SLABS, SLICES, nothing_usable, read_table, tell_reasons, write_table
-from rsna_seq.workers import WorkerDied, spread_over
+from rsna_seq.store.provenance import source_digest
+from rsna_seq.store.shards import SHARD_FILES, Filled, Shard, fill_shard, keep_shard, shards_of, with_labels
+from rsna_seq.store.slabs import Sweep, slab_table, tell_wraps
+from rsna_seq.store.tables import (
+    QUARANTINE,
+    SLABS,
+    SLICES,
+    nothing_usable,
+    read_table,
+    tell_reasons,
+    write_table,
+)
 
 _SPARE_BYTES = 64 << 20
 

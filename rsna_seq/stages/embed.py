@@ -16,25 +16,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rsna_seq.arrays import sigmoid
 from rsna_seq.config import EmbedConfig
 from rsna_seq.console import progress, say
 from rsna_seq.errors import NothingUsableError, UsageError
 from rsna_seq.imaging.neighbours import neighbour_indices
-from rsna_seq.imaging.volume import PixelCache, Volume
+from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
-from rsna_seq.metric import log_loss
 from rsna_seq.nets.augment import augment, draw
 from rsna_seq.nets.cnn import Embedder, load_embedder, weighted_bce
 from rsna_seq.nets.data import Batch, SlabDataset, batches_of, shuffled_batches, split_batch
 from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
 from rsna_seq.nets.pretrained import start_digest
-from rsna_seq.provenance import source_digest
-from rsna_seq.store.arrays import ArrayWriter, array_writer
+from rsna_seq.scoring.metric import log_loss
+from rsna_seq.store.array_file import ArrayWriter, array_writer
 from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact, read_manifest
 from rsna_seq.store.builds import ensure
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.provenance import source_digest
 from rsna_seq.store.run_folder import open_folds
-from rsna_seq.tables import LOGITS, logit_table, read_table, write_table
+from rsna_seq.store.tables import LOGITS, logit_table, read_table, write_table
 
 _CHUNK = 64
 """Slices a forward pass at inference: enough to fill a device, few enough for a long study."""
@@ -180,22 +182,10 @@ def apply(embedder: Embedder, volume: Volume, *, tta: bool | None = None) -> Emb
         needed, inverse = chunk.unique(return_inverse=True)
         stack = embedder.windowed(hu[needed, None])[inverse].flatten(1, 2)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            views = [_forward(embedder, stack.flip(-1) if flip else stack) for flip in flips]
+            views = [embedder.embed_within_memory(stack.flip(-1) if flip else stack) for flip in flips]
         vectors.append(torch.stack([v for v, _ in views]).mean(0))
         logits.append(torch.stack([z for _, z in views]).mean(0))
     return Embedding(torch.cat(vectors).cpu().numpy(), torch.cat(logits).double().cpu().numpy())
-
-
-def _forward(embedder: Embedder, stack: Tensor) -> tuple[Tensor, Tensor]:
-    """One pass, in halves where the device's memory does not hold it whole."""
-    try:
-        return embedder.embed(stack)
-    except torch.OutOfMemoryError:
-        if len(stack) == 1:
-            raise
-        torch.cuda.empty_cache()
-        halves = [_forward(embedder, half) for half in stack.chunk(2)]
-        return torch.cat([v for v, _ in halves]), torch.cat([z for _, z in halves])
 
 
 def load(cfg: EmbedConfig, out: Path, device: str = "auto") -> dict[int, Embedder]:
@@ -298,4 +288,4 @@ def _score(net: nn.Module, cache: PixelCache, unseen: pl.DataFrame) -> float:
         apply(net, cache.read(str(study)), tta=False).logits
         for study in unseen["study"].unique(maintain_order=True)
     ]
-    return log_loss(unseen.select(CLASSES).to_numpy(), 1 / (1 + np.exp(-np.concatenate(logits))))
+    return log_loss(unseen.select(CLASSES).to_numpy(), sigmoid(np.concatenate(logits)))

@@ -1,8 +1,9 @@
-"""``evaluate``: what the stages left, scored.
+"""``evaluate``: scores of every model and baseline of a run.
 
-1. The ladder (:mod:`rsna_seq.ladder`): prior, CNN, CNN smoothed along z, sequence, stack, slice by slice.
-2. Scores (:mod:`rsna_seq.scores`): the official metric and its interval over patients, class by class, out of
-   fold and, where patients were held out, on them.
+1. Probabilities per slice (:mod:`rsna_seq.scoring.baselines`): prior, CNN, CNN smoothed along z, sequence,
+   stack.
+2. Scores (:mod:`rsna_seq.scoring.scores`): the official metric with its interval over patients, per class,
+   out of fold and, where patients were held out, on them.
 3. ``metrics.json``, ``report.html``, and a table on the screen.
 """
 
@@ -10,29 +11,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from rsna_seq.arrays import Floats
 from rsna_seq.config import EvaluateConfig
 from rsna_seq.console import console
 from rsna_seq.errors import IntegrityError
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
-from rsna_seq.ladder import read_ladder, scopes
-from rsna_seq.provenance import source_digest
 from rsna_seq.report.run import pick_studies, write_run_report
 from rsna_seq.report.strip import study_strip
-from rsna_seq.scores import score
+from rsna_seq.scoring.baselines import read_ladder, scopes
+from rsna_seq.scoring.scores import score
 from rsna_seq.store.artifacts import Artifact, Key, Manifest, Receipt
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.provenance import source_digest
 from rsna_seq.store.run_folder import RunFolder
-from rsna_seq.tables import QUARANTINE, read_table
-
-Floats = NDArray[np.float64]
+from rsna_seq.store.tables import QUARANTINE, read_table
 
 _INPUTS = ("index", "cache", "embed", "sequence", "stack")
 

@@ -14,26 +14,27 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rsna_seq.artifacts import Key, Manifest, Receipt, ensure
 from rsna_seq.config import DataConfig, IndexConfig
 from rsna_seq.console import progress, say
+from rsna_seq.datasets.rsna2019.label_csv import check_labels
+from rsna_seq.datasets.rsna2019.layout import find_layout
 from rsna_seq.folds import assign
-from rsna_seq.imaging.block import read_block
-from rsna_seq.imaging.dicom import Header
 from rsna_seq.imaging.geometry import flag, order, place, summarize
-from rsna_seq.imaging.headers import read_headers
+from rsna_seq.imaging.headers.batch import read_block
+from rsna_seq.imaging.headers.checks import COLUMNS
+from rsna_seq.imaging.headers.fields import Header
+from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.passes import split_passes
-from rsna_seq.imaging.plain import COLUMNS
 from rsna_seq.imaging.series import choose_series, merge_duplicates, must_be_found
 from rsna_seq.imaging.settle import settle_places
 from rsna_seq.imaging.sources import Listing, digest_source, list_files, must_exist
-from rsna_seq.label_csv import check_labels
 from rsna_seq.labels import CLASSES
-from rsna_seq.layout import find_layout
-from rsna_seq.paths import require_file
-from rsna_seq.provenance import digest_file, source_digest
+from rsna_seq.parallel.local import WorkerDied, spread_over
 from rsna_seq.reasons import Reason, SetAsideError
-from rsna_seq.tables import (
+from rsna_seq.store.artifacts import Key, Manifest, Receipt
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.provenance import digest_file, source_digest
+from rsna_seq.store.tables import (
     QUARANTINE,
     SLICES,
     STUDIES,
@@ -43,7 +44,7 @@ from rsna_seq.tables import (
     tell_reasons,
     write_table,
 )
-from rsna_seq.workers import WorkerDied, spread_over
+from rsna_seq.terminal.paths import require_file
 
 _CHUNK = 2048
 """Files that are read at a time: enough that what Python costs a step is shared by many."""

@@ -17,21 +17,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rsna_seq.arrays import sigmoid
 from rsna_seq.config import SequenceConfig
 from rsna_seq.errors import NothingUsableError
-from rsna_seq.imaging.volume import PixelCache
-from rsna_seq.metric import log_loss
 from rsna_seq.nets.cnn import load_weights, weighted_bce
-from rsna_seq.nets.gru import SequenceModel, Studies
 from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
+from rsna_seq.nets.sequence_model import SequenceModel, Studies
 from rsna_seq.nets.studies import Sequence, collate, length_batches, read_sequences, to_device, vary
-from rsna_seq.provenance import source_digest
+from rsna_seq.scoring.metric import log_loss
 from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.provenance import source_digest
 from rsna_seq.store.run_folder import must_belong_together
-from rsna_seq.tables import LOGITS, logit_table, write_table
+from rsna_seq.store.tables import LOGITS, logit_table, write_table
 
 Batch = tuple[Studies, Tensor]
 
@@ -217,4 +218,4 @@ def _score(net: nn.Module, unseen: list[Sequence]) -> float:
     if not unseen:
         return float("nan")
     logits = np.concatenate([apply([net], s.vectors, s.logits, s.z_mm) for s in unseen])
-    return log_loss(np.concatenate([s.labels for s in unseen]), 1 / (1 + np.exp(-logits)))
+    return log_loss(np.concatenate([s.labels for s in unseen]), sigmoid(logits))

@@ -1,14 +1,14 @@
-"""``stack``: boosted trees over the study, one booster a class, averaged with the sequence model.
+"""``stack``: boosted trees over the study, one booster per class, averaged with the sequence model.
 
-1. Features (:mod:`rsna_seq.stack_features`): both models' logits of the slice, its neighbours', running
-   statistics, geometry. Trees with thresholds drawn at random read the study in another way than the
-   recurrent network and err elsewhere; the average of both is better than either.
-2. For each crossed fold and class, :func:`fit` learns on the other folds; ``stack.share`` of its logit
-   joins the sequence model's.
-3. A gate a class: the average is used only where it helps out of fold; the gate that a fold meets is
-   decided on the other folds.
-4. Calibration (:mod:`rsna_seq.calibration`): a line a class, fitted on the other folds, used where it helps
-   by more than two standard errors over patients.
+1. Features (:mod:`rsna_seq.stacking.features`): logits of both models for the slice and its neighbours,
+   running statistics, geometry. Trees with random thresholds make other errors than the recurrent network,
+   so that the average of both is better than either.
+2. For each crossed fold and class, :func:`fit` trains on the other folds; ``stack.share`` of its logit is
+   averaged with that of the sequence model.
+3. One gate per class: the average is used only where it helps out of fold; the gate of a fold is decided on
+   the other folds.
+4. Calibration (:mod:`rsna_seq.stacking.calibration`): slope and intercept per class, fitted on the other
+   folds, used where it helps by more than two standard errors over patients.
 5. ``boosters/{fold}_{class}.txt``, ``gates.json``, ``uncalibrated.parquet``, ``logits.parquet``.
 """
 
@@ -22,21 +22,21 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.calibration import Line, apply_lines, fit_lines
+from rsna_seq.arrays import Floats
 from rsna_seq.config import StackConfig
 from rsna_seq.console import progress
-from rsna_seq.gates import UNSEEN, decide, shut
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
-from rsna_seq.provenance import source_digest
-from rsna_seq.stack_features import class_features, opinions, stack_features
+from rsna_seq.stacking.calibration import Line, apply_lines, fit_lines
+from rsna_seq.stacking.features import class_features, opinions, stack_features
+from rsna_seq.stacking.gates import UNSEEN, decide, shut
 from rsna_seq.store.artifacts import Artifact, Key, Manifest, Receipt, open_artifact
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json, write_text
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.provenance import source_digest
 from rsna_seq.store.run_folder import must_belong_together
-from rsna_seq.tables import LOGITS, read_table, write_table
+from rsna_seq.store.tables import LOGITS, read_table, write_table
 
-Floats = NDArray[np.float64]
 _DEPTH = 5
 _CLEAR = 0.0
 """Standard errors by which the average must help: of two models that err apart it seldom harms."""
@@ -146,7 +146,7 @@ def apply(stacker: Stacker, table: pl.DataFrame) -> Floats:
 
     Args:
         stacker: Boosters and gates.
-        table: As :func:`rsna_seq.stack_features.opinions` makes it, whole studies.
+        table: As :func:`rsna_seq.stacking.features.opinions` makes it, whole studies.
 
     Returns:
         (row, 6) logits.

@@ -15,8 +15,8 @@ from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rsna_seq.errors import IntegrityError
-from rsna_seq.provenance import digest_file
 from rsna_seq.store.outputs import MANIFEST
+from rsna_seq.store.provenance import digest_file
 
 Section = TypeVar("Section", bound=BaseModel)
 
@@ -30,7 +30,7 @@ class Key:
     inputs: Mapping[str, str]
     """Content digests of the inputs, by name."""
     source: str
-    """Digest of the code (:func:`rsna_seq.provenance.source_digest`)."""
+    """Digest of the code (:func:`rsna_seq.store.provenance.source_digest`)."""
 
     def parts(self) -> dict[str, Any]:
         """The key as plain data, as it stands in the manifest."""

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from rsna_seq.console import say
 from rsna_seq.errors import IntegrityError
-from rsna_seq.provenance import commit, digest_file, package_version
 from rsna_seq.store.artifacts import Artifact, Change, Key, Manifest, Receipt, load_manifest
 from rsna_seq.store.files import locked, write_json
 from rsna_seq.store.outputs import JOURNAL, MANIFEST, UNFINISHED, OwnFiles, must_be_safe
+from rsna_seq.store.provenance import commit, digest_file, package_version
 
 
 def ensure(

@@ -17,15 +17,15 @@ from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.imaging.pixels import read_hu, series_is_wrapped
 from rsna_seq.imaging.sources import must_exist
 from rsna_seq.imaging.windows import apply_window
-from rsna_seq.provenance import source_digest
+from rsna_seq.parallel.local import WorkerDied, spread_over
 from rsna_seq.reasons import Reason, SetAsideError
 from rsna_seq.stages import index
 from rsna_seq.store.artifacts import Key, Receipt
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_bytes
 from rsna_seq.store.outputs import own_files
-from rsna_seq.tables import QUARANTINE, from_rows, nothing_usable, table_digest, write_table
-from rsna_seq.workers import WorkerDied, spread_over
+from rsna_seq.store.provenance import source_digest
+from rsna_seq.store.tables import QUARANTINE, from_rows, nothing_usable, table_digest, write_table
 
 Windows = tuple[tuple[float, float], ...]
 Rows = list[dict[str, object]]

@@ -17,6 +17,7 @@ from rsna_seq.config import SynthConfig
 from rsna_seq.console import progress
 from rsna_seq.errors import EnvironmentFaultError, UsageError
 from rsna_seq.labels import CLASSES
+from rsna_seq.parallel.local import WorkerDied, spread_over
 from rsna_seq.phantom import (
     KINDS,
     Bleed,
@@ -31,12 +32,11 @@ from rsna_seq.phantom import (
 from rsna_seq.phantom.bleeds import draw_hygroma
 from rsna_seq.phantom.prevalence import StudyPlan, plan_studies
 from rsna_seq.phantom.writer import draw_style, make_ids, slice_bytes
-from rsna_seq.provenance import source_digest
 from rsna_seq.store.artifacts import Key, Receipt
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_bytes, write_text
 from rsna_seq.store.outputs import journal_names
-from rsna_seq.workers import WorkerDied, spread_over
+from rsna_seq.store.provenance import source_digest
 
 DUPLICATED = 4
 """Training images whose six rows stand in the CSV twice."""

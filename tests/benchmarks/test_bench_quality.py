@@ -9,7 +9,7 @@ import pytest
 from peers.quality import PEERS
 from quality_report import CLEAR, CNN, FINAL, FLAT, GRU, STACK, Losses, targets
 
-from rsna_seq.scores import Scope
+from rsna_seq.scoring.scores import Scope
 
 TOY = """
 workers: 1

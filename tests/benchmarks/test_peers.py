@@ -11,8 +11,8 @@ from peers.quality import CONV, LSTM, PEERS, TRANSFORMER, Peer, cross
 
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
-from rsna_seq.metric import log_loss
 from rsna_seq.nets.studies import Sequence, collate
+from rsna_seq.scoring.metric import log_loss
 
 BUDGET = SequenceConfig(epochs=1, batch=4, lr=0.003)
 NETWORKS = (LSTM, CONV, TRANSFORMER)

@@ -31,8 +31,8 @@ from rsna_seq.config import FitConfig
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.decoder import Decoder
 from rsna_seq.nets.loop import Job, fit
+from rsna_seq.parallel.local import WorkerDied, spread_over
 from rsna_seq.reasons import Reason, SetAsideError
-from rsna_seq.workers import WorkerDied, spread_over
 
 Cli = Callable[..., tuple[int, str]]
 STAGES = ("index", "cache", "embed", "sequence", "stack", "evaluate")

@@ -22,11 +22,11 @@ import numpy as np
 from oracle import pydicom_hu
 
 from rsna_seq.imaging.archives import MARK
-from rsna_seq.imaging.block import read_block
-from rsna_seq.imaging.dicom import Header
-from rsna_seq.imaging.headers import read_headers
+from rsna_seq.imaging.headers.batch import read_block
+from rsna_seq.imaging.headers.checks import COLUMNS
+from rsna_seq.imaging.headers.fields import Header
+from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.pixels import read_hu
-from rsna_seq.imaging.plain import COLUMNS
 from rsna_seq.imaging.sources import Listing, list_files
 from rsna_seq.reasons import SetAsideError
 

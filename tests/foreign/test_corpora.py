@@ -18,7 +18,7 @@ import pytest
 from corpora import CORPORA, Corpus, folder_of
 
 from rsna_seq.imaging.sources import list_files
-from rsna_seq.tables import QUARANTINE, SLICES, read_table
+from rsna_seq.store.tables import QUARANTINE, SLICES, read_table
 
 pytestmark = pytest.mark.foreign
 ROOT = Path(__file__).resolve().parents[2]

@@ -32,7 +32,7 @@ HANG_S = 20
 MEMORY_MIB = 2048
 _MODULES = [
     "rsna_seq.imaging",
-    "rsna_seq.label_csv",
+    "rsna_seq.datasets.rsna2019.label_csv",
     "pydicom.filereader",
     "pydicom.dataset",
     "pydicom.dataelem",
@@ -46,7 +46,7 @@ def dictionary() -> bytes:
     """Words that the fuzzer inserts: tags, representations, transfer syntaxes, numbers, labels."""
     from pydicom.datadict import tag_for_keyword
 
-    from rsna_seq.imaging.dicom import SHORTS, TEXTS
+    from rsna_seq.imaging.headers.fields import SHORTS, TEXTS
     from rsna_seq.labels import CLASSES
 
     tags = [

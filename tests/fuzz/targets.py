@@ -16,17 +16,17 @@ from typing import Any
 import polars as pl
 
 from rsna_seq.config import IndexConfig
+from rsna_seq.datasets.rsna2019.label_csv import read_labels, to_long
 from rsna_seq.errors import IntegrityError, UsageError
 from rsna_seq.imaging.archives import MARK
-from rsna_seq.imaging.block import read_block
-from rsna_seq.imaging.dicom import LARGEST, Header
-from rsna_seq.imaging.elements import parse
-from rsna_seq.imaging.headers import read_headers
+from rsna_seq.imaging.headers.batch import read_block
+from rsna_seq.imaging.headers.checks import COLUMNS
+from rsna_seq.imaging.headers.elements import parse
+from rsna_seq.imaging.headers.fields import LARGEST, Header
+from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.pixels import read_hu
-from rsna_seq.imaging.plain import COLUMNS
 from rsna_seq.imaging.sources import Listing, digest_source, list_files
 from rsna_seq.imaging.volume import AIR_HU
-from rsna_seq.label_csv import read_labels, to_long
 from rsna_seq.labels import CLASSES
 from rsna_seq.reasons import SetAsideError
 from rsna_seq.stages import index

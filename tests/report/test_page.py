@@ -11,7 +11,7 @@ from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.report.page import write_prediction_report
 from rsna_seq.report.strip import study_strip
-from rsna_seq.tables import PREDICTED_SLICES, QUARANTINE, from_rows
+from rsna_seq.store.tables import PREDICTED_SLICES, QUARANTINE, from_rows
 
 EVIL = "<script>alert('1')</script>&\"x"
 NONE = from_rows([], QUARANTINE)

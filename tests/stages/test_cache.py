@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.pixels import apply_rescale
 
-from rsna_seq import workers
-from rsna_seq.artifacts import read_manifest
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
 from rsna_seq.errors import IntegrityError
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
 from rsna_seq.imaging.pixels import to_hu
-from rsna_seq.imaging.volume import PixelCache
+from rsna_seq.parallel import local as workers
 from rsna_seq.stages import cache, index
+from rsna_seq.store.artifacts import read_manifest
+from rsna_seq.store.pixel_cache import PixelCache
 
 INDEX = IndexConfig(folds=2, cross_folds=2, holdout=0)
 AS_IT_IS = CacheConfig(size=64, crop=False)

@@ -16,13 +16,13 @@ from rsna_seq.config import EvaluateConfig
 from rsna_seq.console import console
 from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.labels import CLASSES, N_CLASSES
-from rsna_seq.ladder import read_ladder
-from rsna_seq.metric import log_loss
 from rsna_seq.report.run import pick_studies
-from rsna_seq.smoothing import smooth_along_z
+from rsna_seq.scoring.baselines import read_ladder
+from rsna_seq.scoring.metric import log_loss
+from rsna_seq.scoring.smoothing import smooth_along_z
 from rsna_seq.stages import evaluate
 from rsna_seq.store.run_folder import RunFolder
-from rsna_seq.tables import LOGITS, SLABS, read_table
+from rsna_seq.store.tables import LOGITS, SLABS, read_table
 
 QUICK = EvaluateConfig(bootstrap=50, strips=2)
 LADDER = ["prior", "cnn", "smoothed", "sequence", "stack", "calibrated"]

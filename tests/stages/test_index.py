@@ -10,14 +10,14 @@ from dicoms import write_set, write_slice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsna_seq import workers
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
 from rsna_seq.errors import NothingUsableError, UsageError
 from rsna_seq.folds import assign
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
+from rsna_seq.parallel import local as workers
 from rsna_seq.stages import cache, index
-from rsna_seq.tables import QUARANTINE, SLICES, read_table
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.tables import QUARANTINE, SLICES, read_table
 
 CFG = IndexConfig(folds=2, cross_folds=2, holdout=0)
 

@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 from builders import replace_table, tiny_cache
 
-from rsna_seq.artifacts import read_manifest
 from rsna_seq.config import EmbedConfig, SequenceConfig, StackConfig
 from rsna_seq.errors import IntegrityError
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
 from rsna_seq.stages import embed, sequence, stack
-from rsna_seq.tables import LOGITS, SLABS, read_table
+from rsna_seq.store.artifacts import read_manifest
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.tables import LOGITS, SLABS, read_table
 
 EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=2, batch=8)
 SEQUENCE = SequenceConfig(epochs=2, batch=4, project=16, hidden=8)

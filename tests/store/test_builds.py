@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from rsna_seq.errors import IntegrityError, UsageError
-from rsna_seq.provenance import source_digest
 from rsna_seq.store.artifacts import Key, Receipt, open_artifact, read_manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import locked, write_text
+from rsna_seq.store.provenance import source_digest
 
 
 def _key(**config: object) -> Key:

@@ -1,0 +1,1 @@
+"""Data sets that others made, and their files."""

@@ -1,0 +1,230 @@
+"""The elements of one DICOM header, by pydicom, under bounds that hold whatever the file claims.
+
+1. The file meta group (DICOM PS3.10 7.1) is walked here; without it the transfer syntax is sniffed.
+2. A deflated data set is inflated under a cap.
+3. pydicom reads the data set up to the pixels, through a reader that refuses what reaches beyond the file.
+
+This is the slow and thorough way; :mod:`rsna_seq.imaging.headers.batch` reads usual headers by the
+thousand and passes every other one to this module.
+"""
+
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from rsna_seq.imaging.sources import open_file
+from rsna_seq.reasons import Action, Reason, SetAsideError
+
+PIXELS = 0x7FE00010
+LONG_VRS = frozenset(
+    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+)
+"""Value representations whose length has four bytes (PS3.5 7.1.2)."""
+UNDEFINED = 0xFFFFFFFF
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_MOST_BYTES = 64 << 20
+"""No element before the pixels is larger than this."""
+_MOST_READS = 1_000_000
+"""A header of a thousand frames takes some 100,000."""
+_MOST_INFLATED = 256 << 20
+_INFLATES = 100
+_STEP, _SMALL = 1 << 20, 4 << 20
+"""A deflated slice grows by less than a hundred times; its first 4 MiB, which may be air, by more."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A header, and where the pixels begin.
+
+    Attributes:
+        dataset: The elements before the pixels.
+        syntax: TransferSyntaxUID.
+        pixels: First byte of the value of PixelData, in the file or, if deflated, in what it inflates to;
+            None where there is none.
+        length: Declared length of PixelData; None for encapsulated pixels.
+        size: Bytes of the file, or of what it inflates to.
+    """
+
+    dataset: Dataset
+    syntax: str
+    pixels: int | None
+    length: int | None
+    size: int
+
+
+class _Bounded:
+    """A file that is never asked for more than it has."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.size, self.reads = file, size, 0
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        self.reads += 1
+        if self.reads > _MOST_READS:
+            raise SetAsideError(Reason.HEADER_INVALID, "more elements than any real header")
+        left = self.size - self.file.tell()
+        if count > left and count > 12:  # a tag at the very end is asked for in 8 or 12 bytes
+            if count > left + _MOST_BYTES // 64:
+                raise SetAsideError(Reason.LENGTH_OVERRUN, f"{count:,} bytes of {max(0, left):,}")
+            raise SetAsideError(Reason.HEADER_TRUNCATED, f"{count:,} bytes of {max(0, left):,}")
+        if count > _MOST_BYTES:
+            raise SetAsideError(Reason.LENGTH_OVERRUN, f"an element of {count:,} bytes before the pixels")
+        return self.file.read(count)
+
+
+def parse(path: str) -> Parsed:
+    """Read the header of a file.
+
+    Args:
+        path: A file, or a member of an archive.
+
+    Raises:
+        SetAsideError: It is empty, cannot be opened, is no DICOM file, or cannot be parsed.
+    """
+    try:
+        with open_file(path) as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            if size == 0:
+                raise SetAsideError(Reason.EMPTY_FILE)
+            return _parse(file, size)
+    except (OSError, EOFError, zlib.error) as error:
+        raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
+
+
+def inflate(packed: bytes) -> bytes:
+    """Inflate a deflated data set (PS3.5 A.5), under a cap.
+
+    Raises:
+        SetAsideError: It is damaged, or grows beyond all measure.
+    """
+    unpacker, pieces, size = zlib.decompressobj(-zlib.MAX_WBITS), [], 0
+    left = packed
+    try:
+        while left and not unpacker.eof:
+            pieces.append(unpacker.decompress(left, _STEP))
+            left, size = unpacker.unconsumed_tail, size + len(pieces[-1])
+            if size > min(_MOST_INFLATED, max(_SMALL, _INFLATES * (len(packed) - len(left)))):
+                raise SetAsideError(Reason.INFLATES_TOO_FAR, f"{len(packed):,} bytes to more than {size:,}")
+    except zlib.error as error:
+        raise SetAsideError(Reason.HEADER_INVALID, "the deflated part is damaged") from error
+    return b"".join(pieces)
+
+
+def deflated_data(file: BinaryIO) -> bytes:
+    """The inflated data set of a file in the deflated transfer syntax.
+
+    Raises:
+        SetAsideError: As :func:`inflate`.
+    """
+    _, start, _ = _meta(file.read(1 << 16))
+    file.seek(start)
+    return inflate(file.read())
+
+
+def _parse(file: BinaryIO, size: int) -> Parsed:
+    first = file.read(1 << 16)
+    syntax, start, media = _meta(first)
+    if media == _DIRECTORY:
+        raise SetAsideError(Reason.DICOMDIR, action=Action.SKIPPED)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        file.seek(start)
+        inflated = inflate(file.read())
+        return _read(io.BytesIO(inflated), len(inflated), 0, syntax)
+    if syntax:
+        return _read(file, size, start, syntax)
+    return _sniffed(file, size, first, start)
+
+
+def _meta(data: bytes) -> tuple[str, int, str]:
+    """Transfer syntax, end of the file meta group, and the media's SOP class; empty where there is none."""
+    at = 132 if data[128:132] == b"DICM" else 0
+    found: dict[int, str] = {}
+    while len(data) >= at + 12 and data[at : at + 2] == b"\2\0":
+        long = data[at + 4 : at + 6] in LONG_VRS
+        length = struct.unpack_from("<I" if long else "<H", data, at + (8 if long else 6))[0]
+        begin = at + (12 if long else 8)
+        if begin + length > len(data):
+            raise SetAsideError(Reason.HEADER_TRUNCATED, "in the file meta group")
+        found[data[at + 2] | data[at + 3] << 8] = data[begin : begin + length].decode("ascii", "replace")
+        at = begin + length
+    return found.get(0x10, "").strip(" \0"), at, found.get(2, "").strip(" \0")
+
+
+def _sniffed(file: BinaryIO, size: int, first: bytes, start: int) -> Parsed:
+    """A data set without its transfer syntax: implicit VR, then explicit, if it begins like one."""
+    magic = first[128:132] == b"DICM"
+    group, element = struct.unpack_from("<HH", first.ljust(4, b"\0"), start if start + 4 <= len(first) else 0)
+    if not magic and not (group in {2, 8} and element < 0x2000 and len(first) > 8):
+        raise SetAsideError(Reason.NOT_DICOM, action=Action.SKIPPED)
+    reason = SetAsideError(Reason.HEADER_INVALID, "no transfer syntax, and neither implicit nor explicit VR")
+    for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian):
+        if (syntax == ExplicitVRLittleEndian) != first[start + 4 : start + 6].isalpha():
+            continue
+        file.seek(0)
+        try:
+            parsed = _read(file, size, start, str(syntax))
+        except SetAsideError as error:
+            reason = error if error.reason == Reason.HEADER_TRUNCATED else reason
+            continue
+        if "StudyInstanceUID" in parsed.dataset or "SOPInstanceUID" in parsed.dataset:
+            return parsed
+    if not magic and reason.reason == Reason.HEADER_INVALID:
+        raise SetAsideError(Reason.NOT_DICOM, action=Action.SKIPPED)
+    raise reason
+
+
+def _read(file: BinaryIO, size: int, start: int, syntax: str) -> Parsed:
+    """Read the data set that begins at ``start``."""
+    implicit, big = syntax == ImplicitVRLittleEndian, syntax == ExplicitVRBigEndian
+    bounded: Any = _Bounded(file, size)
+    file.seek(start)
+    try:
+        with warnings.catch_warnings(), disable_value_validation():
+            warnings.simplefilter("ignore")
+            dataset = read_dataset(bounded, implicit, not big, stop_when=_at_pixels)
+    except SetAsideError:
+        raise
+    except RecursionError as error:
+        raise SetAsideError(Reason.NESTED_TOO_DEEP) from error
+    except (EOFError, struct.error) as error:
+        raise SetAsideError(Reason.HEADER_TRUNCATED, type(error).__name__) from error
+    except MemoryError as error:
+        raise SetAsideError(Reason.LENGTH_OVERRUN, type(error).__name__) from error
+    except Exception as error:  # a damaged header raises anything
+        raise SetAsideError(Reason.HEADER_INVALID, type(error).__name__) from error
+    at = file.tell()
+    pixels, length = _pixel_element(file.read(12), at, implicit=implicit, big=big)
+    return Parsed(dataset, syntax, pixels, length, size)
+
+
+def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return bool(tag >= PIXELS)
+
+
+def _pixel_element(mark: bytes, at: int, *, implicit: bool, big: bool) -> tuple[int | None, int | None]:
+    """Where the value of PixelData begins and its length, from the bytes that follow the header."""
+    order = ">" if big else "<"
+    if len(mark) < (8 if implicit else 12) or struct.unpack_from(f"{order}HH", mark) != (0x7FE0, 0x0010):
+        return None, None
+    if (
+        not implicit and mark[4:6] not in LONG_VRS
+    ):  # no VR that the standard gives pixels, yet its length is told
+        return at + 8, int(struct.unpack_from(f"{order}H", mark, 6)[0])
+    length = struct.unpack_from(f"{order}I", mark, 4 if implicit else 8)[0]
+    return at + (8 if implicit else 12), None if length == UNDEFINED else length

@@ -1,0 +1,177 @@
+"""The headers of one DICOM file: a slice, or the frames of a multi-frame object, or a typed reason why not.
+
+A usual CT slice is one frame. An enhanced multi-frame object (DICOM PS3.3 A.38) becomes a header a frame; its
+geometry and rescale stand in the functional groups, the frame's own before the shared ones.
+"""
+
+import math
+import warnings
+from typing import Any
+
+from pydicom._uid_dict import UID_dictionary
+from pydicom.config import disable_value_validation
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from rsna_seq.imaging.headers.elements import Parsed, parse
+from rsna_seq.imaging.headers.fields import (
+    CAPTURE,
+    CT_CLASSES,
+    SHORTS,
+    TEXTS,
+    Header,
+    Values,
+    cross,
+    header_of,
+    integer,
+    orientation,
+    position,
+    with_pixels,
+)
+from rsna_seq.reasons import Action, Reason, SetAsideError
+
+_GROUPS = (
+    *(("PlanePositionSequence", "ImagePositionPatient"), ("PixelMeasuresSequence", "PixelSpacing")),
+    *(("PlaneOrientationSequence", "ImageOrientationPatient"), ("CTImageFrameTypeSequence", "FrameType")),
+    *(
+        ("PixelValueTransformationSequence", "RescaleSlope"),
+        ("CTReconstructionSequence", "ConvolutionKernel"),
+    ),
+    ("PixelValueTransformationSequence", "RescaleIntercept"),
+    ("PixelValueTransformationSequence", "RescaleType"),
+)
+"""Functional groups (PS3.3 C.7.6.16, C.8.15.3) and what is read from each."""
+
+
+def read_headers(path: str, assume_hu: bool = False) -> list[Header]:
+    """Read the header of a CT image: one slice, or every frame of a multi-frame object.
+
+    Args:
+        path: A file, or a member of an archive (``studies.zip!/slice.dcm``).
+        assume_hu: Take stored values as HU where there is no rescale.
+
+    Raises:
+        SetAsideError: The file is no CT image that can be read.
+    """
+    parsed = parse(path)
+    values = texts(parsed.dataset)
+    try:
+        _must_be_an_image(values, parsed)
+        _must_be_ct(values, parsed)
+        if integer(values, "NumberOfFrames") > 1 or "PerFrameFunctionalGroupsSequence" in parsed.dataset:
+            return _frames(parsed, values, assume_hu=assume_hu)
+        if "ModalityLUTSequence" in parsed.dataset and not values.get("RescaleSlope"):
+            raise SetAsideError(Reason.MODALITY_LUT)  # noqa: TRY301
+        return [with_pixels(header_of(values, parsed.syntax, assume_hu=assume_hu), parsed, frames=1)]
+    except SetAsideError as error:
+        error.study, error.slice = values.get("StudyInstanceUID"), values.get("SOPInstanceUID")
+        error.z_mm = _place(position(values), orientation(values))
+        raise
+
+
+def texts(dataset: Dataset) -> dict[str, str]:
+    """The elements that are read as text; several values are joined by a backslash, empty ones left out."""
+    with warnings.catch_warnings(), disable_value_validation():
+        warnings.simplefilter("ignore")
+        found = {keyword: _text(dataset, keyword) for keyword in (*TEXTS, *SHORTS)}
+    return {keyword: text for keyword, text in found.items() if text}
+
+
+def _text(dataset: Dataset, keyword: str) -> str | None:
+    """An element as text; None where it is absent or cannot be converted."""
+    try:
+        value: Any = dataset.get(keyword)
+    except Exception:  # an element may be damaged beyond conversion
+        return None
+    if value is None:
+        return None
+    parts = [str(v) for v in value] if isinstance(value, MultiValue) else [str(value)]
+    # what is no valid text, as a lone surrogate, is replaced: tables hold UTF-8
+    return "\\".join(part.strip(" \0") for part in parts).encode(errors="replace").decode()
+
+
+def _must_be_an_image(values: Values, parsed: Parsed) -> None:
+    """Refuse sound objects that hold no image: palettes, look-up tables, presentation states, raw data."""
+    if parsed.pixels is not None or {"Rows", "Columns"} & set(values):
+        return
+    kind = values.get("SOPClassUID", "")
+    if (kind and kind not in CT_CLASSES) or _reaches(parsed, "Rows"):
+        raise SetAsideError(Reason.NOT_AN_IMAGE, _name_of(kind), action=Action.SKIPPED)
+
+
+def _must_be_ct(values: Values, parsed: Parsed) -> None:
+    """Refuse other modalities, images without pixels, and headers cut short."""
+    modality, kind = values.get("Modality", ""), values.get("SOPClassUID", "")
+    if modality and modality != "CT":
+        raise SetAsideError(Reason.NOT_CT, modality[:16], action=Action.SKIPPED)
+    if kind.startswith(CAPTURE):
+        raise SetAsideError(Reason.DERIVED_IMAGE, "secondary capture", action=Action.SKIPPED)
+    if not modality and kind and kind not in CT_CLASSES:
+        raise SetAsideError(Reason.NOT_CT, _name_of(kind), action=Action.SKIPPED)
+    for name in ("SOPInstanceUID", "StudyInstanceUID"):
+        if not values.get(name):
+            reason = Reason.NO_UID if _reaches(parsed, name) else Reason.HEADER_TRUNCATED
+            raise SetAsideError(reason, f"no {name}")
+    if parsed.pixels is None:
+        cut = not {"Rows", "Columns"} <= set(values) and not _reaches(parsed, "Columns")
+        raise SetAsideError(Reason.HEADER_TRUNCATED if cut else Reason.PIXELS_MISSING)
+
+
+def _reaches(parsed: Parsed, keyword: str) -> bool:
+    """Whether the header goes on behind an element, which is absent and not cut off then: tags rise."""
+    return parsed.pixels is not None or max(parsed.dataset.keys(), default=0) >= (
+        tag_for_keyword(keyword) or 0
+    )
+
+
+def _name_of(kind: str) -> str:
+    """The standard's name of a SOP class; of others the UID."""
+    return UID_dictionary[kind][0] if kind in UID_dictionary else kind[:64]
+
+
+def _frames(parsed: Parsed, values: Values, *, assume_hu: bool) -> list[Header]:
+    """A header a frame of an enhanced multi-frame object."""
+    count = max(1, integer(values, "NumberOfFrames"))
+    try:
+        with warnings.catch_warnings(), disable_value_validation():
+            warnings.simplefilter("ignore")
+            own = list(parsed.dataset.get("PerFrameFunctionalGroupsSequence") or [])
+            shared = list(parsed.dataset.get("SharedFunctionalGroupsSequence") or [])
+            each = [_grouped([group, *shared]) for group in own]
+    except RecursionError as error:
+        raise SetAsideError(Reason.NESTED_TOO_DEEP) from error
+    except Exception as error:  # a damaged sequence raises anything
+        raise SetAsideError(Reason.HEADER_INVALID, type(error).__name__) from error
+    if len(each) != count:
+        raise SetAsideError(Reason.MULTI_FRAME, f"{count:,} frames, {len(each):,} with a position")
+    headers = []
+    for frame, group in enumerate(each):
+        told = {**values, **group}
+        told["SOPInstanceUID"] = f"{values['SOPInstanceUID']}#{frame + 1}"
+        told["InstanceNumber"] = str(frame + 1)
+        header = header_of(told, parsed.syntax, assume_hu=assume_hu, frame=frame)
+        headers.append(with_pixels(header, parsed, frames=count))
+    return headers
+
+
+def _grouped(groups: list[Dataset]) -> dict[str, str]:
+    """What the functional groups of a frame say; the first group that has an element wins."""
+    found: dict[str, str] = {}
+    for sequence, keyword in _GROUPS:
+        name = "ImageType" if keyword == "FrameType" else keyword
+        for group in groups:
+            items = group.get(sequence)
+            text = _text(items[0], keyword) if items else None
+            if text and name not in found:
+                found[name] = text
+    return found
+
+
+def _place(position: tuple[float, ...] | None, orientation: tuple[float, ...] | None) -> float | None:
+    """Where a slice lies along its normal, in mm; ``geometry.place`` does the same for whole tables."""
+    if position is None or orientation is None:
+        return position[2] if position else None
+    normal = cross(orientation)
+    along = sum(n * p for n, p in zip(normal, position, strict=True)) / math.hypot(*normal)
+    return round(-along if normal[2] < 0 else along, 3)

@@ -1,0 +1,1 @@
+"""How config values are bounded and config files are read."""

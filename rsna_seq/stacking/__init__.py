@@ -1,0 +1,1 @@
+"""What the stacker needs beside LightGBM: features, gates and calibration."""

@@ -1,0 +1,159 @@
+"""``predict``: unseen studies and a finished run -> probabilities; the ``apply`` of every stage, chained.
+
+1. ``index.scan`` finds the slices of all inputs, as one set, and orders them.
+2. For each study: ``cache.apply`` -> volume; for every network ``embed.apply`` -> vectors and logits; for
+   every pair of network and sequence model ``sequence.apply`` and ``stack.apply`` -> logits.
+3. Probabilities are averaged over the pairs, never embeddings; then over the runs.
+4. ``slices.csv``, ``studies.csv``, ``report.html``, ``quarantine.parquet``; with a sample
+   ``submission.csv``.
+
+``file`` in the tables is relative to the input folder, of several to the deepest folder that holds them all;
+the manifest names that folder as ``config.root``.
+
+The only stage that imports others.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from rsna_seq.config import IndexConfig, PredictConfig
+from rsna_seq.console import say
+from rsna_seq.datasets.rsna2019.submission import (
+    fill_set_aside,
+    read_sample,
+    studies_table,
+    submission,
+    write_csv,
+    write_submission,
+)
+from rsna_seq.imaging.folders import escaped
+from rsna_seq.imaging.sources import must_exist
+from rsna_seq.imaging.volume import Volume
+from rsna_seq.labels import CLASSES
+from rsna_seq.report.page import write_prediction_report
+from rsna_seq.stages import cache, index
+from rsna_seq.stages.predict.scoring import Prediction, score_studies
+from rsna_seq.stages.predict.trained import TrainedRun
+from rsna_seq.store.artifacts import Key, Manifest, Receipt
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.outputs import must_be_safe
+from rsna_seq.store.provenance import digest_file, source_digest
+from rsna_seq.store.slabs import tell_wraps
+from rsna_seq.store.tables import (
+    QUARANTINE,
+    nothing_usable,
+    table_digest,
+    tell_reasons,
+    write_table,
+)
+
+
+def run(
+    cfg: PredictConfig,
+    folders: list[Path],
+    runs: list[Path],
+    out: Path,
+    *,
+    indexing: IndexConfig,
+    sample: Path | None = None,
+    device: str = "auto",
+    workers: int = 1,
+    limit: int | None = None,
+    rebuild: bool = False,
+) -> Manifest:
+    """Score the studies of some inputs with one or more finished runs.
+
+    Args:
+        cfg: Averaging, clipping, the report's threshold.
+        folders: Folders of DICOM studies, zip files or DICOM files; they are read as one set.
+        runs: Folders of finished runs; their probabilities are averaged.
+        out: Receives the tables and the report.
+        indexing: How headers are read.
+        sample: The competition's sample submission, which is then answered in ``submission.csv``.
+        device: ``auto`` or a torch device.
+        workers: Processes that read headers.
+        limit: Only so many studies.
+        rebuild: Predict anew what is there.
+
+    Raises:
+        UsageError: An input does not exist, the sample is none, or ``indexing.series`` is found nowhere.
+        NothingUsableError: No slice could be read, and there is no sample to answer; ``quarantine.parquet``
+            says why.
+        IntegrityError: A run is not finished.
+    """
+    for folder in folders:
+        must_exist(folder)
+    sources = [*folders, *runs, *([sample] if sample else [])]
+    must_be_safe(out, "predict", sources)
+    if sample is not None:
+        read_sample(sample)  # a sample that is none is refused before hours of work, not after
+    trained = [TrainedRun(folder, device) for folder in runs]
+    scan = index.scan(folders, indexing, workers=workers, limit=limit, title="predict")
+    shared = _shared_patients(scan, trained)
+    if shared:
+        say("predict", f"{shared:,} patients were also trained on: what is said of them is not unseen")
+    inputs = {f"{i} {name}": digest for i, t in enumerate(trained) for name, digest in t.content.items()}
+    inputs |= {"slices": table_digest(scan.slices), "quarantine": table_digest(scan.quarantine)}
+    inputs |= {"sample": digest_file(sample)} if sample else {}
+    config = {**cfg.model_dump(mode="json"), "limit": limit, "root": escaped(str(scan.root.resolve()))}
+
+    def build(target: Path) -> Receipt:
+        prediction = score_studies(cfg, scan, trained)
+        if prediction.slices.is_empty():
+            what = f"predict: no readable CT slice in {', '.join(map(str, folders))}"
+            if sample is None:
+                raise nothing_usable(prediction.set_aside, target, what)
+            say("predict", f"{what}: every answer is the prior")
+        return _write(cfg, prediction, trained, scan, sample, target)
+
+    key = Key("predict", config, inputs, source_digest(__name__))
+    return ensure(out, key, build, rebuild=rebuild, sources=sources)
+
+
+def _shared_patients(scan: index.Scan, trained: list[TrainedRun]) -> int:
+    """Patients of the scan that a run was trained on; the competition's test set has 285 of them."""
+    known = pl.concat([t.patients for t in trained]).unique()
+    return int(scan.slices["patient"].unique().is_in(known.implode()).sum())
+
+
+def _write(
+    cfg: PredictConfig,
+    prediction: Prediction,
+    trained: list[TrainedRun],
+    scan: index.Scan,
+    sample: Path | None,
+    out: Path,
+) -> Receipt:
+    """Write the tables, the answer to a sample, and the report."""
+    classes = [pl.col(c).clip(cfg.clip, 1 - cfg.clip) for c in CLASSES]
+    slices = prediction.slices.with_columns(classes)
+    write_csv(slices, out / "slices.csv")
+    studies = studies_table(prediction.slices).with_columns(classes)
+    write_csv(studies, out / "studies.csv")
+    write_table(prediction.set_aside, out / "quarantine.parquet", QUARANTINE)
+    counts = {"studies": len(studies), "slices": len(slices)}
+    if sample is not None:
+        known = prediction.slices.select("slice", *CLASSES)
+        filled = fill_set_aside(prediction.slices, prediction.set_aside)
+        prior = np.mean([t.prior for t in trained], axis=0)
+        answer, unanswered = submission(sample, pl.concat([known, filled]), prior, cfg.clip)
+        write_submission(answer, sample, out / "submission.csv")
+        counts |= {
+            "rows of submission": len(answer),
+            "filled from neighbours": len(filled),
+            "from the prior": unanswered,
+        }
+
+    def read(study: str) -> Volume | None:
+        rows = scan.slices.filter(pl.col("study") == study, pl.col("pass") == 0)
+        return cache.apply(rows, scan.root, trained[0].cache).volume if len(rows) else None
+
+    write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
+    tell_reasons(prediction.set_aside, scan.studies["flags"].to_list())
+    counts |= tell_wraps(scan.slices, prediction.unwrapped, prediction.set_aside)
+    reasons = prediction.set_aside.group_by("reason").len().rows()
+    shared = _shared_patients(scan, trained)
+    counts |= {"patients also trained on": shared} if shared else {}
+    return Receipt(counts, dict(reasons), str(trained[0].device))

@@ -1,0 +1,153 @@
+"""The shards of the cache: written one by one, each complete or absent, each kept for as long as it holds.
+
+A shard is ``shard_0000.npy`` (row, y, x) int16, its slabs in ``shard_0000.parquet``, and
+``shard_0000.json`` with the key of what it was made of, the digests of both and its own, written last. Labels
+and folds are no part of the key: they are joined when the cache is closed, so that new folds decode nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from rsna_seq.config import CacheConfig
+from rsna_seq.errors import IntegrityError
+from rsna_seq.labels import CLASSES
+from rsna_seq.store.array_file import array_writer
+from rsna_seq.store.files import write_json
+from rsna_seq.store.provenance import digest_file
+from rsna_seq.store.slabs import Sweep, slab_table
+from rsna_seq.store.tables import QUARANTINE, SLABS, check, from_rows, read_table, table_digest, write_table
+
+_JOINED = [*CLASSES, "fold", "cross_fold"]
+SHARD_FILES = ("npy", "parquet", "json")
+"""Kinds of files of a shard."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Sweeps that lie in one file.
+
+    Attributes:
+        number: From 0.
+        sweeps: Rows of SLICES, one table a sweep.
+        key: Digest of everything that the pixels depend on.
+    """
+
+    number: int
+    sweeps: list[pl.DataFrame]
+    key: str
+
+    @property
+    def slices(self) -> int:
+        """Slices in all: rows that the shard has at most."""
+        return sum(map(len, self.sweeps))
+
+    def file(self, folder: Path, kind: str) -> Path:
+        """The shard's file of a kind: npy, parquet or json."""
+        return folder / f"shard_{self.number:04d}.{kind}"
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What a shard holds.
+
+    Attributes:
+        slabs: SLABS, without labels and folds.
+        set_aside: QUARANTINE: slices whose pixels could not be read.
+        digests: BLAKE3 of its files, by name.
+    """
+
+    slabs: pl.DataFrame
+    set_aside: pl.DataFrame
+    digests: dict[str, str]
+
+
+def shards_of(sweeps: Iterable[pl.DataFrame], cfg: CacheConfig, source: str) -> list[Shard]:
+    """Put sweeps into lots of about ``cfg.shard_slices`` slices; none is split.
+
+    Args:
+        sweeps: Rows of SLICES, one table a sweep.
+        cfg: How they are decoded.
+        source: Digest of the code that does.
+    """
+    lots: list[list[pl.DataFrame]] = [[]]
+    for rows in sweeps:
+        if sum(map(len, lots[-1])) >= cfg.shard_slices:
+            lots.append([])
+        lots[-1].append(rows)
+    return [Shard(number, lot, _key(lot, cfg, source)) for number, lot in enumerate(lots) if lot]
+
+
+def keep_shard(shard: Shard, folder: Path) -> Filled | None:
+    """The shard as it lies in the folder, or None where it is absent, of other slices, or damaged."""
+    try:
+        seal = json.loads(shard.file(folder, "json").read_text(encoding="utf-8"))
+        if seal.pop("digest") != _plain_digest(seal) or seal["key"] != shard.key:
+            return None
+        if any(digest_file(folder / name) != digest for name, digest in seal["files"].items()):
+            return None
+        slabs = read_table(shard.file(folder, "parquet"), SLABS)
+        set_aside = from_rows(seal["set_aside"], QUARANTINE)
+        return Filled(slabs, set_aside, seal["files"] | _digest(shard.file(folder, "json")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IntegrityError):
+        return None
+
+
+def fill_shard(shard: Shard, sweeps: Iterable[Sweep], folder: Path, size: int) -> Filled:
+    """Write a shard.
+
+    Args:
+        shard: Which.
+        sweeps: Its sweeps, decoded one after the other.
+        folder: The folder of the cache.
+        size: Rows and columns of a slab.
+    """
+    done, aside = [], []
+    # not synced: the seal's digest tells whether the bytes survived a power cut, as it tells a flipped bit
+    with array_writer(shard.file(folder, "npy"), "<i2", (size, size), rows=1, sync=False) as array:
+        for sweep in sweeps:
+            aside += sweep.set_aside
+            if sweep.hu is not None:
+                array.append(sweep.hu)
+                done.append(replace(sweep, hu=None))
+    slabs = slab_table(done, shard.number)
+    write_table(slabs, shard.file(folder, "parquet"), SLABS)
+    digests = _digest(shard.file(folder, "npy")) | _digest(shard.file(folder, "parquet"))
+    seal = {"key": shard.key, "files": digests, "set_aside": aside}
+    write_json(shard.file(folder, "json"), seal | {"digest": _plain_digest(seal)})
+    return Filled(slabs, from_rows(aside, QUARANTINE), digests | _digest(shard.file(folder, "json")))
+
+
+def with_labels(slabs: pl.DataFrame, slices: pl.DataFrame) -> pl.DataFrame:
+    """Join labels and folds to slabs: a slab has what any of its slices has.
+
+    Args:
+        slabs: SLABS.
+        slices: SLICES.
+    """
+    said = slabs.select("study", "slab", slice="slices").explode("slice")
+    said = said.join(slices.select("slice", *_JOINED), on="slice", how="left", maintain_order="left")
+    highest = said.group_by("study", "slab", maintain_order=True).agg(
+        *(pl.col(c).max() for c in CLASSES), pl.col("fold", "cross_fold").first()
+    )
+    joined = slabs.drop(_JOINED).join(highest, on=["study", "slab"], how="left", maintain_order="left")
+    return check(joined.select(list(SLABS)), SLABS, "slabs")
+
+
+def _key(sweeps: list[pl.DataFrame], cfg: CacheConfig, source: str) -> str:
+    """Digest of everything that the pixels of a shard depend on."""
+    rows = table_digest(pl.concat(sweeps).drop(_JOINED))
+    return hashlib.sha256(f"{rows}\n{cfg.model_dump_json()}\n{source}".encode()).hexdigest()
+
+
+def _plain_digest(value: object) -> str:
+    """Digest of plain data, by which a damaged seal is noticed."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: Path) -> dict[str, str]:
+    return {path.name: digest_file(path)}

@@ -1,0 +1,115 @@
+"""Decoded sweeps as rows of SLABS: a table of a whole shard costs what one of a single sweep does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rsna_seq.console import say
+from rsna_seq.labels import CLASSES
+from rsna_seq.store.tables import SLABS, check
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What was decoded of one sweep of a study.
+
+    Attributes:
+        slices: Rows of SLICES, all that were asked for.
+        kept: Which of them were decoded.
+        hu: (slab, y, x) HU; None where nothing was decoded.
+        numbers: (kept,) the slab of each, from 0.
+        hashes: (kept,) ``imaging.pixels.pixel_hash`` of each.
+        square: The crop in pixels: left, top, side.
+        set_aside: Rows of QUARANTINE for the others.
+        unwrapped: (kept,) whether a 12-bit wrap of each was corrected.
+    """
+
+    slices: pl.DataFrame
+    kept: list[int] = field(default_factory=list)
+    hu: NDArray[np.int16] | None = None
+    numbers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    hashes: list[str | None] = field(default_factory=list)
+    square: tuple[int, int, int] = (0, 0, 0)
+    set_aside: list[dict[str, object]] = field(default_factory=list)
+    unwrapped: list[bool] = field(default_factory=list)
+
+
+def slab_table(sweeps: Sequence[Sweep], shard: int = 0) -> pl.DataFrame:
+    """SLABS of sweeps that lie in one array, one behind the other.
+
+    Args:
+        sweeps: In the array's order.
+        shard: Number of the array.
+    """
+    if not any(sweep.kept for sweep in sweeps):
+        return pl.DataFrame(schema=dict(SLABS))
+    slabs = _slices(sweeps).group_by("study", "slab", maintain_order=True)
+    table = slabs.agg(
+        pl.col("patient", "fold", "cross_fold", "x0", "y0", "side").first(),
+        pl.col("z_mm").mean(),
+        pl.col("slice").alias("slices"),
+        pl.col("hash").alias("hashes"),
+        pl.col("unwrapped").sum().cast(pl.Int32),
+        *(pl.col(c).max() for c in CLASSES),
+    )
+    gap = pl.col("z_mm").diff()
+    table = table.with_columns(
+        gap_below_mm=gap.over("study"),
+        gap_above_mm=gap.shift(-1).over("study"),
+        shard=pl.lit(shard, pl.Int32),
+        row=pl.int_range(pl.len(), dtype=pl.Int64),
+    )
+    return check(table, SLABS, "slabs")
+
+
+def _slices(sweeps: Sequence[Sweep]) -> pl.DataFrame:
+    """The decoded slices of all sweeps, each with its slab; a pass is a study of its own."""
+    everything = pl.concat([sweep.slices for sweep in sweeps])
+    starts = np.cumsum([0, *(len(sweep.slices) for sweep in sweeps)])
+    kept = [start + i for start, sweep in zip(starts, sweeps, strict=False) for i in sweep.kept]
+    squares = np.repeat([s.square for s in sweeps], [len(s.kept) for s in sweeps], axis=0).astype(np.int32)
+    rows = everything if len(kept) == len(everything) else everything[kept]
+    return rows.with_columns(
+        study=_study_of_pass(),
+        slab=pl.Series(np.concatenate([s.numbers for s in sweeps]), dtype=pl.Int32),
+        unwrapped=pl.Series([u for s in sweeps for u in s.unwrapped], dtype=pl.Boolean),
+        hash=pl.Series([h for s in sweeps for h in s.hashes], dtype=pl.String),
+        x0=squares[:, 0],
+        y0=squares[:, 1],
+        side=squares[:, 2],
+    )
+
+
+def _study_of_pass() -> pl.Expr:
+    """A study of its own for each pass, under a name that no other study and pass has.
+
+    The second pass of ``UID`` is ``UID/2``. A study whose own UID ends like that is always given its pass, so
+    that the first pass of the study ``UID/2`` is ``UID/2/1``.
+    """
+    numbered = (pl.col("pass") > 0) | pl.col("study").str.contains(r"/\d+$")
+    number = (pl.col("pass") + 1).cast(pl.String)
+    return pl.when(numbered).then(pl.col("study") + "/" + number).otherwise("study")
+
+
+def tell_wraps(slices: pl.DataFrame, corrected: int, set_aside: pl.DataFrame) -> dict[str, int]:
+    """Say how many 12-bit wraps were corrected, and how many were suspected and left as they are.
+
+    Args:
+        slices: SLICES that were asked for.
+        corrected: How many of them were corrected.
+        set_aside: QUARANTINE of those that could not be decoded.
+
+    Returns:
+        Both counts for a manifest, where there are any.
+    """
+    suspected = slices.filter(pl.col("flags").str.contains(r"\bwrap_suspected\b"))
+    left = len(suspected.join(set_aside, on=["file", "slice"], how="anti")) - corrected
+    if corrected:
+        say("", f"{corrected:,} slices: their pixels prove a 12-bit wrap, which was corrected")
+    if left:
+        say("", f"{left:,} slices: a 12-bit wrap is possible by the header, not proven by pixels; left as is")
+    counts = {"12-bit wraps corrected": corrected, "12-bit wraps suspected only": left}
+    return {what: count for what, count in counts.items() if count}
