@@ -221,11 +221,12 @@ def test_the_manifest_tells_how_it_was_made(walked: Path) -> None:
         (["run", "data.root=/no/such/folder"], 2, "/no/such/folder"),
         (["no-such-command"], 2, "no-such-command"),
         (["cache", "--out", "{tmp}/none"], 6, "run its stage first"),
-        (["predict", "{tmp}", "--run", "{tmp}/none", "--out", "{tmp}/out"], 6, "nothing finished here"),
-        (["index", "--out", "{tmp}/run", "data.root={tmp}"], 4, "no readable CT slice"),
+        (["predict", "{tmp}/in", "--run", "{tmp}/none", "--out", "{tmp}/out"], 6, "no finished artefact here"),
+        (["index", "--out", "{tmp}/run", "data.root={tmp}/in"], 4, "no readable CT slice"),
     ],
 )
 def test_exit_codes(tmp_path: Path, words: list[str], code: int, said: str) -> None:
+    (tmp_path / "in").mkdir()
     assert said in cli(*(w.format(tmp=tmp_path) for w in words), code=code).stderr
 
 
