@@ -295,7 +295,6 @@ def _write(
     write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
     tell_reasons(prediction.set_aside, scan.studies["flags"].to_list())
     counts |= tell_wraps(scan.slices, prediction.unwrapped, prediction.set_aside)
+    counts |= {"patients also trained on": shared} if (shared := _shared_patients(scan, trained)) else {}
     reasons = prediction.set_aside.group_by("reason").len().rows()
-    shared = _shared_patients(scan, trained)
-    counts |= {"patients also trained on": shared} if shared else {}
     return Receipt(counts, dict(reasons), str(trained[0].device))
