@@ -73,9 +73,11 @@ def test_a_study_named_as_a_second_pass_is_not_mixed_with_it(tmp_path: Path) -> 
         for i in range(6 * size):
             second = {"RescaleIntercept": -1000} if i > 5 else {}
             name = f"ID_{study.replace('/', '_')}_{i}"
-            write_slice(tmp_path, name, study=study, patient=study, z=5.0 * (i % 6) + i // 6, **second)
-    index.run(INDEX, DataConfig(root=tmp_path), tmp_path / "1_index")
-    cache.run(AS_IT_IS, tmp_path / "1_index", tmp_path, tmp_path / "2_cache")
+            write_slice(
+                tmp_path / "data", name, study=study, patient=study, z=5.0 * (i % 6) + i // 6, **second
+            )
+    index.run(INDEX, DataConfig(root=tmp_path / "data"), tmp_path / "1_index")
+    cache.run(AS_IT_IS, tmp_path / "1_index", tmp_path / "data", tmp_path / "2_cache")
     cached = PixelCache(tmp_path / "2_cache")
     assert cached.studies == ["S", "S/2", "S/1/1", "S/2/1", "S/2/1/1"]
     assert [len(volume) for volume in cached] == [6] * 5
