@@ -4,8 +4,9 @@ The same functions serve ``tests/fuzz/fuzz.py``, which draws the bytes, and ``te
 which replays the stored ones.
 """
 
+import atexit
 import itertools
-import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -152,9 +153,10 @@ TARGETS: dict[str, Callable[..., str]] = {
 
 @cache
 def _folder() -> Path:
-    """A folder of this process, in memory where there is such a place."""
-    room = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    return Path(tempfile.mkdtemp(prefix="rsna_seq_fuzz_", dir=room))
+    """A folder of this process, removed at its end."""
+    folder = tempfile.mkdtemp(prefix="rsna_seq_fuzz_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @cache
