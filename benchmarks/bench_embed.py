@@ -35,7 +35,7 @@ def measure(options: Options) -> list[Row]:
         backbone="test_resnet" if options.toy else "resnet18",
         pretrained=False,
         epochs=1,
-        batch=batch,
+        batch_size=batch,
         tta=False,
     )
     with scratch(options.data) as folder:
@@ -85,10 +85,10 @@ def _training(cfg: EmbedConfig, cache: PixelCache, folder: Path, options: Option
     """Steps of the stage's own training, with reading and augmentation, against forward and backward."""
     random = np.random.default_rng(0)
     labels = [pl.Series(c, random.integers(0, 2, len(cache.slabs)), pl.Int8) for c in CLASSES]
-    train = cache.slabs.with_columns(labels).head(_STEPS * cfg.batch)
+    train = cache.slabs.with_columns(labels).head(_STEPS * cfg.batch_size)
     data = SlabDataset(cache, train, cfg.neighbours, cfg.spacing_mm)
     net = Embedder(cfg).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    hu, truth = data.__getitems__(list(range(cfg.batch)))
+    hu, truth = data.__getitems__(list(range(cfg.batch_size)))
     ready = _tensor(net, hu.float())
     assert_still(cfg, net, hu.float(), ready)
 
@@ -101,14 +101,14 @@ def _training(cfg: EmbedConfig, cache: PixelCache, folder: Path, options: Option
     for turn in range(options.repeats):
         ours += _pace(cfg, cache, train, folder / f"fit{turn}", options.now)
         theirs += _timed(bare, _STEPS - 1, options.now)
-    rate = [cfg.batch / statistics.median(seconds) for seconds in (ours, theirs)]
+    rate = [cfg.batch_size / statistics.median(seconds) for seconds in (ours, theirs)]
     return Row("training step, augmented", "forward and backward", _UNIT, rate[0], rate[1], 0.9)
 
 
 def assert_still(cfg: EmbedConfig, net: Embedder, hu: Tensor, ready: Tensor) -> None:
     """Without augmentation the stage feeds the network what the bare network is fed."""
     still = dict.fromkeys(
-        ("flip", "depth_flip", "rotate_deg", "scale", "shift", "hu_scale", "hu_shift", "erase"), 0.0
+        ("flip_prob", "depth_flip", "rotate_deg", "scale", "shift", "hu_scale", "hu_shift", "erase"), 0.0
     )
     draws = draw(cfg.model_copy(update=still), len(hu), torch.Generator().manual_seed(0))
     assert torch.allclose(_tensor(net, augment(hu, draws)), ready, atol=1e-3)

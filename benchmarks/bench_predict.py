@@ -43,7 +43,7 @@ def measure(options: Options) -> list[Row]:
 
 def _volume(folder: Path, run: TrainedRun) -> Volume:
     scan = index.scan(folder, IndexConfig())
-    (sweep,) = cache.sweeps(scan.slices)
+    (sweep,) = cache.split_by_pass(scan.slices)
     volume = cache.apply(sweep, scan.root, run.cache).volume
     assert volume is not None
     return volume

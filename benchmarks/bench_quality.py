@@ -1,4 +1,4 @@
-"""Quality of the corridor against its own lower rungs and against what others do with the same slices.
+"""Quality of the corridor against its own lower models and against what others do with the same slices.
 
     python benchmarks/bench_quality.py [--config FILE] [--out runs/bench] [--seeds 1] [key=value ...]
 
@@ -49,10 +49,10 @@ from rich.console import Console
 from rsna_seq.config import Config, DataConfig, load_config
 from rsna_seq.errors import RsnaSeqError, UsageError
 from rsna_seq.nets.pretrained import PHANTOM
-from rsna_seq.nets.studies import read_sequences
+from rsna_seq.nets.studies import read_embedded_studies
 from rsna_seq.pipeline import run_stage, workers_of
-from rsna_seq.scoring.baselines import read_ladder, scopes
-from rsna_seq.store.artifacts import Key, Receipt, read_manifest
+from rsna_seq.scoring.baselines import read_models, scopes
+from rsna_seq.store.artifacts import BuildSummary, Key, read_manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json
 from rsna_seq.store.outputs import MANIFEST
@@ -172,9 +172,9 @@ def run_peer(peer: Peer, cfg: Config, run: Path, *, rebuild: bool = False) -> No
     config = {**cfg.sequence.model_dump(mode="json"), "seed": cfg.seed}
     key = Key(peer.name, config, inputs, code.hexdigest())
 
-    def build(folder: Path) -> Receipt:
+    def build(folder: Path) -> BuildSummary:
         slabs = PixelCache(home / "2_cache").slabs
-        studies = read_sequences(home / "3_embed", slabs)
+        studies = read_embedded_studies(home / "3_embed", slabs)
         answers, chosen = cross(peer, studies, cfg.sequence, seed=cfg.seed, device=cfg.device)
         rows = {study: part for (study,), part in slabs.group_by("study", maintain_order=True)}
         tables = [
@@ -184,7 +184,7 @@ def run_peer(peer: Peer, cfg: Config, run: Path, *, rebuild: bool = False) -> No
         table = pl.concat(tables).sort("study", "slab", "net", "cross")
         write_table(table, folder / "logits.parquet", LOGITS)
         write_json(folder / "chosen.json", chosen)
-        return Receipt({"rows of logits": len(table)}, {})
+        return BuildSummary({"rows of logits": len(table)}, {})
 
     ensure(home / "4_sequence", key, build, rebuild=rebuild)
 
@@ -192,9 +192,9 @@ def run_peer(peer: Peer, cfg: Config, run: Path, *, rebuild: bool = False) -> No
 def read_scopes(cfg: Config, flat: Path, run: Path) -> dict[str, Losses]:
     """The losses of every way of one seed, in both scopes."""
     smooth = cfg.evaluate.smooth_mm
-    slices, ours = read_ladder(run, smooth)
-    ways = {"prior": ours["prior"], FLAT: read_ladder(flat, smooth)[1]["cnn"], CNN: ours["cnn"]}
-    ways |= {p.name: read_ladder(_home(run, p), smooth)[1]["sequence"] for p in PEERS}
+    slices, ours = read_models(run, smooth)
+    ways = {"prior": ours["prior"], FLAT: read_models(flat, smooth)[1]["cnn"], CNN: ours["cnn"]}
+    ways |= {p.name: read_models(_home(run, p), smooth)[1]["sequence"] for p in PEERS}
     ways |= {GRU: ours["sequence"], STACK: ours["stack"], FINAL: ours["calibrated"]}
     cut = dict(scopes(slices, ways))
     return {name: Losses(scope, cfg.evaluate.bootstrap, cfg.seed) for name, scope in cut.items()}

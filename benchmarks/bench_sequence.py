@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import ANY, N_CLASSES
 from rsna_seq.nets.sequence_model import SequenceModel
-from rsna_seq.nets.studies import Sequence, collate
+from rsna_seq.nets.studies import EmbeddedStudy, collate
 from rsna_seq.scoring.metric import log_loss
 from rsna_seq.stages import sequence
 
@@ -101,13 +101,13 @@ def reach(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) ->
     return mine, other, goal
 
 
-def _score(left: list[Sequence], net: nn.Module) -> float:
+def _score(left: list[EmbeddedStudy], net: nn.Module) -> float:
     assert isinstance(net, SequenceModel)
     logits = np.concatenate([sequence.apply([net], s.vectors, s.logits, s.z_mm) for s in left])
     return log_loss(np.concatenate([s.labels for s in left]), 1 / (1 + np.exp(-logits)))
 
 
-def assert_padding_is_masked(cfg: SequenceConfig, studies: list[Sequence]) -> None:
+def assert_padding_is_masked(cfg: SequenceConfig, studies: list[EmbeddedStudy]) -> None:
     """Both train one network: it answers a study alike, alone and in a padded batch."""
     net = SequenceModel(cfg, _FEATURES).eval()
     with torch.inference_mode():
@@ -117,7 +117,7 @@ def assert_padding_is_masked(cfg: SequenceConfig, studies: list[Sequence]) -> No
             assert np.allclose(row[: len(s)].numpy(), alone, atol=1e-4)
 
 
-def draw_studies(count: int) -> list[Sequence]:
+def draw_studies(count: int) -> list[EmbeddedStudy]:
     """Studies whose bleeds span slices, and whose vectors and logits tell of them through noise."""
     random = np.random.default_rng(0)
     directions = random.normal(0, 1, (N_CLASSES, _FEATURES))
@@ -132,7 +132,9 @@ def draw_studies(count: int) -> list[Sequence]:
         labels[:, ANY] = labels[:, :ANY].max(axis=1)
         vectors = (labels @ directions * 0.1 + random.normal(0, 1, (n, _FEATURES))).astype(np.float32)
         logits = (4 * labels - 3 + random.normal(0, 2, labels.shape)).astype(np.float32)
-        studies.append(Sequence(f"S{i}", 0, 0, vectors, logits, 5 * np.arange(n, dtype=np.float32), labels))
+        studies.append(
+            EmbeddedStudy(f"S{i}", 0, 0, vectors, logits, 5 * np.arange(n, dtype=np.float32), labels)
+        )
     return studies
 
 

@@ -31,7 +31,7 @@ def measure(options: Options) -> list[Row]:
 
 
 def draw_table(slices: int) -> pl.DataFrame:
-    """Logits and geometry of studies of usual lengths, as ``opinions`` brings them together."""
+    """Logits and geometry of studies of usual lengths, as ``join_logits`` brings them together."""
     random = np.random.default_rng(0)
     counts = random.integers(24, 57, slices // 24 + 1)
     study = np.repeat(np.arange(len(counts)), counts)[:slices]

@@ -13,7 +13,7 @@ from pydicom import config, dcmread
 
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig, SynthConfig
 from rsna_seq.stages import cache, index
-from rsna_seq.store.artifacts import Key, Receipt
+from rsna_seq.store.artifacts import BuildSummary, Key
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.tables import SLICES, read_table, write_table
@@ -145,8 +145,8 @@ def grow_index(few: Path, many: Path, slices: int) -> None:
         for k in range(-(-slices // len(rows)))
     ]
 
-    def build(out: Path) -> Receipt:
+    def build(out: Path) -> BuildSummary:
         write_table(pl.concat(copies), out / "slices.parquet", SLICES)
-        return Receipt({}, {})
+        return BuildSummary({}, {})
 
     ensure(many, Key("index", {"slices": slices}, {}, "benchmark"), build)

@@ -26,13 +26,13 @@ class Losses:
     """The official metric of every way, slice by slice, and one set of draws of patients for all of them.
 
     Args:
-        scope: Slices that are scored together; its rungs are the ways.
+        scope: Slices that are scored together; its models are the ways.
         samples: Bootstrap samples.
         seed: Seed of the bootstrap.
     """
 
     def __init__(self, scope: Scope, samples: int, seed: int) -> None:
-        self.ways = {name: slice_losses(scope.labels, p) for name, p in scope.rungs.items()}
+        self.ways = {name: slice_losses(scope.labels, p) for name, p in scope.models.items()}
         self.draws = Bootstrap(scope.patients, samples, seed)
         self.counts = {
             "slices": len(scope.labels),
@@ -54,7 +54,7 @@ class Losses:
 
     @property
     def peers(self) -> list[str]:
-        """The ways that are no rung of the package's."""
+        """The ways that are no model of the package's."""
         return [w for w in self.ways if w not in {"prior", FLAT, CNN, GRU, STACK, FINAL}]
 
 

@@ -17,6 +17,15 @@ from rsna_seq.errors import UsageError
 from rsna_seq.settings.types import File, Fold, Millimetres, Section, Share, Text, Window, some_once
 from rsna_seq.settings.yaml_file import put_override, read_yaml
 
+_RENAMED = {
+    **{f"{section}.batch": "batch_size" for section in ("embed", "sequence")},
+    **{f"{section}.drop": "dropout" for section in ("embed", "sequence")},
+    **{f"{section}.ema": "ema_decay" for section in ("embed", "sequence")},
+    **{f"{section}.clip": "max_grad_norm" for section in ("embed", "sequence")},
+    **{"embed.flip": "flip_prob", "sequence.project": "projection_dim"},
+    **{"stack.share": "blend_weight", "predict.clip": "prob_clip"},
+}
+"""Former names of keys, for the message to whoever still uses them."""
 _SHOWN = 20
 """Faults that a message names."""
 
@@ -92,7 +101,7 @@ class FitConfig(Section):
 
     epochs: int = Field(5, ge=1, le=10_000)
     """Passes over the training data."""
-    batch: int = Field(32, ge=1, le=65_536)
+    batch_size: int = Field(32, ge=1, le=65_536)
     """Slices (embed) or studies (sequence) a step."""
     lr: float = Field(1e-3, gt=0, le=10)
     """Peak learning rate of AdamW."""
@@ -100,9 +109,9 @@ class FitConfig(Section):
     """Weight decay of matrices; biases and norms have none."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises; it falls as a cosine afterwards."""
-    ema: float = Field(0.0, ge=0, lt=1)
+    ema_decay: float = Field(0.0, ge=0, lt=1)
     """Decay of the exponential moving average of the weights; 0 is without."""
-    clip: float = Field(1.0, ge=0, le=1e6)
+    max_grad_norm: float = Field(1.0, ge=0, le=1e6)
     """Largest norm of the gradient; 0 is without."""
     accumulate: int = Field(1, ge=1, le=10_000)
     """Batches whose gradients are summed before a step."""
@@ -131,11 +140,11 @@ class EmbedConfig(FitConfig):
     """Window level and width, in HU: brain, subdural, bone."""
     folds: Annotated[tuple[Fold, ...], AfterValidator(some_once)] | None = None
     """Train these folds only, so that the jobs of a cluster share the work; ``null`` trains all."""
-    drop: float = Field(0.2, ge=0, lt=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout before the classifier."""
     tta: bool = False
     """Average the left-right flipped slice into vectors and logits."""
-    flip: Share = 0.5
+    flip_prob: Share = 0.5
     """Probability of a left-right flip in training."""
     depth_flip: Share = 0.5
     """Probability of exchanging the neighbours above and below in training."""
@@ -160,13 +169,13 @@ class SequenceConfig(FitConfig):
 
     epochs: int = Field(20, ge=1, le=10_000)
     """Passes over the training studies."""
-    batch: int = Field(16, ge=1, le=65_536)
+    batch_size: int = Field(16, ge=1, le=65_536)
     """Studies a step."""
     lr: float = Field(3e-3, gt=0, le=10)
     """Peak learning rate of AdamW."""
     vectors: bool = True
     """Read the CNN's vectors; with under some hundred studies its logits alone carry over better."""
-    project: int = Field(128, ge=8, le=8192)
+    projection_dim: int = Field(128, ge=8, le=8192)
     """Width to which an embedding is projected."""
     slice_loss: float = Field(0.5, ge=0, le=1000)
     """Weight of the loss of the slices' own logits, corrected by their vectors."""
@@ -174,7 +183,7 @@ class SequenceConfig(FitConfig):
     """Width of each direction of the GRU."""
     layers: int = Field(2, ge=1, le=32)
     """Stacked GRU layers."""
-    drop: float = Field(0.3, ge=0, lt=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
     """Dropout between layers."""
     reverse: Share = 0.5
     """Probability of reversing a study's depth in training."""
@@ -187,7 +196,7 @@ class SequenceConfig(FitConfig):
 class StackConfig(Section):
     """Boosted trees over the study, one booster a class, averaged with the sequence model."""
 
-    share: float = Field(0.3, gt=0, le=1)
+    blend_weight: float = Field(0.3, gt=0, le=1)
     """Share of the booster in the average of both logits."""
     sources: Annotated[tuple[Literal["cnn", "seq"], ...], AfterValidator(some_once)] = ("cnn", "seq")
     """Models whose logits are features; with under some hundred studies a booster that reads the CNN alone
@@ -222,7 +231,7 @@ class PredictConfig(Section):
 
     tta: bool = False
     """Average the left-right flipped study."""
-    clip: float = Field(1e-5, ge=1e-8, lt=0.5)
+    prob_clip: float = Field(1e-5, ge=1e-8, lt=0.5)
     """Probabilities are kept this far from 0 and 1; CSVs have eight decimals."""
     threshold: float = Field(0.5, gt=0, lt=1)
     """A class above it is named in the report, with its slices."""
@@ -289,6 +298,9 @@ def dump_config(config: Config) -> str:
 def _fault(loc: tuple[str | int, ...], kind: str, message: str, found: object) -> str:
     """One line on one fault: the key, what is wrong with it, and its value, shortened."""
     key = ".".join(str(part)[:80] for at, part in enumerate(loc) if at < 2 or isinstance(part, int))
+    new = _RENAMED.get(".".join(map(str, loc)))
+    if kind == "extra_forbidden" and new is not None:
+        return f"  {key}: this key is now called {loc[0]}.{new}"
     if kind == "extra_forbidden":
         return f"  {key}: there is no such key (rsna-seq config prints all keys)"
     return f"  {key}: {message.removeprefix('Value error, ')} (found {reprlib.repr(found)})"

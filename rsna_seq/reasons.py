@@ -123,7 +123,7 @@ _FLAGS = {
 """Flags of a study that a user is told of, in words."""
 
 
-def worth_knowing(flags: Sequence[str]) -> list[str]:
+def flag_sentences(flags: Sequence[str]) -> list[str]:
     """Lines for a user on what was accepted, but is unusual.
 
     Args:
@@ -133,7 +133,7 @@ def worth_knowing(flags: Sequence[str]) -> list[str]:
     return [f"{n:,} {'study' if n == 1 else 'studies'} {_FLAGS[word]}" for word, n in counts.items() if n]
 
 
-class SetAsideError(Exception):
+class ExclusionError(Exception):
     """A file is not read, for a typed reason; what its header still told comes along."""
 
     def __init__(self, reason: Reason, detail: str = "", *, action: Action = Action.QUARANTINED) -> None:

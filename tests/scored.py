@@ -7,7 +7,7 @@ import polars as pl
 from builders import write_array
 
 from rsna_seq.labels import ANY, CLASSES, N_CLASSES
-from rsna_seq.store.artifacts import Key, Receipt
+from rsna_seq.store.artifacts import BuildSummary, Key
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.tables import (
     LOGITS,
@@ -21,7 +21,7 @@ from rsna_seq.store.tables import (
 )
 
 NOISE = {"3_embed": 1.6, "4_sequence": 0.7, "5_stack": 0.6}
-"""What stands between a rung's logits and the truth."""
+"""What stands between a model's logits and the truth."""
 FOLDS = 3
 
 
@@ -90,12 +90,12 @@ def write_logits(run: Path, stage: str, *, noise: float | None = None, seed: int
 def finish(folder: Path, tables: dict, pixels: np.ndarray | None = None) -> None:
     """A finished artefact that holds some tables."""
 
-    def build(out: Path) -> Receipt:
+    def build(out: Path) -> BuildSummary:
         for name, (rows, schema) in tables.items():
             write_table(from_rows(rows, schema), out / name, schema)
         if pixels is not None:
             write_array(out / "shard_0000.npy", pixels)
-        return Receipt({}, {})
+        return BuildSummary({}, {})
 
     ensure(folder, Key(folder.name[2:], {"made": "by a test"}, {}, "test"), build, rebuild=True)
 

@@ -20,14 +20,22 @@ from rsna_seq.stages.predict.trained import TrainedRun
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.tables import LOGITS, SLABS, read_table
 
-EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=3, batch=8, lr=3e-3)
-SEQUENCE = SequenceConfig(epochs=4, batch=4, project=16, hidden=8)
+EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=3, batch_size=8, lr=3e-3)
+SEQUENCE = SequenceConfig(epochs=4, batch_size=4, projection_dim=16, hidden=8)
 STACK = StackConfig(rounds=20, min_leaf=2)
 STAGES = ("3_embed", "4_sequence", "5_stack")
 
 
 LEARNS_BY_HEART = EMBED.model_copy(
-    update={"epochs": 12, "drop": 0, "flip": 0, "depth_flip": 0, "rotate_deg": 0, "scale": 0, "shift": 0}
+    update={
+        "epochs": 12,
+        "dropout": 0,
+        "flip_prob": 0,
+        "depth_flip": 0,
+        "rotate_deg": 0,
+        "scale": 0,
+        "shift": 0,
+    }
     | {"hu_scale": 0, "hu_shift": 0, "erase": 0}
 )
 """A network that would know every label that it is shown, were it shown those of its own fold."""

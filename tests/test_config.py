@@ -77,7 +77,8 @@ REFUSED = [
     "embed.backbone=''", 'embed.backbone="a\\0b"', 'index.series="\\ud800"', 'data.root="a\\0"',
     "data.root=''", 'embed.pretrained="\\0"', "device=nonsense",
     "device=cuda:", "device=cuda:x", "device=meta", "device=CPU",
-    "stack.sources=[]", "stack.sources=[cnn, cnn]", "cache.thin_mm=6", "predict.clip=1e-9", "data.stage=3",
+    "stack.sources=[]", "stack.sources=[cnn, cnn]", "cache.thin_mm=6", "predict.prob_clip=1e-9",
+    "data.stage=3",
     "cache.crop=2", "seed=!!python/object:os.system x", "seed=!!int x", "seed=!x 1", "seed=&a [*a]",
     "seed=*a", "seed={a: 1, a: 2}",
     "seed=" + "[" * 3000, "seed=[" + "1," * 11_000 + "]", "seed=" + "x" * 300_000,
@@ -149,7 +150,7 @@ def test_what_people_write_stays_allowed(tmp_path: Path) -> None:
         b"embed:\n  <<: *fit\n  epochs: 4\ndata: {root: 2019-01-01}\n"
     )
     config = load_config(file, ["embed={batch: 8}", "device=cuda:1", "data.root=.", "embed.folds=[7]"])
-    assert (config.embed.epochs, config.embed.batch, config.embed.lr, config.sequence.epochs) == (
+    assert (config.embed.epochs, config.embed.batch_size, config.embed.lr, config.sequence.epochs) == (
         4,
         8,
         1e-3,
@@ -206,3 +207,20 @@ def test_any_file_is_taken_or_refused(
     for content in (text, text[:at] + noise + text[at:], dump_config(Config()).encode()[:at] + noise):
         file.write_bytes(content)
         _holds(*command("config", "--config", str(file)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("embed.batch=8", "embed.batch_size"),
+        ("sequence.project=16", "sequence.projection_dim"),
+        ("stack.share=0.3", "stack.blend_weight"),
+        ("predict.clip=0.001", "predict.prob_clip"),
+        ("embed.clip=1", "embed.max_grad_norm"),
+    ],
+)
+def test_a_former_key_is_an_error_that_names_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(UsageError, match=rf"is now called {new}"):
+        load_config(None, [old])
+    section, _, key = new.partition(".")
+    assert key in getattr(load_config(), section).model_dump()

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsna_seq.config import SequenceConfig
-from rsna_seq.nets.studies import Sequence
+from rsna_seq.nets.studies import EmbeddedStudy
 from rsna_seq.scoring.metric import log_loss
 
 Floats = NDArray[np.float64]
-Scorer = Callable[[Sequence], Floats]
+Scorer = Callable[[EmbeddedStudy], Floats]
 """Gives a study (slab, 6) logits."""
 _EPS = 1e-6
 
@@ -28,7 +28,7 @@ class Peer(Protocol):
         """At most four settings that are tried, the one nearest to the publication first."""
 
     def fit(
-        self, setting: Any, train: list[Sequence], budget: SequenceConfig, seed: int, device: str
+        self, setting: Any, train: list[EmbeddedStudy], budget: SequenceConfig, seed: int, device: str
     ) -> Scorer:
         """Learn from labelled studies.
 
@@ -53,7 +53,7 @@ class Answer(NamedTuple):
 
 
 def cross(
-    peer: Peer, studies: list[Sequence], budget: SequenceConfig, *, seed: int = 0, device: str = "cpu"
+    peer: Peer, studies: list[EmbeddedStudy], budget: SequenceConfig, *, seed: int = 0, device: str = "cpu"
 ) -> tuple[list[Answer], dict[int, str]]:
     """Let a peer learn on the crossed folds and score what each leaves out.
 
@@ -77,7 +77,7 @@ def cross(
     return answers, chosen
 
 
-def pick(peer: Peer, train: list[Sequence], budget: SequenceConfig, *, seed: int, device: str) -> Any:
+def pick(peer: Peer, train: list[EmbeddedStudy], budget: SequenceConfig, *, seed: int, device: str) -> Any:
     """Try a peer's settings on the last crossed fold among the studies it may learn from; keep the best.
 
     Where these are all of one fold, nothing can be tried, and the first setting it is.

@@ -8,7 +8,7 @@ import numpy as np
 from peers.base import Floats, Scorer, logit, sigmoid
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
-from rsna_seq.nets.studies import Sequence
+from rsna_seq.nets.studies import EmbeddedStudy
 
 _REACH = 5
 """Slices either side."""
@@ -40,7 +40,7 @@ class NeighbourBoosting:
     )
 
     def fit(
-        self, setting: Any, train: list[Sequence], budget: SequenceConfig, seed: int, device: str
+        self, setting: Any, train: list[EmbeddedStudy], budget: SequenceConfig, seed: int, device: str
     ) -> Scorer:
         """Boost each class; one of which only one label is seen keeps its share of the training slices.
 
@@ -59,7 +59,7 @@ class NeighbourBoosting:
         ]
         shares = logit((labels.sum(axis=0, dtype=np.float64) + 0.5) / (len(labels) + 1))
 
-        def score(study: Sequence) -> Floats:
+        def score(study: EmbeddedStudy) -> Floats:
             answer = np.tile(shares, (len(study), 1))
             for c, (table, boosters) in enumerate(zip(_features(study), models, strict=True)):
                 if boosters:
@@ -94,7 +94,7 @@ def _boost(table: Floats, labels: Any, setting: BoostSetting, seeds: int, seed: 
     ]
 
 
-def _features(study: Sequence) -> list[Floats]:
+def _features(study: EmbeddedStudy) -> list[Floats]:
     """(slab, feature) of each class; what lies beyond a study's ends is missing."""
     p, n = sigmoid(study.logits), len(study)
     padded = np.pad(p, ((_REACH, _REACH), (0, 0)), constant_values=np.nan)

@@ -48,13 +48,13 @@ class StudyConv(nn.Module):
         scaled = inputs.x[..., -N_CLASSES:]
         steps = torch.arange(mask.shape[1], device=mask.device, dtype=scaled.dtype)
         position = steps[None] / (mask.sum(dim=1, keepdim=True) - 1).clamp_min(1)
-        opinions = (
+        join_logits = (
             scaled,
             torch.sigmoid(scaled * LOGIT_SCALE),
             torch.sigmoid(auxiliary),
             position[..., None].expand_as(scaled),
         )
-        x = torch.stack(opinions, dim=-1).transpose(1, 2).flatten(0, 1)  # a class is a row of its own
+        x = torch.stack(join_logits, dim=-1).transpose(1, 2).flatten(0, 1)  # a class is a row of its own
         rows = mask.repeat_interleave(N_CLASSES, dim=0)
         x = x * rows[..., None]
         for conv, norm in zip(self.convs, self.norms, strict=True):

@@ -23,7 +23,7 @@ from rsna_seq.labels import N_CLASSES
 from rsna_seq.nets.cnn import weighted_bce
 from rsna_seq.nets.loop import resolve_device
 from rsna_seq.nets.sequence_model import Studies
-from rsna_seq.nets.studies import Sequence, collate, length_batches, to_device, vary
+from rsna_seq.nets.studies import EmbeddedStudy, augment_study, collate, length_batches, to_device
 
 LOGIT_SCALE = 4.0
 """Logits enter divided by it, so that they are of the size of normalised vectors."""
@@ -74,7 +74,7 @@ class NetworkPeer:
     )
 
     def fit(
-        self, setting: Any, train: list[Sequence], budget: SequenceConfig, seed: int, device: str
+        self, setting: Any, train: list[EmbeddedStudy], budget: SequenceConfig, seed: int, device: str
     ) -> Scorer:
         """Train the budget's number of networks and average their logits; see :class:`peers.base.Peer`."""
         where = resolve_device(device)
@@ -84,7 +84,7 @@ class NetworkPeer:
             for number in range(budget.seeds)
         ]
 
-        def score(study: Sequence) -> Floats:
+        def score(study: EmbeddedStudy) -> Floats:
             batch = to_device(collate([_reduced(study, setting)])[0], where)
             with torch.inference_mode():
                 answers = torch.stack([net(batch)[0][0].double() for net in nets])
@@ -120,7 +120,7 @@ def run_packed(rnn: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
     return states
 
 
-def _reduced(study: Sequence, setting: NetworkSetting) -> Sequence:
+def _reduced(study: EmbeddedStudy, setting: NetworkSetting) -> EmbeddedStudy:
     if setting.vectors:
         return study
     return replace(study, vectors=np.empty((len(study), 0), dtype=np.float32))
@@ -128,7 +128,7 @@ def _reduced(study: Sequence, setting: NetworkSetting) -> Sequence:
 
 def _train(
     build: Callable[[int], nn.Module],
-    studies: list[Sequence],
+    studies: list[EmbeddedStudy],
     setting: NetworkSetting,
     budget: SequenceConfig,
     seed: int,
@@ -142,23 +142,25 @@ def _train(
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=budget.lr * setting.lr_share, weight_decay=budget.weight_decay
     )
-    steps = -(-len(studies) // budget.batch) * budget.epochs
+    steps = -(-len(studies) // budget.batch_size) * budget.epochs
     rise = max(1, round(budget.warmup * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / rise) * (1 + math.cos(math.pi * step / steps)) / 2
     )
     for epoch in range(budget.epochs):
         random = np.random.default_rng([seed, epoch, 1])
-        for chosen in length_batches(studies, budget.batch, seed=seed, epoch=epoch):
-            varied = [vary(s, random, reverse=budget.reverse, drop=budget.drop_slices) for s in chosen]
-            _step(net, varied, budget.clip, optimizer, device)
+        for chosen in length_batches(studies, budget.batch_size, seed=seed, epoch=epoch):
+            varied = [
+                augment_study(s, random, reverse=budget.reverse, drop=budget.drop_slices) for s in chosen
+            ]
+            _step(net, varied, budget.max_grad_norm, optimizer, device)
             schedule.step()
     return net.eval()
 
 
 def _step(
     net: Biased,
-    studies: list[Sequence],
+    studies: list[EmbeddedStudy],
     clip: float,
     optimizer: torch.optim.Optimizer,
     device: torch.device,

@@ -6,7 +6,7 @@ import numpy as np
 
 from peers.base import Floats, Scorer, logit, sigmoid
 from rsna_seq.config import SequenceConfig
-from rsna_seq.nets.studies import Sequence
+from rsna_seq.nets.studies import EmbeddedStudy
 from rsna_seq.scoring.smoothing import smooth_along_z
 
 
@@ -21,12 +21,12 @@ class RollingMean:
     settings: tuple[Any, ...] = (1 / 3, 0.6)
 
     def fit(
-        self, setting: Any, train: list[Sequence], budget: SequenceConfig, seed: int, device: str
+        self, setting: Any, train: list[EmbeddedStudy], budget: SequenceConfig, seed: int, device: str
     ) -> Scorer:
         """Nothing is learnt but the share, which is picked outside."""
         share = float(setting)
 
-        def score(study: Sequence) -> Floats:
+        def score(study: EmbeddedStudy) -> Floats:
             p = sigmoid(study.logits)
             padded = np.pad(p, ((1, 1), (0, 0)), mode="edge")
             return logit(share * p + (1 - share) / 2 * (padded[:-2] + padded[2:]))
@@ -44,11 +44,11 @@ class GaussianSmoothing:
     settings: tuple[Any, ...] = (5.0, 2.5, 8.0, 15.0)
 
     def fit(
-        self, setting: Any, train: list[Sequence], budget: SequenceConfig, seed: int, device: str
+        self, setting: Any, train: list[EmbeddedStudy], budget: SequenceConfig, seed: int, device: str
     ) -> Scorer:
         """Nothing is learnt but the width, which is picked outside."""
 
-        def score(study: Sequence) -> Floats:
+        def score(study: EmbeddedStudy) -> Floats:
             return logit(smooth_along_z(sigmoid(study.logits), study.z_mm, float(setting)))
 
         return score

@@ -11,7 +11,7 @@ from rsna_seq.config import SequenceConfig
 from rsna_seq.nets.cnn import weighted_bce
 from rsna_seq.nets.loop import Job, fit
 from rsna_seq.nets.sequence_model import SequenceModel, Studies
-from rsna_seq.nets.studies import Sequence, collate, vary
+from rsna_seq.nets.studies import EmbeddedStudy, augment_study, collate
 
 _BATCH = 4
 _LR = 2e-3
@@ -20,7 +20,7 @@ _LR = 2e-3
 
 def fit_fours(
     cfg: SequenceConfig,
-    train: list[Sequence],
+    train: list[EmbeddedStudy],
     score: Callable[[nn.Module], float],
     folder: Path,
     *,
@@ -38,7 +38,7 @@ def fit_fours(
         seed: Seed of everything random.
     """
     torch.manual_seed(seed)
-    cfg = cfg.model_copy(update={"batch": _BATCH, "lr": _LR})
+    cfg = cfg.model_copy(update={"batch_size": _BATCH, "lr": _LR})
     net = SequenceModel(cfg, train[0].vectors.shape[1])
 
     def batches(epoch: int) -> Iterator[tuple[Studies, Tensor]]:
@@ -46,7 +46,9 @@ def fit_fours(
         order = random.permutation(len(train))
         for at in range(0, len(train), _BATCH):
             chosen = [train[i] for i in order[at : at + _BATCH]]
-            yield collate([vary(s, random, reverse=cfg.reverse, drop=cfg.drop_slices) for s in chosen])
+            yield collate(
+                [augment_study(s, random, reverse=cfg.reverse, drop=cfg.drop_slices) for s in chosen]
+            )
 
     def loss(model: nn.Module, batch: tuple[Studies, Tensor]) -> Tensor:
         mask, truth = batch[0].mask, batch[1][batch[0].mask]

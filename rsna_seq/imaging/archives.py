@@ -5,7 +5,7 @@ that holds ``!/`` is that of a file all the same where such a file is there: :fu
 Nothing is ever unpacked to disk.
 
 1. :func:`members` looks through the directory of an archive.
-2. :func:`open_member` opens a member; what is damaged in it raises ``SetAsideError`` while it is read, and
+2. :func:`open_member` opens a member; what is damaged in it raises ``ExclusionError`` while it is read, and
    ``Member.verify`` compares its length and checksum.
 """
 
@@ -16,7 +16,7 @@ import zipfile
 
 from rsna_seq.errors import IntegrityError
 from rsna_seq.imaging.zip_files import STREAMED, WHOLE, Member, inflated, opened, typed
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 MARK = "!/"
 """Between the path of an archive and the name of a member."""
@@ -59,7 +59,7 @@ def is_archive(path: str) -> bool:
         return file.read(132)[128:] != b"DICM" and zipfile.is_zipfile(file)
 
 
-def members(archive: str) -> tuple[list[tuple[str, int]], int, list[tuple[str, SetAsideError]]]:
+def members(archive: str) -> tuple[list[tuple[str, int]], int, list[tuple[str, ExclusionError]]]:
     """Members of an archive that hold bytes, in the archive's order.
 
     Args:
@@ -70,7 +70,7 @@ def members(archive: str) -> tuple[list[tuple[str, int]], int, list[tuple[str, S
         be read, with the reason.
 
     Raises:
-        SetAsideError: It is no zip file, or its directory is damaged.
+        ExclusionError: It is no zip file, or its directory is damaged.
         IntegrityError: It is refused: a name that leads out of it, a link, an encrypted member, an archive
             in the archive, or sizes of a bomb. Nothing has been read then.
     """
@@ -93,7 +93,7 @@ def open_member(archive: str, name: str) -> Member:
         name: Name of the member within it.
 
     Raises:
-        SetAsideError: The archive or the member cannot be read.
+        ExclusionError: The archive or the member cannot be read.
     """
     held = opened(archive)
 
@@ -110,22 +110,24 @@ def member_status(archive: str, name: str) -> tuple[int, int]:
     """Size in bytes of a member, and when its archive was last changed, in ns.
 
     Raises:
-        SetAsideError: The archive cannot be opened, or has no such member.
+        ExclusionError: The archive cannot be opened, or has no such member.
     """
     held = opened(archive)
     return typed(lambda: held.file.getinfo(name)).file_size, held.mtime_ns
 
 
-def _damage(member: zipfile.ZipInfo, size: int) -> SetAsideError | None:
+def _damage(member: zipfile.ZipInfo, size: int) -> ExclusionError | None:
     """Why a member cannot be read at all, while its neighbours can."""
     if member.header_offset + member.compress_size > size:
-        return SetAsideError(Reason.BAD_MEMBER, "it reaches beyond the end of the archive")
+        return ExclusionError(Reason.BAD_MEMBER, "it reaches beyond the end of the archive")
     if member.compress_type not in STREAMED | WHOLE:
-        return SetAsideError(Reason.BAD_MEMBER, f"compression method {member.compress_type} is not supported")
+        return ExclusionError(
+            Reason.BAD_MEMBER, f"compression method {member.compress_type} is not supported"
+        )
     return None
 
 
-def _fault_of_all(found: list[zipfile.ZipInfo], damaged: dict[str, SetAsideError], size: int) -> str | None:
+def _fault_of_all(found: list[zipfile.ZipInfo], damaged: dict[str, ExclusionError], size: int) -> str | None:
     """What is wrong with an archive as a whole."""
     total = sum(m.file_size for m in found)
     packed = sum(m.compress_size for m in found if m.filename not in damaged)

@@ -18,7 +18,7 @@ import warnings
 from enum import IntEnum
 from typing import Any
 
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 REQUEST = struct.Struct("<IIIdI")
 """Frame from 0, rows, columns, seconds of CPU time, bytes of the path that follows (UTF-8)."""
@@ -110,11 +110,11 @@ def _decoded(pixels: Any, path: str, frame: int, shape: tuple[int, int]) -> tupl
         try:
             opened = open_file(path)
         except OSError as error:
-            raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
+            raise ExclusionError(Reason.UNREADABLE_FILE, type(error).__name__) from error
         with opened as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _checked(pixels.pixel_array(file, index=frame, raw=True), shape)
-    except SetAsideError as error:
+    except ExclusionError as error:
         return Status.REFUSED, f"{error.reason}\n{error.detail}"
     except RuntimeError as error:
         missing = "missing dependencies" in str(error) or "plugins are missing" in str(error)

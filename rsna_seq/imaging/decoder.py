@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.codec_process import Answer, CodecProcess, LostError
 from rsna_seq.imaging.codec_server import Status
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 PATIENCE_S = 20.0
 """CPU time that a frame may take; one of 512 x 512 takes a few hundredths of a second."""
@@ -78,7 +78,7 @@ class Decoder:
             out: (rows, columns), contiguous: memory for the values, used where they have 16 bits.
 
         Raises:
-            SetAsideError: The pixels cannot be decoded, the process died on them, or took too long.
+            ExclusionError: The pixels cannot be decoded, the process died on them, or took too long.
             EnvironmentFaultError: The process cannot be started, or the codec is not installed.
         """
         place = path if os.path.isabs(path) else os.path.abspath(path)  # noqa: PTH100, PTH117
@@ -89,16 +89,16 @@ class Decoder:
                 try:
                     status, answer = self._exchange(place, frame, shape, out)
                 except LostError as lost:
-                    raise SetAsideError(lost.reason, f"{lost.detail}, twice") from lost
+                    raise ExclusionError(lost.reason, f"{lost.detail}, twice") from lost
         if status == Status.MISSING:
             raise EnvironmentFaultError(f"{answer} For the common codecs: pip install {_PACKAGES}")
         if isinstance(answer, str) and status == Status.REFUSED:
             reason, _, detail = answer.partition("\n")
-            raise SetAsideError(
+            raise ExclusionError(
                 Reason(reason) if reason in set(Reason) else Reason.PIXELS_UNDECODABLE, detail
             )
         if isinstance(answer, str):
-            raise SetAsideError(Reason.PIXELS_UNDECODABLE, answer)
+            raise ExclusionError(Reason.PIXELS_UNDECODABLE, answer)
         return answer
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ that cannot be listed, files that vanish.
 import os
 
 from rsna_seq.imaging.archives import joined, members
-from rsna_seq.reasons import Action, Reason, SetAsideError
+from rsna_seq.reasons import Action, ExclusionError, Reason
 
 Rows = list[dict[str, object]]
 Found = tuple[str, int, int]
@@ -28,7 +28,7 @@ def files_below(top: str, aside: Rows) -> list[Found]:
             with os.scandir(folder) as listed:
                 entries = list(listed)
         except OSError as error:
-            aside.append(SetAsideError(Reason.UNREADABLE_FILE, words_of(error)).row(escaped(prefix) or "."))
+            aside.append(ExclusionError(Reason.UNREADABLE_FILE, words_of(error)).row(escaped(prefix) or "."))
             continue
         bad = is_bad_name(prefix)
         for entry in entries:
@@ -40,7 +40,7 @@ def files_below(top: str, aside: Rows) -> list[Found]:
                     else:
                         aside.append(_not_a_file(entry).row(escaped(name)))
                 elif bad or (not entry.name.isprintable() and is_bad_name(entry.name)):
-                    aside.append(SetAsideError(Reason.BAD_NAME).row(escaped(name)))
+                    aside.append(ExclusionError(Reason.BAD_NAME).row(escaped(name)))
                 elif entry.name.lower().endswith(".zip"):
                     found += files_in_archive(entry.path, name, aside)
                 else:
@@ -48,17 +48,17 @@ def files_below(top: str, aside: Rows) -> list[Found]:
                     if _EARLIEST_NS <= status.st_mtime_ns <= _LATEST_NS:
                         found.append((name, status.st_size, status.st_mtime_ns))
                     else:
-                        aside.append(SetAsideError(Reason.BAD_TIME).row(name))
+                        aside.append(ExclusionError(Reason.BAD_TIME).row(name))
             except OSError as error:  # it vanished, or its folder may not be searched
-                aside.append(SetAsideError(Reason.UNREADABLE_FILE, words_of(error)).row(escaped(name)))
+                aside.append(ExclusionError(Reason.UNREADABLE_FILE, words_of(error)).row(escaped(name)))
     return found
 
 
-def _not_a_file(entry: "os.DirEntry[str]") -> SetAsideError:
+def _not_a_file(entry: "os.DirEntry[str]") -> ExclusionError:
     """Why something that is neither a file nor a folder is skipped."""
     if entry.is_symlink():
-        return SetAsideError(Reason.LINK, action=Action.SKIPPED)
-    return SetAsideError(Reason.NOT_DICOM, "no regular file", action=Action.SKIPPED)
+        return ExclusionError(Reason.LINK, action=Action.SKIPPED)
+    return ExclusionError(Reason.NOT_DICOM, "no regular file", action=Action.SKIPPED)
 
 
 def files_in_archive(archive: str, name: str, aside: Rows) -> list[Found]:
@@ -72,16 +72,18 @@ def files_in_archive(archive: str, name: str, aside: Rows) -> list[Found]:
     try:
         sound, mtime_ns, damaged = members(archive)
         must_have_time(mtime_ns)
-    except SetAsideError as error:
+    except ExclusionError as error:
         aside.append(error.row(name))
         return []
     found: list[Found] = []
     twin = os.path.isdir(joined(archive, ""))  # noqa: PTH112
     for member, size in sound:
         if is_bad_name(member):
-            damaged.append((member, SetAsideError(Reason.BAD_NAME)))
+            damaged.append((member, ExclusionError(Reason.BAD_NAME)))
         elif twin and os.path.lexists(joined(archive, member)):
-            damaged.append((member, SetAsideError(Reason.BAD_NAME, "a file beside the archive has its path")))
+            damaged.append(
+                (member, ExclusionError(Reason.BAD_NAME, "a file beside the archive has its path"))
+            )
         else:
             found.append((joined(name, member), size, mtime_ns))
     aside += [error.row(escaped(joined(name, member))) for member, error in damaged]
@@ -92,10 +94,10 @@ def must_have_time(mtime_ns: int) -> None:
     """Refuse a file whose time no table holds.
 
     Raises:
-        SetAsideError: It was last changed before 1678 or after 2261.
+        ExclusionError: It was last changed before 1678 or after 2261.
     """
     if not _EARLIEST_NS <= mtime_ns <= _LATEST_NS:
-        raise SetAsideError(Reason.BAD_TIME)
+        raise ExclusionError(Reason.BAD_TIME)
 
 
 def escaped(name: str) -> str:

@@ -15,7 +15,7 @@ import polars as pl
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, RLELossless
 
 from rsna_seq.errors import EnvironmentFaultError
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 _SMALL_FRAME = 2 * 2048 * 2048
 """Bytes of pixels up to which one frame is harmless, however small its file."""
@@ -52,14 +52,14 @@ def must_be_plausible_frame(header: Mapping[str, Any]) -> None:
         header: A row of SLICES.
 
     Raises:
-        SetAsideError: The declared frame is large, and no encoder makes its file so small.
+        ExclusionError: The declared frame is large, and no encoder makes its file so small.
     """
     pixels = 2 * header["rows"] * header["columns"]
     if pixels > _SMALL_FRAME and pixels > _ratio_of(header["transfer_syntax"]) * header["file_size"]:
         raise _implausible(header["rows"], header["columns"], header["file_size"])
 
 
-def frames_to_refuse(slices: pl.DataFrame) -> dict[int, SetAsideError]:
+def frames_to_refuse(slices: pl.DataFrame) -> dict[int, ExclusionError]:
     """Frames of a study that must not be allocated.
 
     They are those that are implausible one by one; and, where the study does not fit into memory, those
@@ -109,8 +109,8 @@ def _ratio_of(syntax: str) -> int:
     return _RATIOS.get(syntax, _RATIO)
 
 
-def _implausible(rows: int, columns: int, size: int) -> SetAsideError:
-    return SetAsideError(Reason.FRAME_IMPLAUSIBLE, f"{rows:,} x {columns:,} pixels from {size:,} bytes")
+def _implausible(rows: int, columns: int, size: int) -> ExclusionError:
+    return ExclusionError(Reason.FRAME_IMPLAUSIBLE, f"{rows:,} x {columns:,} pixels from {size:,} bytes")
 
 
 def _machine_bytes() -> int:

@@ -22,7 +22,7 @@ from rsna_seq.imaging.headers.elements import deflated_data
 from rsna_seq.imaging.sources import must_be, must_be_same, open_file, verify
 from rsna_seq.imaging.volume import AIR_HU
 from rsna_seq.imaging.wrap import Wrap, judge, may_be_wrapped, unwrapped
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 _HIGHEST = 32767
 _LIMITS = {np.dtype(np.int16): (-32768, 32767), np.dtype(np.uint16): (0, 65535)}
@@ -33,7 +33,7 @@ _DENSEST_HU = 4095
 """Metal saturates a scanner of 12 bits here; wider ones go higher, but in few pixels."""
 
 
-class Room(threading.local):
+class PixelBuffer(threading.local):
     """Memory for the pixels of a study, used again: fresh pages cost more than the arithmetic."""
 
     _kept: NDArray[np.int16] | None = None
@@ -74,7 +74,7 @@ def read_hu(
         (rows, columns) int16 HU; padding and everything below -1024 is air.
 
     Raises:
-        SetAsideError: The pixels are cut short, cannot be decoded, or are no HU; the file is too small for
+        ExclusionError: The pixels are cut short, cannot be decoded, or are no HU; the file is too small for
             the frame that its header declares; or it changed since it was indexed.
     """
     return read_pixels(path, header, out, wrapped_series=wrapped_series)[0]
@@ -119,7 +119,7 @@ def series_is_wrapped(folder: str | os.PathLike[str], headers: Iterable[Mapping[
             must_be_plausible_frame(row)
             room = np.empty((row["rows"], row["columns"]), dtype=np.int16)
             stored = _stored(os.path.join(folder, row["file"]), row, room)  # noqa: PTH118
-        except SetAsideError:  # whoever reads the slice says why
+        except ExclusionError:  # whoever reads the slice says why
             continue
         if judge(stored, padding=row["padding"], **rescale) is Wrap.PROVEN:
             return True
@@ -203,7 +203,7 @@ def _must_be_plausible(hu: NDArray[np.int16]) -> None:
         return
     dense = float((some > _DENSEST_HU).mean())
     if dense > 0.25:
-        raise SetAsideError(Reason.IMPLAUSIBLE_HU, f"{dense:.0%} of the pixels are above {_DENSEST_HU:,} HU")
+        raise ExclusionError(Reason.IMPLAUSIBLE_HU, f"{dense:.0%} of the pixels are above {_DENSEST_HU:,} HU")
 
 
 def _stored(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> NDArray[np.integer]:
@@ -219,9 +219,9 @@ def _stored(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> NDA
         else:
             got = _read_into(path, header, out)
     except OSError as error:
-        raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
+        raise ExclusionError(Reason.UNREADABLE_FILE, type(error).__name__) from error
     if got < out.nbytes:
-        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"{got:,} of {out.nbytes:,} bytes")
+        raise ExclusionError(Reason.PIXELS_TRUNCATED, f"{got:,} of {out.nbytes:,} bytes")
     if syntax == ExplicitVRBigEndian:
         out.byteswap(inplace=True)
     values: NDArray[np.integer] = out if signed else out.view(np.uint16)

@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rsna_seq.imaging.geometry import place
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 _POSITION, _COSINES = [f"p_{i}" for i in range(3)], [f"o_{i}" for i in range(6)]
 Rows = list[dict[str, object]]
@@ -128,5 +128,5 @@ def _follows(number: NDArray[np.float64], z_mm: NDArray[np.float64]) -> bool:
 
 def _aside(row: dict[str, Any]) -> dict[str, object]:
     detail = "no position among slices with one, and no InstanceNumber between theirs that tells it"
-    told = SetAsideError(Reason.NO_PLACE, detail).row(row["file"])
+    told = ExclusionError(Reason.NO_PLACE, detail).row(row["file"])
     return told | {"study": row["study"], "slice": row["slice"]}

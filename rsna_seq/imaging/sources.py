@@ -27,7 +27,7 @@ from rsna_seq.imaging.folders import (
     words_of,
 )
 from rsna_seq.imaging.zip_files import Member
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 Result = TypeVar("Result")
 
@@ -66,7 +66,7 @@ class Listing:
         prefix = "" if way == os.curdir else way + "/"
         aside = [{**row, "file": escaped(prefix) + str(row["file"])} for row in self.aside]
         if is_bad_name(prefix):
-            aside += [SetAsideError(Reason.BAD_NAME).row(escaped(prefix + name)) for name in self.names]
+            aside += [ExclusionError(Reason.BAD_NAME).row(escaped(prefix + name)) for name in self.names]
             return Listing(root, aside=aside)
         return Listing(root, [prefix + name for name in self.names], self.sizes, self.mtimes_ns, aside)
 
@@ -79,7 +79,7 @@ class Listing:
             options: What else ``read`` takes.
 
         Raises:
-            SetAsideError: As ``read`` says, or the file changed.
+            ExclusionError: As ``read`` says, or the file changed.
         """
         path = os.path.join(self.root, self.names[at])  # noqa: PTH118
         try:
@@ -158,7 +158,7 @@ def open_file(path: str) -> BinaryIO:
 
     Raises:
         OSError: It cannot be opened.
-        SetAsideError: The archive or its member cannot be read; also while the member is read.
+        ExclusionError: The archive or its member cannot be read; also while the member is read.
     """
     parts = member_of(path)
     if parts is not None:
@@ -170,7 +170,7 @@ def verify(file: BinaryIO) -> None:
     """Compare the length and checksum of an archive's member that is open; other files have none.
 
     Raises:
-        SetAsideError: The member is damaged.
+        ExclusionError: The member is damaged.
     """
     if isinstance(file, Member):
         file.verify()
@@ -180,7 +180,7 @@ def must_be(path: str, size: int, mtime_ns: int) -> None:
     """Refuse a file, or a member of an archive, that is no longer what was listed.
 
     Raises:
-        SetAsideError: Its size or time differs, or it is gone.
+        ExclusionError: Its size or time differs, or it is gone.
     """
     parts = member_of(path)
     if parts is not None:
@@ -189,7 +189,7 @@ def must_be(path: str, size: int, mtime_ns: int) -> None:
     try:
         status = os.lstat(path)
     except OSError as error:
-        raise SetAsideError(Reason.UNREADABLE_FILE, words_of(error)) from error
+        raise ExclusionError(Reason.UNREADABLE_FILE, words_of(error)) from error
     must_be_same(status, size, mtime_ns)
 
 
@@ -197,7 +197,7 @@ def must_be_same(status: os.stat_result, size: int, mtime_ns: int) -> None:
     """Refuse the status of a file that is no longer what was listed.
 
     Raises:
-        SetAsideError: Its size or time differs.
+        ExclusionError: Its size or time differs.
     """
     _must_equal(status.st_size, status.st_mtime_ns, size, mtime_ns)
 
@@ -210,13 +210,13 @@ def digest_source(path: str) -> str | None:
             while block := file.read(1 << 20):
                 digest.update(block)
             return digest.hexdigest()
-    except (OSError, SetAsideError):
+    except (OSError, ExclusionError):
         return None
 
 
 def _must_equal(size_now: int, mtime_ns_now: int, size: int, mtime_ns: int) -> None:
     if (size_now, mtime_ns_now) != (size, mtime_ns):
-        raise SetAsideError(Reason.FILE_CHANGED, f"{size:,} bytes as listed, {size_now:,} now")
+        raise ExclusionError(Reason.FILE_CHANGED, f"{size:,} bytes as listed, {size_now:,} now")
 
 
 def _outermost(places: Sequence[Path]) -> list[Path]:
@@ -240,16 +240,16 @@ def _list_one(place: Path) -> Listing:
         return _listing(place, files_below(str(place), aside), aside)
     file = place.resolve()
     if is_bad_name(file.name):
-        return _listing(file.parent, [], [SetAsideError(Reason.BAD_NAME).row(escaped(file.name))])
+        return _listing(file.parent, [], [ExclusionError(Reason.BAD_NAME).row(escaped(file.name))])
     try:
         if is_archive(str(file)):
             return _listing(file.parent, files_in_archive(str(file), file.name, aside), aside)
         status = file.stat()
         must_have_time(status.st_mtime_ns)
-    except SetAsideError as error:
+    except ExclusionError as error:
         return _listing(file.parent, [], [error.row(file.name)])
     except OSError as error:
-        row = SetAsideError(Reason.UNREADABLE_FILE, words_of(error)).row(file.name)
+        row = ExclusionError(Reason.UNREADABLE_FILE, words_of(error)).row(file.name)
         return _listing(file.parent, [], [row])
     return _listing(file.parent, [(file.name, status.st_size, status.st_mtime_ns)], aside)
 

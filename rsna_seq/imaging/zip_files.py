@@ -1,4 +1,4 @@
-"""One zip file, held open: its members as files, and whatever is wrong with them as ``SetAsideError``.
+"""One zip file, held open: its members as files, and whatever is wrong with them as ``ExclusionError``.
 
 1. :func:`opened`: an archive is opened once a process, and again when another file took its name.
 2. :class:`Member`: a member as a file; :meth:`Member.verify` compares its length and checksum.
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 Result = TypeVar("Result")
 
@@ -61,7 +61,7 @@ _LOCK = threading.Lock()
 class Member(io.BufferedIOBase):
     """A member of an archive, open for reading; it can be sought.
 
-    Reading raises ``SetAsideError`` (``bad_member``), whatever ``zipfile`` and the decompressors raise.
+    Reading raises ``ExclusionError`` (``bad_member``), whatever ``zipfile`` and the decompressors raise.
 
     Attributes:
         size: Bytes, as the directory of the archive says.
@@ -111,7 +111,7 @@ class Member(io.BufferedIOBase):
         """Read to the end, unless this was done before, and compare length and checksum.
 
         Raises:
-            SetAsideError: The member is damaged.
+            ExclusionError: The member is damaged.
         """
         if self._archive.verified == self._name:
             return
@@ -119,7 +119,7 @@ class Member(io.BufferedIOBase):
             pass
         if self.tell() != self.size:
             detail = f"{self.tell():,} bytes, {self.size:,} in the archive's directory"
-            raise SetAsideError(Reason.BAD_MEMBER, detail)
+            raise ExclusionError(Reason.BAD_MEMBER, detail)
         self._archive.verified = self._name
 
     def close(self) -> None:
@@ -129,25 +129,25 @@ class Member(io.BufferedIOBase):
 
 
 def typed(work: Callable[[], Result]) -> Result:
-    """What some work on a member gives; whatever it raises becomes a SetAsideError."""
+    """What some work on a member gives; whatever it raises becomes a ExclusionError."""
     try:
         return work()
-    except SetAsideError:
+    except ExclusionError:
         raise
     except KeyError as error:
-        raise SetAsideError(Reason.FILE_CHANGED, "the archive no longer holds this member") from error
+        raise ExclusionError(Reason.FILE_CHANGED, "the archive no longer holds this member") from error
     except OSError as error:
         reason = Reason.UNREADABLE_FILE if error.errno else Reason.BAD_MEMBER  # bzip2 raises a bare OSError
-        raise SetAsideError(reason, error.strerror or type(error).__name__) from error
+        raise ExclusionError(reason, error.strerror or type(error).__name__) from error
     except Exception as error:  # a damaged member raises anything
-        raise SetAsideError(Reason.BAD_MEMBER, type(error).__name__) from error
+        raise ExclusionError(Reason.BAD_MEMBER, type(error).__name__) from error
 
 
 def opened(archive: str) -> Opened:
     """An archive, opened once a process while it stays as it is: its directory may take seconds to read.
 
     Raises:
-        SetAsideError: It cannot be opened, is no zip file, or its directory is damaged.
+        ExclusionError: It cannot be opened, is no zip file, or its directory is damaged.
     """
     with _LOCK:
         try:
@@ -165,9 +165,9 @@ def opened(archive: str) -> Opened:
             _KEPT[archive] = Opened(file, _identity(os.fstat(file.fp.fileno())))
             return _KEPT[archive]
         except OSError as error:
-            raise SetAsideError(Reason.UNREADABLE_FILE, error.strerror or type(error).__name__) from error
+            raise ExclusionError(Reason.UNREADABLE_FILE, error.strerror or type(error).__name__) from error
         except Exception as error:  # a damaged directory raises anything
-            raise SetAsideError(Reason.BAD_ARCHIVE, type(error).__name__) from error
+            raise ExclusionError(Reason.BAD_ARCHIVE, type(error).__name__) from error
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:

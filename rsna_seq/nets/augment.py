@@ -57,7 +57,7 @@ def draw(cfg: EmbedConfig, n: int, generator: torch.Generator) -> Draws:
 
     angle = (2 * uniform(n) - 1) * math.radians(cfg.rotate_deg)
     zoom = 1 / (1 + (2 * uniform(n) - 1) * cfg.scale)
-    mirror = 1 - 2 * (uniform(n) < cfg.flip).float()
+    mirror = 1 - 2 * (uniform(n) < cfg.flip_prob).float()
     shift = (2 * uniform(n, 2) - 1) * 2 * cfg.shift
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     rows = torch.stack([mirror * cos, -sin, shift[:, 0], mirror * sin, cos, shift[:, 1]], dim=1)

@@ -46,7 +46,7 @@ class Embedder(nn.Module):
         self.features = int(self.backbone.num_features)  # type: ignore[arg-type]
         head = getattr(self.backbone, "head_hidden_size", None)
         self.features = int(head) if head else self.features
-        self.drop = nn.Dropout(cfg.drop)
+        self.drop = nn.Dropout(cfg.dropout)
         self.classify = nn.Linear(self.features, N_CLASSES)
         self.register_buffer("windows", torch.tensor(cfg.windows, dtype=torch.float32), persistent=False)
         self.windows: Tensor

@@ -101,7 +101,7 @@ def fit(job: Job, cfg: FitConfig, folder: Path, *, device: torch.device, seed: i
         seed: Seed of dropout; everything else random is in the batches.
 
     Returns:
-        The trained network (its average where ``cfg.ema`` is set), in evaluation mode.
+        The trained network (its average where ``cfg.ema_decay`` is set), in evaluation mode.
 
     Raises:
         EnvironmentFaultError: The loss is no number for several steps; the last good weights are kept.
@@ -142,7 +142,7 @@ class _Training:
             optimizer, lambda step: _warmup_cosine(step, updates, cfg.warmup)
         )
         self.optimizer = accelerator.prepare_optimizer(optimizer)
-        self.average = ModelEmaV3(self.bare, decay=cfg.ema, use_warmup=True) if cfg.ema else None
+        self.average = ModelEmaV3(self.bare, decay=cfg.ema_decay, use_warmup=True) if cfg.ema_decay else None
 
     @property
     def kept(self) -> nn.Module:
@@ -172,8 +172,8 @@ class _Training:
             if not math.isfinite(value):
                 self.optimizer.zero_grad()
                 return value
-            if self.cfg.clip and self.accelerator.sync_gradients:
-                self.accelerator.clip_grad_norm_(self.net.parameters(), self.cfg.clip)
+            if self.cfg.max_grad_norm and self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(self.net.parameters(), self.cfg.max_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
         if self.accelerator.sync_gradients:

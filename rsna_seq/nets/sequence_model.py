@@ -69,23 +69,23 @@ class SequenceModel(nn.Module):
     def __init__(self, cfg: SequenceConfig, features: int) -> None:
         super().__init__()
         self.cfg, self.features = cfg, features
-        self.drop = nn.Dropout(cfg.drop)
+        self.drop = nn.Dropout(cfg.dropout)
         inputs = 3 * N_CLASSES + _GEOMETRY
         if cfg.vectors:
             self.thin = nn.Dropout(_THIN)
             self.norm = nn.LayerNorm(features, elementwise_affine=False)
-            self.project = nn.Linear(features, cfg.project)
-            self.mend = nn.Linear(cfg.project, N_CLASSES)
+            self.project = nn.Linear(features, cfg.projection_dim)
+            self.mend = nn.Linear(cfg.projection_dim, N_CLASSES)
             nn.init.zeros_(self.mend.weight)
             nn.init.zeros_(self.mend.bias)
-            inputs += 3 * cfg.project
+            inputs += 3 * cfg.projection_dim
         self.gru = nn.GRU(
             inputs,
             cfg.hidden,
             cfg.layers,
             batch_first=True,
             bidirectional=True,
-            dropout=cfg.drop if cfg.layers > 1 else 0.0,
+            dropout=cfg.dropout if cfg.layers > 1 else 0.0,
         )
         self.correct = nn.Linear(2 * cfg.hidden, N_CLASSES)
         nn.init.zeros_(self.correct.weight)

@@ -21,7 +21,7 @@ from rsna_seq.store.tables import LOGITS, read_table
 
 
 @dataclass(frozen=True)
-class Sequence:
+class EmbeddedStudy:
     """One study in one network's space.
 
     Attributes:
@@ -46,7 +46,7 @@ class Sequence:
         return len(self.z_mm)
 
 
-def read_sequences(embed: Path, slabs: pl.DataFrame) -> list[Sequence]:
+def read_embedded_studies(embed: Path, slabs: pl.DataFrame) -> list[EmbeddedStudy]:
     """All studies that ``embed`` embedded, vectors memory-mapped.
 
     Args:
@@ -70,8 +70,8 @@ def read_sequences(embed: Path, slabs: pl.DataFrame) -> list[Sequence]:
     return sequences
 
 
-def _sequence(study: str, rows: pl.DataFrame, vectors: NDArray[np.float32]) -> Sequence:
-    return Sequence(
+def _sequence(study: str, rows: pl.DataFrame, vectors: NDArray[np.float32]) -> EmbeddedStudy:
+    return EmbeddedStudy(
         study=study,
         net=int(rows["net"][0]),
         cross_fold=int(rows["cross_fold"][0]),
@@ -82,7 +82,7 @@ def _sequence(study: str, rows: pl.DataFrame, vectors: NDArray[np.float32]) -> S
     )
 
 
-def collate(sequences: list[Sequence]) -> tuple[Studies, Tensor]:
+def collate(sequences: list[EmbeddedStudy]) -> tuple[Studies, Tensor]:
     """Pad studies to one batch: the studies, and labels (study, slab, 6)."""
 
     def pad(arrays: list[NDArray[np.float32]]) -> Tensor:
@@ -105,8 +105,8 @@ def to_device(studies: Studies, device: torch.device) -> Studies:
 
 
 def length_batches(
-    sequences: list[Sequence], batch: int, *, seed: int, epoch: int
-) -> Iterator[list[Sequence]]:
+    sequences: list[EmbeddedStudy], batch: int, *, seed: int, epoch: int
+) -> Iterator[list[EmbeddedStudy]]:
     """Batches of studies of like length, in an order that depends on seed and epoch alone.
 
     Args:
@@ -123,7 +123,9 @@ def length_batches(
         yield [sequences[i] for i in chunks[chunk]]
 
 
-def vary(sequence: Sequence, random: np.random.Generator, *, reverse: float, drop: float) -> Sequence:
+def augment_study(
+    sequence: EmbeddedStudy, random: np.random.Generator, *, reverse: float, drop: float
+) -> EmbeddedStudy:
     """Reverse a study's depth, or leave some of its slabs out.
 
     Args:
@@ -137,7 +139,7 @@ def vary(sequence: Sequence, random: np.random.Generator, *, reverse: float, dro
     z_mm = sequence.z_mm
     if random.random() < reverse:
         keep, z_mm = keep[::-1], -z_mm
-    return Sequence(
+    return EmbeddedStudy(
         sequence.study,
         sequence.net,
         sequence.cross_fold,

@@ -36,7 +36,7 @@ class WorkerDied:
     """What stands for the result of an item on which a process died, twice, the second time alone."""
 
 
-def spread_over(
+def parallel_map(
     work: Callable[[Item], Result],
     items: Sequence[Item],
     workers: int,

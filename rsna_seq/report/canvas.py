@@ -23,9 +23,9 @@ def canvas(
     Args:
         width: Of the figure, in inches.
         height: Of the figure, in inches.
-        left: Room for the names on the left, in inches; a layout that measures it takes twice the time.
-        top: Room for a title, in inches.
-        bottom: Room for ticks and their name, in inches.
+        left: Space for the names on the left, in inches; measuring it takes twice the time.
+        top: Space for a title, in inches.
+        bottom: Space for ticks and their name, in inches.
     """
     from matplotlib.figure import Figure
 

@@ -19,17 +19,17 @@ _EDGE = 5e-4
 """Where the axes of the reliability diagram end; what lies beyond is drawn there."""
 
 
-def ladder_figure(ladder: Ladder) -> str:
-    """Log loss of each rung with its interval.
+def models_figure(ladder: Ladder) -> str:
+    """Log loss of each model with its interval.
 
     Args:
-        ladder: ``log_loss``, ``low`` and ``high`` by rung, from below.
+        ladder: ``log_loss``, ``low`` and ``high`` by model, from below.
     """
     figure, axes = canvas(5.0, 0.42 * len(ladder) + 0.75, 0.8)
     _dots(axes, ladder, "log_loss", COLOURS["subarachnoid"], "{:.4f}")
-    axes.set_xlim(0, 1.18 * max(rung["high"] for rung in ladder.values()))
+    axes.set_xlim(0, 1.18 * max(model["high"] for model in ladder.values()))
     axes.set_xlabel("log loss; lower is better")
-    return svg(figure, "log loss of each rung with its 95 % interval")
+    return svg(figure, "log loss of each model with its 95 % interval")
 
 
 def steps_figure(differences: Ladder) -> str:
@@ -49,26 +49,26 @@ def steps_figure(differences: Ladder) -> str:
     reach = 1.15 * max([*ends, 1e-6])
     axes.set_xlim(-reach, reach)
     axes.set_xlabel("change of log loss; left of zero is better")
-    return svg(figure, "change of log loss from rung to rung with its 95 % interval")
+    return svg(figure, "change of log loss from model to model with its 95 % interval")
 
 
-def class_figure(name: str, rungs: Ladder) -> str:
-    """Log loss of one class on every rung; the prior, which lies far off, is a line where it is in sight.
+def class_figure(name: str, models: Ladder) -> str:
+    """Log loss of one class on every model; the prior, which lies far off, is a line where it is in sight.
 
     Args:
         name: The class.
-        rungs: ``log_loss``, ``low`` and ``high`` by rung, from below.
+        models: ``log_loss``, ``low`` and ``high`` by model, from below.
     """
-    above = {rung: figures for rung, figures in rungs.items() if rung != "prior"} or rungs
+    above = {model: figures for model, figures in models.items() if model != "prior"} or models
     figure, axes = canvas(3.3, 0.3 * len(above) + 0.65, 0.7, 0.3, 0.3)
     _dots(axes, above, "log_loss", COLOURS[name], "{:.4f}", size=8)
     right = 1.35 * max(figures["high"] for figures in above.values())
     axes.set_xlim(0, max(right, 1e-6))
-    if "prior" in rungs and rungs["prior"]["log_loss"] <= right:
-        axes.axvline(rungs["prior"]["log_loss"], color=SOFT, linewidth=0.8, linestyle=(0, (2, 2)))
+    if "prior" in models and models["prior"]["log_loss"] <= right:
+        axes.axvline(models["prior"]["log_loss"], color=SOFT, linewidth=0.8, linestyle=(0, (2, 2)))
     axes.set_title(name, loc="left", fontsize=10, color=INK, weight="bold")
     axes.xaxis.set_major_locator(_few(4))
-    return svg(figure, f"log loss of {name} on each rung with its 95 % interval")
+    return svg(figure, f"log loss of {name} on each model with its 95 % interval")
 
 
 def _dots(axes: Any, rows: Ladder, key: str, colour: str | list[str], form: str, size: float = 9) -> None:
@@ -101,14 +101,14 @@ def reliability_figure(name: str, bins: Mapping[str, Sequence[Mapping[str, float
     figure, axes = canvas(3.3, 3.1, 0.6, 0.3)
     ends = _logit(np.array([_EDGE, 1 - _EDGE]))
     axes.plot(ends, ends, color=LINE, linewidth=1.2)
-    for rung in bins:
-        front = rung == list(bins)[-1]
+    for model in bins:
+        front = model == list(bins)[-1]
         x, y, low, high = (
-            _logit(np.array([b[k] for b in bins[rung]])) for k in ("predicted", "observed", "low", "high")
+            _logit(np.array([b[k] for b in bins[model]])) for k in ("predicted", "observed", "low", "high")
         )
         colour = COLOURS[name] if front else "#b4bdc5"
         axes.vlines(x, low, high, color=colour, linewidth=1.6 if front else 1, alpha=0.45)
-        axes.plot(x, y, "o-", color=colour, linewidth=1.4 if front else 1, markersize=4, label=rung)
+        axes.plot(x, y, "o-", color=colour, linewidth=1.4 if front else 1, markersize=4, label=model)
     ticks = _logit(np.array(_TICKS))
     axes.set_xticks(ticks, [f"{t:g}" for t in _TICKS])
     axes.set_yticks(ticks, [f"{t:g}" for t in _TICKS])

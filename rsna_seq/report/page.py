@@ -61,7 +61,7 @@ def write_prediction_report(
     read: Callable[[str], Volume | None],
     threshold: float,
     out: Path,
-    set_aside: pl.DataFrame,
+    excluded: pl.DataFrame,
 ) -> None:
     """Write the report of a prediction: for each study what was found, in which slices, at which z.
 
@@ -70,7 +70,7 @@ def write_prediction_report(
         read: Gives the pixels of a study, or None.
         threshold: Probability above which a class is named with its slices.
         out: The page.
-        set_aside: QUARANTINE.
+        excluded: QUARANTINE.
     """
     studies = []
     for number, ((study,), rows) in enumerate(slices.group_by("study", maintain_order=True)):
@@ -91,7 +91,7 @@ def write_prediction_report(
         shown=studies[:_LISTED],
         named=sum(bool(study["found"]) for study in studies),
         threshold=threshold,
-        reasons=reasons_of(set_aside),
+        reasons=reasons_of(excluded),
         strips=_STRIPS,
         version=package_version(),
     )

@@ -1,4 +1,4 @@
-"""The page of a run: what each rung brings, by figures and by a few studies."""
+"""The page of a run: what each model brings, by figures and by a few studies."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, islice, pairwise
@@ -13,7 +13,7 @@ from rsna_seq.arrays import Floats
 from rsna_seq.labels import ANY, CLASSES
 from rsna_seq.report.figures import (
     class_figure,
-    ladder_figure,
+    models_figure,
     precision_figure,
     reliability_figure,
     roc_figure,
@@ -24,7 +24,7 @@ from rsna_seq.scoring.scores import Scope
 from rsna_seq.store.provenance import commit, package_version
 
 _FAR = ("cnn->sequence", "cnn->calibrated")
-"""Steps over more than one rung that are shown: what the whole study brings to the slice."""
+"""Steps over more than one model that are shown: what the whole study brings to the slice."""
 _ONE_KIND = 2
 """Positive classes of a study with one kind of haemorrhage: it and ``any``."""
 
@@ -34,7 +34,7 @@ def write_run_report(
     scopes: Mapping[str, Scope],
     metrics: Mapping[str, Any],
     strips: Sequence[Mapping[str, str]],
-    set_aside: pl.DataFrame,
+    excluded: pl.DataFrame,
     configs: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Write ``report.html``, the headline scope first.
@@ -44,7 +44,7 @@ def write_run_report(
         scopes: ``out_of_fold`` and, where there is one, ``held_out``.
         metrics: What stands in ``metrics.json``.
         strips: ``why`` a study is shown, and its ``figure``.
-        set_aside: QUARANTINE of index and cache.
+        excluded: QUARANTINE of index and cache.
         configs: The config of each stage, by folder.
     """
     order = sorted(scopes, key=lambda name: name != metrics["scope"])
@@ -54,7 +54,7 @@ def write_run_report(
         scope=metrics["scope"],
         pages=[_page(name, scopes[name], metrics[name]) for name in order],
         strips=[{**s, "figure": markup(s["figure"])} for s in strips],
-        reasons=reasons_of(set_aside),
+        reasons=reasons_of(excluded),
         config=yaml.safe_dump({k: dict(v) for k, v in configs.items()}, sort_keys=False),
         seed=configs["6_evaluate"].get("seed"),
         smooth_mm=configs["6_evaluate"].get("smooth_mm"),
@@ -66,7 +66,7 @@ def write_run_report(
 
 def _page(name: str, scope: Scope, scores: Mapping[str, Any]) -> dict[str, Any]:
     """What the template needs of one scope."""
-    ladder = scores["ladder"]
+    ladder = scores["models"]
     near = [f"{a}->{b}" for a, b in pairwise(ladder) if a != "prior"]  # which dwarfs all others
     steps = near + [step for step in _FAR if step in scores["differences"]]
     chosen = {step: scores["differences"][step] for step in dict.fromkeys(steps)}
@@ -76,9 +76,9 @@ def _page(name: str, scope: Scope, scores: Mapping[str, Any]) -> dict[str, Any]:
         "steps": chosen,
         "top": list(ladder)[-1],
         "brings": _brings(scores, list(ladder)[-1]),
-        "ladder": markup(ladder_figure(ladder)),
+        "models": markup(models_figure(ladder)),
         "changes": markup(steps_figure(chosen)) if chosen else None,
-        "classes": [markup(class_figure(c, scores["classes"][c]["rungs"])) for c in CLASSES],
+        "classes": [markup(class_figure(c, scores["classes"][c]["models"])) for c in CLASSES],
         "reliability": [markup(reliability_figure(c, scores["classes"][c]["reliability"])) for c in CLASSES],
         "roc": markup(roc_figure(scope.labels, scope.top)),
         "precision": markup(precision_figure(scope.labels, scope.top)),
@@ -86,12 +86,12 @@ def _page(name: str, scope: Scope, scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _brings(scores: Mapping[str, Any], top: str) -> dict[str, Any] | None:
-    """What the whole study brings to the slice: the highest rung against the CNN, and the verdict."""
+    """What the whole study brings to the slice: the highest model against the CNN, and the verdict."""
     step = scores["differences"].get(f"cnn->{top}")
     if step is None or top == "smoothed":
         return None
     verdict = "lower" if step["high"] < 0 else "higher" if step["low"] > 0 else "not clearly different"
-    ratio = scores["ladder"][top]["log_loss"] / scores["ladder"]["cnn"]["log_loss"]
+    ratio = scores["models"][top]["log_loss"] / scores["models"]["cnn"]["log_loss"]
     return {**step, "top": top, "verdict": verdict, "ratio": ratio}
 
 
@@ -100,7 +100,7 @@ def pick_studies(slices: pl.DataFrame, answers: Floats, count: int) -> list[tupl
 
     Args:
         slices: study and the six labels, one row a slice.
-        answers: (slice, 6) probabilities of the highest rung.
+        answers: (slice, 6) probabilities of the highest model.
         count: How many.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The rungs of the ladder as probabilities of slices, read from what the stages left."""
+"""The models of the ladder as probabilities of slices, read from what the stages left."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,7 +13,7 @@ from rsna_seq.scoring.smoothing import smooth_along_z
 from rsna_seq.store.artifacts import Artifact
 from rsna_seq.store.tables import LOGITS, SLABS, SLICES, read_table
 
-_RUNGS = {
+_MODELS = {
     "cnn": ("embed", "logits.parquet"),
     "sequence": ("sequence", "logits.parquet"),
     "stack": ("stack", "uncalibrated.parquet"),
@@ -23,17 +23,17 @@ _RUNGS = {
 _KEYS = ["study", "slab"]
 
 
-def read_ladder(
+def read_models(
     artifacts: Mapping[str, Artifact], smooth_mm: float
 ) -> tuple[pl.DataFrame, dict[str, Floats]]:
-    """Every labelled slice of a run, and what each rung says of it.
+    """Every labelled slice of a run, and what each model says of it.
 
     Args:
         artifacts: The finished stages of a run, by name.
         smooth_mm: Standard deviation of the smoothing along z.
 
     Returns:
-        The slices (study, slab, slice, patient, fold, z_mm, labels) and for each rung (slice, 6)
+        The slices (study, slab, slice, patient, fold, z_mm, labels) and for each model (slice, 6)
         probabilities. A held-out slice takes the mean over all networks.
 
     Raises:
@@ -46,15 +46,15 @@ def read_ladder(
     if slices.is_empty():
         raise NothingUsableError(f"{run}: no slice has a label; there is nothing to score")
     keyed = slabs.select(*_KEYS, "z_mm", "fold")
-    rungs: dict[str, pl.DataFrame] = {}
-    for name, (stage, file) in _RUNGS.items():
+    models: dict[str, pl.DataFrame] = {}
+    for name, (stage, file) in _MODELS.items():
         if stage not in artifacts:
             continue
-        rungs[name] = _probabilities(keyed, read_table(artifacts[stage].file(file), LOGITS))
+        models[name] = _probabilities(keyed, read_table(artifacts[stage].file(file), LOGITS))
         if name == "cnn":
-            rungs["smoothed"] = _smoothed(rungs[name], smooth_mm)
+            models["smoothed"] = _smoothed(models[name], smooth_mm)
     answers = {"prior": _prior(slices)}
-    for name, table in rungs.items():
+    for name, table in models.items():
         joined = slices.select(*_KEYS).join(table, on=_KEYS, how="left", maintain_order="left")
         answers[name] = joined.select(CLASSES).to_numpy()
         bare = ~np.isfinite(answers[name]).all(axis=1)
@@ -64,7 +64,7 @@ def read_ladder(
     return slices, answers
 
 
-def scopes(slices: pl.DataFrame, rungs: dict[str, Floats]) -> Iterator[tuple[str, Scope]]:
+def scopes(slices: pl.DataFrame, models: dict[str, Floats]) -> Iterator[tuple[str, Scope]]:
     """Cut the ladder into its two scopes: ``out_of_fold`` and, where patients were held out, ``held_out``."""
     fold = slices["fold"].to_numpy()
     for name, mask in (("out_of_fold", fold >= 0), ("held_out", fold == -1)):
@@ -75,7 +75,7 @@ def scopes(slices: pl.DataFrame, rungs: dict[str, Floats]) -> Iterator[tuple[str
                     labels=slices.select(CLASSES).to_numpy()[mask],
                     patients=slices["patient"].to_numpy()[mask].astype(str),
                     studies=slices["study"].to_numpy()[mask].astype(str),
-                    rungs={rung: p[mask] for rung, p in rungs.items()},
+                    models={model: p[mask] for model, p in models.items()},
                 ),
             )
 

@@ -14,7 +14,7 @@ from rsna_seq.labels import ANY, CLASSES
 from rsna_seq.scoring.bootstrap import Bootstrap
 from rsna_seq.scoring.metric import Interval, calibration_error, class_log_loss, slice_losses
 
-RUNGS = ("prior", "cnn", "smoothed", "sequence", "stack", "calibrated")
+MODELS = ("prior", "cnn", "smoothed", "sequence", "stack", "calibrated")
 """The ladder, from below."""
 _EDGES = (0, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.97, 0.99, 1)
 """Bins of the reliability diagram: even in logits, for most slices bleed nowhere and crowd near 0."""
@@ -30,18 +30,18 @@ class Scope:
         labels: (slice, 6) of 0 and 1.
         patients: (slice,) ids, for the bootstrap.
         studies: (slice,) ids.
-        rungs: (slice, 6) probabilities of each rung that there is, from below.
+        models: (slice, 6) probabilities of each model that there is, from below.
     """
 
     labels: NDArray[np.int8]
     patients: NDArray[np.str_]
     studies: NDArray[np.str_]
-    rungs: Mapping[str, Floats]
+    models: Mapping[str, Floats]
 
     @property
     def top(self) -> Floats:
-        """(slice, 6) probabilities of the highest rung."""
-        return list(self.rungs.values())[-1]
+        """(slice, 6) probabilities of the highest model."""
+        return list(self.models.values())[-1]
 
 
 def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
@@ -53,15 +53,15 @@ def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
         seed: Seed of the bootstrap; one set of draws serves all figures, so differences are paired.
 
     Returns:
-        ``ladder``, ``differences`` (later rung minus earlier), ``classes`` (``log_loss`` by rung, the other
-        figures of the highest rung, all of every rung in ``rungs``, ``reliability`` of the CNN, of the
-        stack and of the highest rung), ``study`` and ``counts``. A figure that a class which never occurs
+        ``ladder``, ``differences`` (later model minus earlier), ``classes`` (``log_loss`` by model, the other
+        figures of the highest model, all of every model in ``models``, ``reliability`` of the CNN, of the
+        stack and of the highest model), ``study`` and ``counts``. A figure that a class which never occurs
         cannot have is None.
     """
     draws = Bootstrap(scope.patients, samples, seed)
-    losses = {name: slice_losses(scope.labels, p) for name, p in scope.rungs.items()}
+    losses = {name: slice_losses(scope.labels, p) for name, p in scope.models.items()}
     return {
-        "ladder": _each(losses, draws),
+        "models": _each(losses, draws),
         "differences": _differences(losses, draws),
         "classes": {name: _class(scope, c, draws) for c, name in enumerate(CLASSES)},
         "study": _study(scope, draws),
@@ -89,23 +89,23 @@ def _named(interval: Interval, key: str) -> dict[str, float]:
 
 
 def _class(scope: Scope, c: int, draws: Bootstrap) -> dict[str, Any]:
-    """Figures of one class: of the highest rung, and rung by rung."""
+    """Figures of one class: of the highest model, and model by model."""
     truth = scope.labels[:, c]
-    losses = {name: class_log_loss(truth[:, None], p[:, c : c + 1])[:, 0] for name, p in scope.rungs.items()}
+    losses = {name: class_log_loss(truth[:, None], p[:, c : c + 1])[:, 0] for name, p in scope.models.items()}
     intervals = _each(losses, draws)
-    rungs = {name: {**intervals[name], **_quality(truth, p[:, c])} for name, p in scope.rungs.items()}
-    top = {k: v for k, v in rungs[list(rungs)[-1]].items() if k not in {"low", "high"}}
+    models = {name: {**intervals[name], **_quality(truth, p[:, c])} for name, p in scope.models.items()}
+    top = {k: v for k, v in models[list(models)[-1]].items() if k not in {"low", "high"}}
     return {
         "prevalence": float(truth.mean()),
         "positive": int(truth.sum()),
         **top,
         "log_loss": {name: figures["log_loss"] for name, figures in intervals.items()},
-        "rungs": rungs,
+        "models": models,
         "differences": _differences(losses, draws),
         "reliability": {
-            name: reliability(truth, scope.rungs[name][:, c], draws)
-            for name in dict.fromkeys(("cnn", "stack", list(rungs)[-1]))
-            if name in rungs
+            name: reliability(truth, scope.models[name][:, c], draws)
+            for name in dict.fromkeys(("cnn", "stack", list(models)[-1]))
+            if name in models
         },
     }
 
@@ -147,12 +147,12 @@ def _study(scope: Scope, draws: Bootstrap) -> dict[str, Any]:
     names, first, group = np.unique(scope.studies, return_index=True, return_inverse=True)
     truth = np.zeros(len(names), dtype=np.int8)
     np.maximum.at(truth, group, scope.labels[:, ANY])
-    rungs: dict[str, dict[str, float | None]] = {}
-    for name, p in scope.rungs.items():
+    models: dict[str, dict[str, float | None]] = {}
+    for name, p in scope.models.items():
         highest = np.zeros(len(names))
         np.maximum.at(highest, group, p[:, ANY])
         area = draws.auc(truth, highest, scope.patients[first])
-        rungs[name] = dict.fromkeys(("auc_any", "low", "high"))
+        models[name] = dict.fromkeys(("auc_any", "low", "high"))
         if area is not None:
-            rungs[name].update(_named(area, "auc_any"))
-    return {**rungs[list(rungs)[-1]], "positive": int(truth.sum()), "rungs": rungs}
+            models[name].update(_named(area, "auc_any"))
+    return {**models[list(models)[-1]], "positive": int(truth.sum()), "models": models}

@@ -13,7 +13,7 @@ _STRENGTH = 1e3
 """Inverse of the regularisation: hardly any, but enough that separable logits keep a finite slope."""
 
 
-def fit_lines(logits: Floats, labels: NDArray[np.integer]) -> dict[str, Line]:
+def fit_platt(logits: Floats, labels: NDArray[np.integer]) -> dict[str, Line]:
     """Fit the line of each class by maximum likelihood.
 
     Args:
@@ -34,7 +34,7 @@ def fit_lines(logits: Floats, labels: NDArray[np.integer]) -> dict[str, Line]:
     return lines
 
 
-def apply_lines(logits: Floats, lines: dict[str, Line]) -> Floats:
+def apply_platt(logits: Floats, lines: dict[str, Line]) -> Floats:
     """Put logits on their classes' lines; a class without one stays.
 
     Args:

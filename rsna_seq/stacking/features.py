@@ -16,7 +16,7 @@ _SPAN = 3
 """Slices over which running means reach to either side."""
 
 
-def opinions(cnn: pl.DataFrame, sequence: pl.DataFrame, slabs: pl.DataFrame) -> pl.DataFrame:
+def join_logits(cnn: pl.DataFrame, sequence: pl.DataFrame, slabs: pl.DataFrame) -> pl.DataFrame:
     """Bring the logits of both models and the geometry together.
 
     Args:
@@ -40,7 +40,7 @@ def stack_features(table: pl.DataFrame, neighbours: int, sources: Sequence[str] 
     """Compute the features of every row.
 
     Args:
-        table: As :func:`opinions` makes it, sorted by group and slab.
+        table: As :func:`join_logits` makes it, sorted by group and slab.
         neighbours: Slices either side whose logits are features.
         sources: The models whose logits are: ``cnn``, ``seq``.
 

@@ -31,7 +31,7 @@ from rsna_seq.nets.loop import fit as fit_net
 from rsna_seq.nets.pretrained import start_digest
 from rsna_seq.scoring.metric import log_loss
 from rsna_seq.store.array_file import ArrayWriter, array_writer
-from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact, read_manifest
+from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact, read_manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import source_digest
@@ -148,7 +148,7 @@ def fit(
     def batches(epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         for hu, labels in shuffled_batches(
-            data, cfg.batch, seed=seed, epoch=epoch, workers=workers if gpu else 0, pin=gpu
+            data, cfg.batch_size, seed=seed, epoch=epoch, workers=workers if gpu else 0, pin=gpu
         ):
             yield hu, labels, draw(cfg, len(hu), generator)
 
@@ -158,7 +158,7 @@ def fit(
         hu = augment(hu.to(at, non_blocking=True).float(), draws.to(at))
         return weighted_bce(model(hu)[1], labels.to(at, non_blocking=True))
 
-    steps = batches_of(len(data), cfg.batch)
+    steps = batches_of(len(data), cfg.batch_size)
     job = Job(name, net, steps, batches, loss, split_batch, lambda model: _score(model, cache, unseen))
     return fit_net(job, cfg, folder, device=where, seed=seed)  # type: ignore[return-value]
 
@@ -230,7 +230,7 @@ def _build(
     seed: int,
     device: str,
     workers: int,
-) -> Receipt:
+) -> BuildSummary:
     """Train one fold, embed what it left out."""
     train = slabs.filter((pl.col("fold") >= 0) & (pl.col("fold") != fold))
     unseen = slabs.filter(pl.col("fold") == fold)
@@ -251,7 +251,7 @@ def _build(
         logits = _embed(net, cache, rows, fold, vectors)
     write_table(logits, folder / "logits.parquet", LOGITS)
     counts = {"studies trained on": train["study"].n_unique(), "slices embedded": len(rows)}
-    return Receipt(counts, {}, str(device_of(net)))
+    return BuildSummary(counts, {}, str(device_of(net)))
 
 
 def _embed(
@@ -268,13 +268,13 @@ def _embed(
     return pl.concat(parts) if parts else pl.DataFrame(schema=dict(LOGITS))
 
 
-def _gather(folds: list[int], out: Path) -> Receipt:
+def _gather(folds: list[int], out: Path) -> BuildSummary:
     """Put the logits of all folds into one table."""
     parts = [open_artifact(out / f"fold{fold}") for fold in folds]
     tables = [read_table(part.file("logits.parquet"), LOGITS) for part in parts]
     write_table(pl.concat(tables).sort("study", "slab", "net"), out / "logits.parquet", LOGITS)
     devices = {part.manifest.device for part in parts}
-    return Receipt(
+    return BuildSummary(
         {"networks": len(folds), "rows of logits": sum(map(len, tables))}, {}, ", ".join(sorted(devices))
     )
 

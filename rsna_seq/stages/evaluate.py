@@ -22,9 +22,9 @@ from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
 from rsna_seq.report.run import pick_studies, write_run_report
 from rsna_seq.report.strip import study_strip
-from rsna_seq.scoring.baselines import read_ladder, scopes
+from rsna_seq.scoring.baselines import read_models, scopes
 from rsna_seq.scoring.scores import score
-from rsna_seq.store.artifacts import Artifact, Key, Manifest, Receipt
+from rsna_seq.store.artifacts import Artifact, BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json
 from rsna_seq.store.pixel_cache import PixelCache
@@ -57,29 +57,29 @@ def run(cfg: EvaluateConfig, run: Path, out: Path, *, seed: int = 0, rebuild: bo
     return ensure(out, key, lambda folder: _build(cfg, artifacts, folder, seed), rebuild=rebuild)
 
 
-def _build(cfg: EvaluateConfig, artifacts: Mapping[str, Artifact], out: Path, seed: int) -> Receipt:
-    slices, rungs = read_ladder(artifacts, cfg.smooth_mm)
-    cut = dict(scopes(slices, rungs))
+def _build(cfg: EvaluateConfig, artifacts: Mapping[str, Artifact], out: Path, seed: int) -> BuildSummary:
+    slices, models = read_models(artifacts, cfg.smooth_mm)
+    cut = dict(scopes(slices, models))
     scored: dict[str, Any] = {"out_of_fold": None, "held_out": None}
     scored |= {name: score(scope, samples=cfg.bootstrap, seed=seed) for name, scope in cut.items()}
     headline = "held_out" if scored["held_out"] else "out_of_fold"
     metrics = {"scope": headline, **scored[headline], **scored}
     write_json(out / "metrics.json", metrics)
-    strips = _strips(PixelCache(artifacts["cache"].folder), slices, rungs, headline, cfg.strips)
+    strips = _strips(PixelCache(artifacts["cache"].folder), slices, models, headline, cfg.strips)
     aside = [read_table(artifacts[s].file("quarantine.parquet"), QUARANTINE) for s in ("index", "cache")]
     configs = {artifact.folder.name: artifact.manifest.config for artifact in artifacts.values()}
     configs["6_evaluate"] = {**cfg.model_dump(mode="json"), "seed": seed}
     write_run_report(out / "report.html", cut, metrics, strips, pl.concat(aside), configs)
     show(metrics)
-    return Receipt({"slices scored": metrics["counts"]["slices"]}, {})
+    return BuildSummary({"slices scored": metrics["counts"]["slices"]}, {})
 
 
 def _strips(
-    cache: PixelCache, slices: pl.DataFrame, rungs: dict[str, Floats], scope: str, count: int
+    cache: PixelCache, slices: pl.DataFrame, models: dict[str, Floats], scope: str, count: int
 ) -> list[dict[str, str]]:
     """A few studies of the headline scope, drawn from the cache; a slab takes the labels of its slices."""
     mine = (pl.col("fold") == -1) if scope == "held_out" else (pl.col("fold") >= 0)
-    top = pl.DataFrame(list(rungs.values())[-1], schema=[f"p_{c}" for c in CLASSES])
+    top = pl.DataFrame(list(models.values())[-1], schema=[f"p_{c}" for c in CLASSES])
     rows = pl.concat([slices, top], how="horizontal").filter(mine)
     drawn = []
     for study, why in pick_studies(rows, rows.select(top.columns).to_numpy(), count):
@@ -99,17 +99,19 @@ def show(metrics: dict[str, Any]) -> None:
     """Print the ladder and the classes of ``metrics.json`` as tables of under 100 columns."""
     scope = metrics["scope"].replace("_", " ")
     ladder = _table(
-        f"the ladder, {scope}; 95 % intervals over patients", "rung", ("log loss", "", "change", "")
+        f"the ladder, {scope}; 95 % intervals over patients", "model", ("log loss", "", "change", "")
     )
-    for below, (name, rung) in zip([None, *metrics["ladder"]], metrics["ladder"].items(), strict=False):
+    for below, (name, model) in zip([None, *metrics["models"]], metrics["models"].items(), strict=False):
         step = metrics["differences"].get(f"{below}->{name}")
         change = (f"{step['difference']:+.4f}", _span(step, "+.4f")) if step else ("", "")
-        ladder.add_row(name, f"{rung['log_loss']:.4f}", _span(rung, ".4f"), *change)
-    shown = [rung for rung in metrics["ladder"] if rung != "stack" or "calibrated" not in metrics["ladder"]]
+        ladder.add_row(name, f"{model['log_loss']:.4f}", _span(model, ".4f"), *change)
+    shown = [
+        model for model in metrics["models"] if model != "stack" or "calibrated" not in metrics["models"]
+    ]
     columns = ("share", *shown, "AUC", "AP")
-    classes = _table("log loss by class; AUC and average precision of the last rung", "class", columns)
+    classes = _table("log loss by class; AUC and average precision of the last model", "class", columns)
     for name, figures in metrics["classes"].items():
-        losses = (f"{figures['log_loss'][rung]:.4f}" for rung in shown)
+        losses = (f"{figures['log_loss'][model]:.4f}" for model in shown)
         areas = ("-" if figures[k] is None else f"{figures[k]:.3f}" for k in ("auc", "average_precision"))
         classes.add_row(name, f"{figures['prevalence']:.3f}", *losses, *areas)
     for table in (ladder, classes):

@@ -29,9 +29,9 @@ from rsna_seq.imaging.series import choose_series, merge_duplicates, must_be_fou
 from rsna_seq.imaging.settle import settle_places
 from rsna_seq.imaging.sources import Listing, digest_source, list_files, must_exist
 from rsna_seq.labels import CLASSES
-from rsna_seq.parallel.local import WorkerDied, spread_over
-from rsna_seq.reasons import Reason, SetAsideError
-from rsna_seq.store.artifacts import Key, Manifest, Receipt
+from rsna_seq.parallel.local import WorkerDied, parallel_map
+from rsna_seq.reasons import ExclusionError, Reason
+from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.provenance import digest_file, source_digest
 from rsna_seq.store.tables import (
@@ -41,7 +41,7 @@ from rsna_seq.store.tables import (
     check,
     from_rows,
     nothing_usable,
-    tell_reasons,
+    report_exclusions,
     write_table,
 )
 from rsna_seq.terminal.paths import require_file
@@ -120,7 +120,7 @@ def run(
     inputs = {"files": listing.digest} | ({"labels": digest_file(labels)} if labels else {})
     config = {**cfg.model_dump(mode="json"), "stage": data.stage, "seed": seed, "limit": limit}
 
-    def build(target: Path) -> Receipt:
+    def build(target: Path) -> BuildSummary:
         scanned = scan(place_, cfg, workers=workers, limit=limit, root=data.root, listing=listing)
         if scanned.slices.is_empty():
             what = f"index: no readable CT slice among {len(listing):,} files of {place_}"
@@ -185,13 +185,13 @@ def scan(
 
 def _read(chunks: list[_Chunk], workers: int) -> Iterator[tuple[_Chunk, tuple[pl.DataFrame, Rows]]]:
     """Read chunk after chunk; where a worker dies, its files are read one by one to find the culprit."""
-    for chunk, result in zip(chunks, spread_over(_read_chunk, chunks, workers), strict=True):
+    for chunk, result in zip(chunks, parallel_map(_read_chunk, chunks, workers), strict=True):
         if not isinstance(result, WorkerDied):
             yield chunk, result
             continue
         singles = [_Chunk(part, chunk.assume_hu) for part in chunk.listing.parts(1)]
-        for single, alone in zip(singles, spread_over(_read_chunk, singles, 1, apart=True), strict=True):
-            died = SetAsideError(Reason.WORKER_DIED).row(single.listing.names[0])
+        for single, alone in zip(singles, parallel_map(_read_chunk, singles, 1, apart=True), strict=True):
+            died = ExclusionError(Reason.WORKER_DIED).row(single.listing.names[0])
             nothing = pl.DataFrame(schema=_HEADERS)
             yield single, (nothing, [died]) if isinstance(alone, WorkerDied) else alone
 
@@ -205,7 +205,7 @@ def _read_chunk(chunk: _Chunk) -> tuple[pl.DataFrame, Rows]:
     for at in others:
         try:
             rows += [_row(header) | {"at": at} for header in listing.read(at, read_headers, chunk.assume_hu)]
-        except SetAsideError as error:
+        except ExclusionError as error:
             aside.append(error.row(listing.names[at]))
     table = pl.concat([usual, from_rows(rows, {**COLUMNS, "at": usual.schema["at"]})])
     about = pl.DataFrame(
@@ -289,10 +289,10 @@ def _with_labels(scanned: Scan, labels: Path | None, cfg: IndexConfig, seed: int
     return Scan(scanned.root, checked, check(studies, STUDIES, "studies"), scanned.quarantine)
 
 
-def _write(scanned: Scan, out: Path) -> Receipt:
+def _write(scanned: Scan, out: Path) -> BuildSummary:
     write_table(scanned.slices, out / "slices.parquet", SLICES)
     write_table(scanned.studies, out / "studies.parquet", STUDIES)
     write_table(scanned.quarantine, out / "quarantine.parquet", QUARANTINE)
-    tell_reasons(scanned.quarantine, scanned.studies["flags"].to_list())
+    report_exclusions(scanned.quarantine, scanned.studies["flags"].to_list())
     reasons = scanned.quarantine.group_by("reason", maintain_order=True).len().rows()
-    return Receipt({"slices": len(scanned.slices), "studies": len(scanned.studies)}, dict(reasons))
+    return BuildSummary({"slices": len(scanned.slices), "studies": len(scanned.studies)}, dict(reasons))

@@ -24,9 +24,16 @@ from rsna_seq.nets.cnn import load_weights, weighted_bce
 from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
 from rsna_seq.nets.sequence_model import SequenceModel, Studies
-from rsna_seq.nets.studies import Sequence, collate, length_batches, read_sequences, to_device, vary
+from rsna_seq.nets.studies import (
+    EmbeddedStudy,
+    augment_study,
+    collate,
+    length_batches,
+    read_embedded_studies,
+    to_device,
+)
 from rsna_seq.scoring.metric import log_loss
-from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact
+from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json
 from rsna_seq.store.pixel_cache import PixelCache
@@ -68,16 +75,16 @@ def run(
     key = Key("sequence", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
     slabs = PixelCache(cache).slabs
 
-    def build(folder: Path) -> Receipt:
-        return _build(cfg, read_sequences(embed, slabs), slabs, folder, seed=seed, device=device)
+    def build(folder: Path) -> BuildSummary:
+        return _build(cfg, read_embedded_studies(embed, slabs), slabs, folder, seed=seed, device=device)
 
     return ensure(out, key, build, learned=True, rebuild=rebuild)
 
 
 def fit(
     cfg: SequenceConfig,
-    train: list[Sequence],
-    unseen: list[Sequence],
+    train: list[EmbeddedStudy],
+    unseen: list[EmbeddedStudy],
     folder: Path,
     *,
     name: str = "sequence",
@@ -100,8 +107,10 @@ def fit(
 
     def batches(epoch: int) -> Iterator[Batch]:
         random = np.random.default_rng([seed, epoch, 1])
-        for chosen in length_batches(train, cfg.batch, seed=seed, epoch=epoch):
-            yield collate([vary(s, random, reverse=cfg.reverse, drop=cfg.drop_slices) for s in chosen])
+        for chosen in length_batches(train, cfg.batch_size, seed=seed, epoch=epoch):
+            yield collate(
+                [augment_study(s, random, reverse=cfg.reverse, drop=cfg.drop_slices) for s in chosen]
+            )
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         studies = to_device(batch[0], device_of(model))
@@ -110,7 +119,7 @@ def fit(
         refined, mended = model(studies)
         return weighted_bce(refined[mask], truth) + cfg.slice_loss * weighted_bce(mended[mask], truth)
 
-    steps = -(-len(train) // cfg.batch)
+    steps = -(-len(train) // cfg.batch_size)
     job = Job(name, net, steps, batches, loss, _split, lambda model: _score(model, unseen))
     return fit_net(job, cfg, folder, device=resolve_device(device), seed=seed)  # type: ignore[return-value]
 
@@ -134,7 +143,7 @@ def apply(
         (slab, 6) logits.
     """
     labels = np.zeros((len(z_mm), 1), dtype=np.float32)
-    study = Sequence("", 0, 0, vectors, logits.astype(np.float32), z_mm.astype(np.float32), labels)
+    study = EmbeddedStudy("", 0, 0, vectors, logits.astype(np.float32), z_mm.astype(np.float32), labels)
     studies = to_device(collate([study])[0], device_of(models[0]))
     refined = torch.stack([model(studies)[0][0].double() for model in models]).mean(0)
     scored: NDArray[np.float64] = refined.cpu().numpy()
@@ -173,13 +182,13 @@ def _split(batch: Batch, pieces: int) -> list[tuple[Batch, float]]:
 
 def _build(
     cfg: SequenceConfig,
-    sequences: list[Sequence],
+    sequences: list[EmbeddedStudy],
     slabs: pl.DataFrame,
     folder: Path,
     *,
     seed: int,
     device: str,
-) -> Receipt:
+) -> BuildSummary:
     """Train every crossed fold and write the logits of what each left out."""
     folds = sorted({s.cross_fold for s in sequences if s.cross_fold >= 0})
     if len(folds) < 2:
@@ -207,12 +216,12 @@ def _build(
     table = pl.concat(tables).sort("study", "slab", "net", "cross")
     write_table(table, folder / "logits.parquet", LOGITS)
     write_json(folder / "model.json", {"folds": folds, "features": int(sequences[0].vectors.shape[1])})
-    return Receipt(
+    return BuildSummary(
         {"networks": len(folds) * cfg.seeds, "rows of logits": len(table)}, {}, str(device_of(models[0]))
     )
 
 
-def _score(net: nn.Module, unseen: list[Sequence]) -> float:
+def _score(net: nn.Module, unseen: list[EmbeddedStudy]) -> float:
     """Official metric on studies that were not trained on; no number where there are none."""
     assert isinstance(net, SequenceModel)
     if not unseen:

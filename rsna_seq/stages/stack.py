@@ -3,8 +3,8 @@
 1. Features (:mod:`rsna_seq.stacking.features`): logits of both models for the slice and its neighbours,
    running statistics, geometry. Trees with random thresholds make other errors than the recurrent network,
    so that the average of both is better than either.
-2. For each crossed fold and class, :func:`fit` trains on the other folds; ``stack.share`` of its logit is
-   averaged with that of the sequence model.
+2. For each crossed fold and class, :func:`fit` trains on the other folds; its logit, weighted by
+   ``stack.blend_weight``, is averaged with that of the sequence model.
 3. One gate per class: the average is used only where it helps out of fold; the gate of a fold is decided on
    the other folds.
 4. Calibration (:mod:`rsna_seq.stacking.calibration`): slope and intercept per class, fitted on the other
@@ -26,10 +26,10 @@ from rsna_seq.arrays import Floats
 from rsna_seq.config import StackConfig
 from rsna_seq.console import progress
 from rsna_seq.labels import CLASSES
-from rsna_seq.stacking.calibration import Line, apply_lines, fit_lines
-from rsna_seq.stacking.features import class_features, opinions, stack_features
+from rsna_seq.stacking.calibration import Line, apply_platt, fit_platt
+from rsna_seq.stacking.features import class_features, join_logits, stack_features
 from rsna_seq.stacking.gates import UNSEEN, decide, shut
-from rsna_seq.store.artifacts import Artifact, Key, Manifest, Receipt, open_artifact
+from rsna_seq.store.artifacts import Artifact, BuildSummary, Key, Manifest, open_artifact
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json, write_text
 from rsna_seq.store.pixel_cache import PixelCache
@@ -89,10 +89,10 @@ def run(
     inputs = {name: artifact.manifest.content for name, artifact in artifacts.items()}
     key = Key("stack", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
 
-    def build(folder: Path) -> Receipt:
+    def build(folder: Path) -> BuildSummary:
         slabs = PixelCache(cache).slabs
         cnn, seq = (read_table(artifacts[s].file("logits.parquet"), LOGITS) for s in ("embed", "sequence"))
-        return _build(cfg, opinions(cnn, seq, slabs), slabs, folder, seed)
+        return _build(cfg, join_logits(cnn, seq, slabs), slabs, folder, seed)
 
     return ensure(out, key, build, learned=True, rebuild=rebuild)
 
@@ -146,7 +146,7 @@ def apply(stacker: Stacker, table: pl.DataFrame) -> Floats:
 
     Args:
         stacker: Boosters and gates.
-        table: As :func:`rsna_seq.stacking.features.opinions` makes it, whole studies.
+        table: As :func:`rsna_seq.stacking.features.join_logits` makes it, whole studies.
 
     Returns:
         (row, 6) logits.
@@ -157,8 +157,10 @@ def apply(stacker: Stacker, table: pl.DataFrame) -> Floats:
     for name in used:
         chosen = np.array(features.select(class_features(features.columns, name)).to_numpy(), order="C")
         boosted = stacker.boosters[name].predict(chosen, raw_score=True)
-        refined[:, CLASSES.index(name)] += stacker.cfg.share * (boosted - refined[:, CLASSES.index(name)])
-    return apply_lines(refined, stacker.lines)
+        refined[:, CLASSES.index(name)] += stacker.cfg.blend_weight * (
+            boosted - refined[:, CLASSES.index(name)]
+        )
+    return apply_platt(refined, stacker.lines)
 
 
 def load(cfg: StackConfig, out: Path) -> dict[int, Stacker]:
@@ -185,7 +187,9 @@ def _read_booster(stage: Artifact, fold: int, name: str) -> lgb.Booster | None:
     return lgb.Booster(model_str=stage.file(file).read_text(encoding="utf-8"))
 
 
-def _build(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: Path, seed: int) -> Receipt:
+def _build(
+    cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: Path, seed: int
+) -> BuildSummary:
     """Fit all crossed folds, decide the gates, write the logits of what each fold left out."""
     truth = slabs.select(
         "study", "slab", "patient", *(pl.col(c).alias(f"y_{c}") for c in CLASSES), own="cross_fold"
@@ -220,7 +224,7 @@ def _build(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: P
     used = {name: line for name, line in lines.items() if helped[UNSEEN][name]}
     write_json(folder / "gates.json", {"folds": folds, "gates": gates, "lines": used})
     made = len(list((folder / "boosters").glob("*.txt")))
-    return Receipt(
+    return BuildSummary(
         {"boosters": made, "classes refined": sum(gates[UNSEEN].values()), "classes calibrated": len(used)},
         {},
     )
@@ -230,11 +234,11 @@ def _calibrated(
     logits: Floats, labels: NDArray[np.int8], own: NDArray[np.int16], folds: list[int]
 ) -> tuple[Floats, dict[str, Line]]:
     """Each fold on the lines of the others, unseen studies on those of all; and the latter."""
-    lines = fit_lines(logits[own >= 0], labels[own >= 0])
-    moved = apply_lines(logits, lines)
+    lines = fit_platt(logits[own >= 0], labels[own >= 0])
+    moved = apply_platt(logits, lines)
     for fold in folds:
         others, mine = (own >= 0) & (own != fold), own == fold
-        moved[mine] = apply_lines(logits[mine], fit_lines(logits[others], labels[others]))
+        moved[mine] = apply_platt(logits[mine], fit_platt(logits[others], labels[others]))
     return moved, lines
 
 

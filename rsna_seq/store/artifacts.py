@@ -77,11 +77,11 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class BuildSummary:
     """What a build tells of itself, for the manifest and the closing line."""
 
     counts: Mapping[str, int]
-    set_aside: Mapping[str, int]
+    excluded: Mapping[str, int]
     """Inputs that were not used, by reason."""
     device: str = "cpu"
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Manifest(BaseModel):
     commit: str | None
     device: str
     counts: dict[str, int]
-    set_aside: dict[str, int]
+    excluded: dict[str, int]
     files: dict[str, str]
     """BLAKE3 of each file, by path relative to the folder."""
     wall_s: float

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rsna_seq.console import say
 from rsna_seq.errors import IntegrityError
-from rsna_seq.store.artifacts import Artifact, Change, Key, Manifest, Receipt, load_manifest
+from rsna_seq.store.artifacts import Artifact, BuildSummary, Change, Key, Manifest, load_manifest
 from rsna_seq.store.files import locked, write_json
 from rsna_seq.store.outputs import JOURNAL, MANIFEST, UNFINISHED, OwnFiles, must_be_safe
 from rsna_seq.store.provenance import commit, digest_file, package_version
@@ -22,7 +22,7 @@ from rsna_seq.store.provenance import commit, digest_file, package_version
 def ensure(
     out: Path,
     key: Key,
-    build: Callable[[Path], Receipt],
+    build: Callable[[Path], BuildSummary],
     *,
     learned: bool = False,
     rebuild: bool = False,
@@ -56,11 +56,11 @@ def ensure(
         if not (change is None and not rebuild and (out / UNFINISHED).exists()):
             _begin(out, own, key, change, learned=learned and not rebuild, keep=piecewise and not rebuild)
         start = time.monotonic()
-        receipt = _run(build, own)
-        return _seal(own, key, receipt, time.monotonic() - start)
+        summary = _run(build, own)
+        return _seal(own, key, summary, time.monotonic() - start)
 
 
-def _run(build: Callable[[Path], Receipt], own: OwnFiles) -> Receipt:
+def _run(build: Callable[[Path], BuildSummary], own: OwnFiles) -> BuildSummary:
     """Run a build; where it fails, the journal keeps what was written and no more."""
     try:
         with own.building():
@@ -120,22 +120,22 @@ def _close(out: Path, own: OwnFiles) -> None:
     (out / JOURNAL).unlink(missing_ok=True)
 
 
-def _seal(own: OwnFiles, key: Key, receipt: Receipt, wall_s: float) -> Manifest:
+def _seal(own: OwnFiles, key: Key, summary: BuildSummary, wall_s: float) -> Manifest:
     """Write the manifest, which makes the artefact complete, and say what was made."""
     out = own.folder
     manifest = Manifest(
         **key.parts(),
         version=package_version(),
         commit=commit(),
-        device=receipt.device,
-        counts=dict(receipt.counts),
-        set_aside=dict(receipt.set_aside),
-        files={name: receipt.digests.get(name) or digest_file(out / name) for name in own.present()},
+        device=summary.device,
+        counts=dict(summary.counts),
+        excluded=dict(summary.excluded),
+        files={name: summary.digests.get(name) or digest_file(out / name) for name in own.present()},
         wall_s=round(wall_s, 3),
     ).sealed()
     write_json(out / MANIFEST, manifest.model_dump())
     _close(out, own)
-    made = ", ".join(f"{n:,} {what}" for what, n in receipt.counts.items())
-    aside = sum(receipt.set_aside.values())
+    made = ", ".join(f"{n:,} {what}" for what, n in summary.counts.items())
+    aside = sum(summary.excluded.values())
     say(key.stage, f"{made}; {aside:,} excluded; {wall_s:.1f} s" if aside else f"{made}; {wall_s:.1f} s")
     return manifest

@@ -19,7 +19,7 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.store.array_file import array_writer
 from rsna_seq.store.files import write_json
 from rsna_seq.store.provenance import digest_file
-from rsna_seq.store.slabs import Sweep, slab_table
+from rsna_seq.store.slabs import DecodedPass, slab_table
 from rsna_seq.store.tables import QUARANTINE, SLABS, check, from_rows, read_table, table_digest, write_table
 
 _JOINED = [*CLASSES, "fold", "cross_fold"]
@@ -33,18 +33,18 @@ class Shard:
 
     Attributes:
         number: From 0.
-        sweeps: Rows of SLICES, one table a sweep.
+        passes: Rows of SLICES, one table a pass.
         key: Digest of everything that the pixels depend on.
     """
 
     number: int
-    sweeps: list[pl.DataFrame]
+    passes: list[pl.DataFrame]
     key: str
 
     @property
     def slices(self) -> int:
         """Slices in all: rows that the shard has at most."""
-        return sum(map(len, self.sweeps))
+        return sum(map(len, self.passes))
 
     def file(self, folder: Path, kind: str) -> Path:
         """The shard's file of a kind: npy, parquet or json."""
@@ -57,25 +57,25 @@ class Filled:
 
     Attributes:
         slabs: SLABS, without labels and folds.
-        set_aside: QUARANTINE: slices whose pixels could not be read.
+        excluded: QUARANTINE: slices whose pixels could not be read.
         digests: BLAKE3 of its files, by name.
     """
 
     slabs: pl.DataFrame
-    set_aside: pl.DataFrame
+    excluded: pl.DataFrame
     digests: dict[str, str]
 
 
-def shards_of(sweeps: Iterable[pl.DataFrame], cfg: CacheConfig, source: str) -> list[Shard]:
-    """Put sweeps into lots of about ``cfg.shard_slices`` slices; none is split.
+def shards_of(passes: Iterable[pl.DataFrame], cfg: CacheConfig, source: str) -> list[Shard]:
+    """Put passes into lots of about ``cfg.shard_slices`` slices; none is split.
 
     Args:
-        sweeps: Rows of SLICES, one table a sweep.
+        passes: Rows of SLICES, one table a pass.
         cfg: How they are decoded.
         source: Digest of the code that does.
     """
     lots: list[list[pl.DataFrame]] = [[]]
-    for rows in sweeps:
+    for rows in passes:
         if sum(map(len, lots[-1])) >= cfg.shard_slices:
             lots.append([])
         lots[-1].append(rows)
@@ -91,33 +91,33 @@ def keep_shard(shard: Shard, folder: Path) -> Filled | None:
         if any(digest_file(folder / name) != digest for name, digest in seal["files"].items()):
             return None
         slabs = read_table(shard.file(folder, "parquet"), SLABS)
-        set_aside = from_rows(seal["set_aside"], QUARANTINE)
-        return Filled(slabs, set_aside, seal["files"] | _digest(shard.file(folder, "json")))
+        excluded = from_rows(seal["excluded"], QUARANTINE)
+        return Filled(slabs, excluded, seal["files"] | _digest(shard.file(folder, "json")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IntegrityError):
         return None
 
 
-def fill_shard(shard: Shard, sweeps: Iterable[Sweep], folder: Path, size: int) -> Filled:
+def fill_shard(shard: Shard, passes: Iterable[DecodedPass], folder: Path, size: int) -> Filled:
     """Write a shard.
 
     Args:
         shard: Which.
-        sweeps: Its sweeps, decoded one after the other.
+        passes: Its passes, decoded one after the other.
         folder: The folder of the cache.
         size: Rows and columns of a slab.
     """
     done, aside = [], []
     # not synced: the seal's digest tells whether the bytes survived a power cut, as it tells a flipped bit
     with array_writer(shard.file(folder, "npy"), "<i2", (size, size), rows=1, sync=False) as array:
-        for sweep in sweeps:
-            aside += sweep.set_aside
-            if sweep.hu is not None:
-                array.append(sweep.hu)
-                done.append(replace(sweep, hu=None))
+        for part in passes:
+            aside += part.excluded
+            if part.hu is not None:
+                array.append(part.hu)
+                done.append(replace(part, hu=None))
     slabs = slab_table(done, shard.number)
     write_table(slabs, shard.file(folder, "parquet"), SLABS)
     digests = _digest(shard.file(folder, "npy")) | _digest(shard.file(folder, "parquet"))
-    seal = {"key": shard.key, "files": digests, "set_aside": aside}
+    seal = {"key": shard.key, "files": digests, "excluded": aside}
     write_json(shard.file(folder, "json"), seal | {"digest": _plain_digest(seal)})
     return Filled(slabs, from_rows(aside, QUARANTINE), digests | _digest(shard.file(folder, "json")))
 
@@ -138,9 +138,9 @@ def with_labels(slabs: pl.DataFrame, slices: pl.DataFrame) -> pl.DataFrame:
     return check(joined.select(list(SLABS)), SLABS, "slabs")
 
 
-def _key(sweeps: list[pl.DataFrame], cfg: CacheConfig, source: str) -> str:
+def _key(passes: list[pl.DataFrame], cfg: CacheConfig, source: str) -> str:
     """Digest of everything that the pixels of a shard depend on."""
-    rows = table_digest(pl.concat(sweeps).drop(_JOINED))
+    rows = table_digest(pl.concat(passes).drop(_JOINED))
     return hashlib.sha256(f"{rows}\n{cfg.model_dump_json()}\n{source}".encode()).hexdigest()
 
 

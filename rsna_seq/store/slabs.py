@@ -1,4 +1,4 @@
-"""Decoded sweeps as rows of SLABS: a table of a whole shard costs what one of a single sweep does."""
+"""Decoded passes as rows of SLABS: a table of a whole shard costs what one of a single pass does."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from rsna_seq.store.tables import SLABS, check
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What was decoded of one sweep of a study.
+class DecodedPass:
+    """What was decoded of one pass of a study.
 
     Attributes:
         slices: Rows of SLICES, all that were asked for.
@@ -23,7 +23,7 @@ class Sweep:
         numbers: (kept,) the slab of each, from 0.
         hashes: (kept,) ``imaging.pixels.pixel_hash`` of each.
         square: The crop in pixels: left, top, side.
-        set_aside: Rows of QUARANTINE for the others.
+        excluded: Rows of QUARANTINE for the others.
         unwrapped: (kept,) whether a 12-bit wrap of each was corrected.
     """
 
@@ -33,20 +33,20 @@ class Sweep:
     numbers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     hashes: list[str | None] = field(default_factory=list)
     square: tuple[int, int, int] = (0, 0, 0)
-    set_aside: list[dict[str, object]] = field(default_factory=list)
+    excluded: list[dict[str, object]] = field(default_factory=list)
     unwrapped: list[bool] = field(default_factory=list)
 
 
-def slab_table(sweeps: Sequence[Sweep], shard: int = 0) -> pl.DataFrame:
-    """SLABS of sweeps that lie in one array, one behind the other.
+def slab_table(passes: Sequence[DecodedPass], shard: int = 0) -> pl.DataFrame:
+    """SLABS of passes that lie in one array, one behind the other.
 
     Args:
-        sweeps: In the array's order.
+        passes: In the array's order.
         shard: Number of the array.
     """
-    if not any(sweep.kept for sweep in sweeps):
+    if not any(part.kept for part in passes):
         return pl.DataFrame(schema=dict(SLABS))
-    slabs = _slices(sweeps).group_by("study", "slab", maintain_order=True)
+    slabs = _slices(passes).group_by("study", "slab", maintain_order=True)
     table = slabs.agg(
         pl.col("patient", "fold", "cross_fold", "x0", "y0", "side").first(),
         pl.col("z_mm").mean(),
@@ -65,18 +65,18 @@ def slab_table(sweeps: Sequence[Sweep], shard: int = 0) -> pl.DataFrame:
     return check(table, SLABS, "slabs")
 
 
-def _slices(sweeps: Sequence[Sweep]) -> pl.DataFrame:
-    """The decoded slices of all sweeps, each with its slab; a pass is a study of its own."""
-    everything = pl.concat([sweep.slices for sweep in sweeps])
-    starts = np.cumsum([0, *(len(sweep.slices) for sweep in sweeps)])
-    kept = [start + i for start, sweep in zip(starts, sweeps, strict=False) for i in sweep.kept]
-    squares = np.repeat([s.square for s in sweeps], [len(s.kept) for s in sweeps], axis=0).astype(np.int32)
+def _slices(passes: Sequence[DecodedPass]) -> pl.DataFrame:
+    """The decoded slices of all passes, each with its slab; a pass is a study of its own."""
+    everything = pl.concat([part.slices for part in passes])
+    starts = np.cumsum([0, *(len(part.slices) for part in passes)])
+    kept = [start + i for start, part in zip(starts, passes, strict=False) for i in part.kept]
+    squares = np.repeat([s.square for s in passes], [len(s.kept) for s in passes], axis=0).astype(np.int32)
     rows = everything if len(kept) == len(everything) else everything[kept]
     return rows.with_columns(
         study=_study_of_pass(),
-        slab=pl.Series(np.concatenate([s.numbers for s in sweeps]), dtype=pl.Int32),
-        unwrapped=pl.Series([u for s in sweeps for u in s.unwrapped], dtype=pl.Boolean),
-        hash=pl.Series([h for s in sweeps for h in s.hashes], dtype=pl.String),
+        slab=pl.Series(np.concatenate([s.numbers for s in passes]), dtype=pl.Int32),
+        unwrapped=pl.Series([u for s in passes for u in s.unwrapped], dtype=pl.Boolean),
+        hash=pl.Series([h for s in passes for h in s.hashes], dtype=pl.String),
         x0=squares[:, 0],
         y0=squares[:, 1],
         side=squares[:, 2],
@@ -94,19 +94,19 @@ def _study_of_pass() -> pl.Expr:
     return pl.when(numbered).then(pl.col("study") + "/" + number).otherwise("study")
 
 
-def tell_wraps(slices: pl.DataFrame, corrected: int, set_aside: pl.DataFrame) -> dict[str, int]:
+def report_wraps(slices: pl.DataFrame, corrected: int, excluded: pl.DataFrame) -> dict[str, int]:
     """Say how many 12-bit wraps were corrected, and how many were suspected and left as they are.
 
     Args:
         slices: SLICES that were asked for.
         corrected: How many of them were corrected.
-        set_aside: QUARANTINE of those that could not be decoded.
+        excluded: QUARANTINE of those that could not be decoded.
 
     Returns:
         Both counts for a manifest, where there are any.
     """
     suspected = slices.filter(pl.col("flags").str.contains(r"\bwrap_suspected\b"))
-    left = len(suspected.join(set_aside, on=["file", "slice"], how="anti")) - corrected
+    left = len(suspected.join(excluded, on=["file", "slice"], how="anti")) - corrected
     if corrected:
         say("", f"{corrected:,} slices: their pixels prove a 12-bit wrap, which was corrected")
     if left:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rsna_seq.console import say
 from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.labels import CLASSES
-from rsna_seq.reasons import Reason, worth_knowing
+from rsna_seq.reasons import Reason, flag_sentences
 from rsna_seq.store.artifacts import open_artifact
 from rsna_seq.store.files import write_bytes
 from rsna_seq.store.run_folder import RunFolder
@@ -202,7 +202,7 @@ def read_table(path: Path, schema: Schema) -> pl.DataFrame:
     return check(table, schema, str(path))
 
 
-def tell_reasons(quarantine: pl.DataFrame, flags: Sequence[str] = ()) -> None:
+def report_exclusions(quarantine: pl.DataFrame, flags: Sequence[str] = ()) -> None:
     """Say how many inputs were set aside, reason by reason, and what else a user should know.
 
     Args:
@@ -212,7 +212,7 @@ def tell_reasons(quarantine: pl.DataFrame, flags: Sequence[str] = ()) -> None:
     counted = quarantine.group_by("action", "reason").len().sort("len", "reason", descending=[True, False])
     for action, reason, count in counted.rows():
         say("", f"{count:,} {action}: {Reason(reason).sentence} ({reason})")
-    for line in worth_knowing(flags):
+    for line in flag_sentences(flags):
         say("", line)
 
 
@@ -228,7 +228,7 @@ def nothing_usable(quarantine: pl.DataFrame, out: Path, what: str) -> NothingUsa
         The error to raise.
     """
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
-    tell_reasons(quarantine)
+    report_exclusions(quarantine)
     counted = quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted.rows())
     words = f" ({reasons}; see {out / 'quarantine.parquet'})" if reasons else ""

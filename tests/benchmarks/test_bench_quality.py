@@ -80,8 +80,8 @@ def _losses(shares: dict[str, float]) -> Losses:
     """Ways whose log loss is a share of the first's, on every slice."""
     labels = np.zeros((60, 6), dtype=np.int8)
     names = np.repeat([f"P{i}" for i in range(12)], 5)
-    rungs = {way: np.full(labels.shape, 1 - np.exp(-0.1 * share)) for way, share in shares.items()}
-    return Losses(Scope(labels=labels, patients=names, studies=names, rungs=rungs), 50, 0)
+    models = {way: np.full(labels.shape, 1 - np.exp(-0.1 * share)) for way, share in shares.items()}
+    return Losses(Scope(labels=labels, patients=names, studies=names, models=models), 50, 0)
 
 
 def test_targets_are_met_at_their_bound_and_short_above_it() -> None:

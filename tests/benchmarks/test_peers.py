@@ -11,15 +11,15 @@ from peers.quality import CONV, LSTM, PEERS, TRANSFORMER, Peer, cross
 
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
-from rsna_seq.nets.studies import Sequence, collate
+from rsna_seq.nets.studies import EmbeddedStudy, collate
 from rsna_seq.scoring.metric import log_loss
 
-BUDGET = SequenceConfig(epochs=1, batch=4, lr=0.003)
+BUDGET = SequenceConfig(epochs=1, batch_size=4, lr=0.003)
 NETWORKS = (LSTM, CONV, TRANSFORMER)
 FEATURES = 24
 
 
-def _studies(count: int = 12, *, folds: int = 3, seed: int = 0) -> list[Sequence]:
+def _studies(count: int = 12, *, folds: int = 3, seed: int = 0) -> list[EmbeddedStudy]:
     """Studies whose bleeds run over some slices, under logits that are noisy; the last two are held out."""
     random = np.random.default_rng(seed)
     studies = []
@@ -34,7 +34,7 @@ def _studies(count: int = 12, *, folds: int = 3, seed: int = 0) -> list[Sequence
         vectors[:, :N_CLASSES] += 2 * labels
         cross_fold = -1 if i >= count - 2 else i % folds
         z_mm = (5.0 * np.arange(n)).astype(np.float32)
-        studies.append(Sequence(f"S{i}", i % 2, cross_fold, vectors, logits, z_mm, labels))
+        studies.append(EmbeddedStudy(f"S{i}", i % 2, cross_fold, vectors, logits, z_mm, labels))
     return studies
 
 
@@ -94,7 +94,7 @@ def test_padding_changes_nothing(peer: NetworkPeer) -> None:
 def test_a_peer_learns_what_neighbours_tell(peer: Peer) -> None:
     studies = [s for s in _studies(42, seed=1) if s.cross_fold >= 0]
     train, left = ([s for s in studies if (s.cross_fold == 0) is mine] for mine in (False, True))
-    budget = SequenceConfig(epochs=12, batch=4, lr=0.005, drop_slices=0.0)
+    budget = SequenceConfig(epochs=12, batch_size=4, lr=0.005, drop_slices=0.0)
     scorer = peer.fit(peer.settings[0], train, budget, 0, "cpu")
     labels = np.concatenate([s.labels for s in left])
     before = log_loss(labels, sigmoid(np.concatenate([s.logits for s in left])))

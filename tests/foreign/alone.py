@@ -28,7 +28,7 @@ from rsna_seq.imaging.headers.fields import Header
 from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.sources import Listing, list_files
-from rsna_seq.reasons import SetAsideError
+from rsna_seq.reasons import ExclusionError
 
 FILE_S = 60
 """Seconds that one file may take; a hundredth is usual."""
@@ -59,7 +59,7 @@ class Alone:
             signal.alarm(FILE_S)
             try:
                 self.one(at)
-            except SetAsideError as error:
+            except ExclusionError as error:
                 self.reasons[str(error.reason)] += 1
                 if at in self.accepted:
                     self.faults.append(f"{name}: accepted by the fast reader only: {error}")
@@ -83,7 +83,7 @@ class Alone:
             about = {"file_size": self.listing.sizes[at], "file_mtime_ns": self.listing.mtimes_ns[at]}
             try:
                 hu = read_hu(path, {**asdict(header), **about})
-            except SetAsideError as error:
+            except ExclusionError as error:
                 self.reasons[f"pixels: {error.reason}"] += 1
                 continue
             self.compare(path, header, hu)

@@ -29,7 +29,7 @@ from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.sources import Listing, digest_source, list_files
 from rsna_seq.imaging.volume import AIR_HU
 from rsna_seq.labels import CLASSES
-from rsna_seq.reasons import SetAsideError
+from rsna_seq.reasons import ExclusionError
 from rsna_seq.stages import index
 
 _NUMBERS = itertools.count()
@@ -46,15 +46,15 @@ class LawBrokenError(AssertionError):
 
 
 def headers(data: bytes, *, thorough: bool = True) -> str:
-    """Header walk: parsed elements, then sound headers, then HU; or ``SetAsideError``, and nothing else."""
+    """Header walk: parsed elements, then sound headers, then HU; or ``ExclusionError``, and nothing else."""
     path = _write(data, "slice.dcm")
     try:
         parsed = parse(str(path))
-    except SetAsideError as error:
+    except ExclusionError as error:
         return f"parse: {error.reason}"
     try:
         found = read_headers(str(path))
-    except SetAsideError as error:
+    except ExclusionError as error:
         return f"{error.reason}"
     _hold(bool(found), "no header and no reason")
     for header in found:
@@ -198,7 +198,7 @@ def _must_give_hu(path: Path, header: Header) -> str:
     row = {**asdict(header), "file_size": stat.st_size, "file_mtime_ns": stat.st_mtime_ns}
     try:
         hu = read_hu(path, row)
-    except SetAsideError as error:
+    except ExclusionError as error:
         return str(error.reason)
     _hold(hu.shape == (header.rows, header.columns), "shape")
     _hold(int(hu.min()) >= AIR_HU, "below air")
@@ -209,7 +209,7 @@ def _must_agree(row: dict[str, Any], path: Path) -> None:
     """Hold that the slow reader reads a row as the fast one has it."""
     try:
         (header,) = read_headers(str(path))
-    except SetAsideError as error:
+    except ExclusionError as error:
         raise LawBrokenError(f"accepted by the fast reader only: {error.reason}", error.detail) from error
     slow = _row(header)
     differ = sorted(name for name in slow if not _same(slow[name], row[name]))
@@ -221,7 +221,7 @@ def _must_open(path: str) -> str:
     whole = digest_source(path) is not None
     try:
         read_headers(path)
-    except SetAsideError as error:
+    except ExclusionError as error:
         return "excluded" if whole else f"unreadable, {error.reason}"
     return "read"
 

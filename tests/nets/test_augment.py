@@ -4,7 +4,7 @@ from rsna_seq.config import EmbedConfig
 from rsna_seq.nets.augment import augment, draw
 
 STILL = EmbedConfig(
-    flip=0, depth_flip=0, rotate_deg=0, scale=0, shift=0, hu_scale=0, hu_shift=0, hu_noise=0, erase=0
+    flip_prob=0, depth_flip=0, rotate_deg=0, scale=0, shift=0, hu_scale=0, hu_shift=0, hu_noise=0, erase=0
 )
 
 
@@ -18,7 +18,7 @@ def test_without_any_draw_nothing_changes() -> None:
 
 
 def test_flips_are_exact_mirrors() -> None:
-    cfg = STILL.model_copy(update={"flip": 1.0, "depth_flip": 1.0})
+    cfg = STILL.model_copy(update={"flip_prob": 1.0, "depth_flip": 1.0})
     hu = _hu()
     torch.testing.assert_close(
         augment(hu, draw(cfg, 3, torch.Generator())), hu.flip(-1).flip(1), atol=1e-3, rtol=0

@@ -80,7 +80,7 @@ def test_memory_that_holds_no_sample_ends_in_a_clear_word(tmp_path: Path) -> Non
 
 def test_the_average_differs_from_the_last_weights_and_is_what_is_kept(tmp_path: Path) -> None:
     plain = fit(_job(), FitConfig(epochs=2, lr=0.1), tmp_path / "plain", device=CPU, seed=0)
-    averaged = fit(_job(), FitConfig(epochs=2, lr=0.1, ema=0.99), tmp_path / "ema", device=CPU, seed=0)
+    averaged = fit(_job(), FitConfig(epochs=2, lr=0.1, ema_decay=0.99), tmp_path / "ema", device=CPU, seed=0)
     assert not torch.equal(plain.weight, averaged.weight)
 
 

@@ -3,12 +3,12 @@ import torch
 
 from rsna_seq.config import SequenceConfig
 from rsna_seq.nets.sequence_model import SequenceModel
-from rsna_seq.nets.studies import Sequence, collate, length_batches, vary
+from rsna_seq.nets.studies import EmbeddedStudy, augment_study, collate, length_batches
 
 
-def _study(n: int, seed: int) -> Sequence:
+def _study(n: int, seed: int) -> EmbeddedStudy:
     random = np.random.default_rng(seed)
-    return Sequence(
+    return EmbeddedStudy(
         f"S{seed}",
         0,
         0,
@@ -21,7 +21,7 @@ def _study(n: int, seed: int) -> Sequence:
 
 def _model(*, trained: bool = True) -> SequenceModel:
     torch.manual_seed(0)
-    model = SequenceModel(SequenceConfig(project=16, hidden=8), 16).eval()
+    model = SequenceModel(SequenceConfig(projection_dim=16, hidden=8), 16).eval()
     if trained:
         torch.nn.init.normal_(model.correct.weight)
     return model
@@ -57,7 +57,7 @@ def test_vectors_mend_the_slices_before_the_study_is_looked_at() -> None:
     torch.nn.init.constant_(model.mend.bias, 2.0)
     refined, mended = model(collate([study])[0])
     np.testing.assert_allclose(mended[0].detach().numpy(), study.logits + 2, atol=1e-5)
-    twin = Sequence(**{**vars(study), "logits": study.logits + 2})
+    twin = EmbeddedStudy(**{**vars(study), "logits": study.logits + 2})
     untouched = _model(trained=False)(collate([twin])[0])[0]
     torch.testing.assert_close(refined, untouched)
 
@@ -68,7 +68,7 @@ def test_a_single_slice_is_a_study() -> None:
 
 def test_reversal_turns_depth_and_order_of_positions() -> None:
     study = _study(9, 1)
-    turned = vary(study, np.random.default_rng(0), reverse=1.0, drop=0.0)
+    turned = augment_study(study, np.random.default_rng(0), reverse=1.0, drop=0.0)
     assert np.array_equal(turned.vectors, study.vectors[::-1])
     assert np.array_equal(turned.labels, study.labels[::-1])
     np.testing.assert_allclose(np.diff(turned.z_mm), np.diff(study.z_mm)[::-1], rtol=1e-6)
@@ -76,7 +76,7 @@ def test_reversal_turns_depth_and_order_of_positions() -> None:
 
 def test_dropping_slices_leaves_at_least_one() -> None:
     random = np.random.default_rng(0)
-    assert all(len(vary(_study(2, 1), random, reverse=0.5, drop=0.99)) >= 1 for _ in range(50))
+    assert all(len(augment_study(_study(2, 1), random, reverse=0.5, drop=0.99)) >= 1 for _ in range(50))
 
 
 def test_batches_hold_every_study_once_and_repeat_with_the_seed() -> None:

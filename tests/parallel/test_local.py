@@ -16,7 +16,7 @@ from transfer_syntaxes import SYNTAXES, write_encoded
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.parallel import local as workers
-from rsna_seq.parallel.local import WorkerDied, spread_over
+from rsna_seq.parallel.local import WorkerDied, parallel_map
 from rsna_seq.stages import cache, index
 from rsna_seq.store.provenance import digest_file
 
@@ -24,9 +24,9 @@ HERE = Path(__file__).resolve().parent
 _SCRIPT = """
 import sys
 import sleeper
-from rsna_seq.parallel.local import WorkerDied, spread_over
+from rsna_seq.parallel.local import WorkerDied, parallel_map
 print("begin")
-done = spread_over(sleeper.die_at_three, range(6), 2, apart=True)
+done = parallel_map(sleeper.die_at_three, range(6), 2, apart=True)
 print([None if isinstance(each, WorkerDied) else each for each in done])
 """
 
@@ -49,18 +49,18 @@ def test_a_script_without_a_guard_may_start_workers(tmp_path: Path) -> None:
 
 def test_other_processes_of_the_caller_still_know_its_script() -> None:
     told = workers.spawn.get_preparation_data("a process")
-    list(spread_over(sleeper.die_at_three, [1], 1, apart=True))
+    list(parallel_map(sleeper.die_at_three, [1], 1, apart=True))
     assert workers.spawn.get_preparation_data("a process").keys() == told.keys()
 
 
 def test_a_worker_that_cannot_start_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers.spawn, "_python_exe", b"/bin/false")
     with pytest.raises(EnvironmentFaultError, match="no file is at fault"):
-        list(spread_over(sleeper.die_at_three, [1, 2], 2, apart=True))
+        list(parallel_map(sleeper.die_at_three, [1, 2], 2, apart=True))
 
 
 def test_items_that_kill_are_the_only_ones_lost() -> None:
-    done = list(spread_over(sleeper.die_at_three, [3, 1, 3, 2, 3], 2, apart=True))
+    done = list(parallel_map(sleeper.die_at_three, [3, 1, 3, 2, 3], 2, apart=True))
     assert [None if isinstance(each, WorkerDied) else each for each in done] == [None, 2, None, 4, None]
 
 

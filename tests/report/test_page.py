@@ -27,12 +27,12 @@ def predicted(study: str, any_: list[float]) -> pl.DataFrame:
     return from_rows(rows, PREDICTED_SLICES)
 
 
-def write(slices: pl.DataFrame, out: Path, set_aside: pl.DataFrame = NONE, volume: bool = True) -> str:
+def write(slices: pl.DataFrame, out: Path, excluded: pl.DataFrame = NONE, volume: bool = True) -> str:
     def read(study: str) -> Volume | None:
         z = slices.filter(pl.col("study") == study)["z_mm"].to_numpy()
         return Volume(study, np.zeros((len(z), 8, 8), dtype=np.int16), z) if volume else None
 
-    write_prediction_report(slices, read, 0.5, out, set_aside)
+    write_prediction_report(slices, read, 0.5, out, excluded)
     return out.read_text(encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rsna_seq.labels import CLASSES
 from rsna_seq.scoring.metric import log_loss
-from rsna_seq.stacking.calibration import apply_lines, fit_lines
+from rsna_seq.stacking.calibration import apply_platt, fit_platt
 
 
 def _answers(seed: int, rows: int = 4000) -> tuple[np.ndarray, np.ndarray]:
@@ -24,11 +24,11 @@ def _loss(labels: np.ndarray, logits: np.ndarray) -> float:
 @given(st.floats(0.3, 4.0), st.floats(-2.0, 2.0), st.integers(0, 100))
 def test_a_bent_logit_is_straightened(slope: float, shift: float, seed: int) -> None:
     logits, labels = _answers(seed)
-    lines = fit_lines(slope * logits + shift, labels)
+    lines = fit_platt(slope * logits + shift, labels)
     assert list(lines) == list(CLASSES)
     for found in lines.values():
         np.testing.assert_allclose(found, (1 / slope, -shift / slope), atol=0.25 * max(1.0, 1 / slope))
-    mended = apply_lines(slope * logits + shift, lines)
+    mended = apply_platt(slope * logits + shift, lines)
     assert _loss(labels, mended) <= _loss(labels, slope * logits + shift) + 1e-9
     np.testing.assert_array_equal(np.argsort(mended, axis=0), np.argsort(logits, axis=0))
 
@@ -37,6 +37,6 @@ def test_a_class_that_tells_nothing_has_no_line() -> None:
     logits, labels = _answers(1)
     labels[:, 0] = 0
     labels[:, 1] = (logits[:, 1] < 0).astype(np.int8)  # worse than nothing
-    lines = fit_lines(logits, labels)
+    lines = fit_platt(logits, labels)
     assert set(CLASSES) - set(lines) == {CLASSES[0], CLASSES[1]}
-    np.testing.assert_array_equal(apply_lines(logits, lines)[:, :2], logits[:, :2])
+    np.testing.assert_array_equal(apply_platt(logits, lines)[:, :2], logits[:, :2])

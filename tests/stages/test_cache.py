@@ -152,7 +152,7 @@ def test_a_file_cut_after_the_index_costs_one_slice(tmp_path: Path) -> None:
     slices = index.scan(tmp_path, INDEX).slices
     (tmp_path / "ID_1.dcm").write_bytes((tmp_path / "ID_1.dcm").read_bytes()[:3000])
     found = cache.apply(slices, tmp_path, AS_IT_IS)
-    assert [row["reason"] for row in found.set_aside] == ["file_changed"]
+    assert [row["reason"] for row in found.excluded] == ["file_changed"]
     assert found.slabs["gap_above_mm"].to_list() == [10.0, None]
 
 

@@ -17,7 +17,7 @@ from rsna_seq.console import console
 from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.labels import CLASSES, N_CLASSES
 from rsna_seq.report.run import pick_studies
-from rsna_seq.scoring.baselines import read_ladder
+from rsna_seq.scoring.baselines import read_models
 from rsna_seq.scoring.metric import log_loss
 from rsna_seq.scoring.smoothing import smooth_along_z
 from rsna_seq.stages import evaluate
@@ -53,7 +53,7 @@ def page(run: Path, metrics: dict[str, Any]) -> str:
 
 def test_held_out_patients_make_the_headline_and_out_of_fold_stands_beside(metrics: dict[str, Any]) -> None:
     assert metrics["scope"] == "held_out"
-    for piece in ("ladder", "differences", "classes", "study", "counts"):
+    for piece in ("models", "differences", "classes", "study", "counts"):
         assert metrics[piece] == metrics["held_out"][piece]
         assert metrics["out_of_fold"][piece].keys() == metrics[piece].keys()
     assert metrics["out_of_fold"]["counts"]["studies"] == 18
@@ -63,10 +63,10 @@ def test_held_out_patients_make_the_headline_and_out_of_fold_stands_beside(metri
 
 def test_every_rung_has_an_interval_around_it(metrics: dict[str, Any]) -> None:
     for scope in ("held_out", "out_of_fold"):
-        assert sorted(metrics[scope]["ladder"]) == sorted(LADDER)
-        for rung in metrics[scope]["ladder"].values():
-            assert rung["low"] <= rung["log_loss"] <= rung["high"]
-    assert metrics["ladder"]["stack"]["log_loss"] < metrics["ladder"]["cnn"]["log_loss"]
+        assert sorted(metrics[scope]["models"]) == sorted(LADDER)
+        for model in metrics[scope]["models"].values():
+            assert model["low"] <= model["log_loss"] <= model["high"]
+    assert metrics["models"]["stack"]["log_loss"] < metrics["models"]["cnn"]["log_loss"]
 
 
 def test_a_rung_is_the_official_metric_over_slices_by_the_mean_of_all_networks(
@@ -83,15 +83,15 @@ def test_a_rung_is_the_official_metric_over_slices_by_the_mean_of_all_networks(
         assert len(rows) == 9  # three networks times three models
         answers.append((1 / (1 + np.exp(-rows))).mean(axis=0))
     by_hand = log_loss(slices.select(CLASSES).to_numpy(), np.array(answers))
-    assert metrics["ladder"]["stack"]["log_loss"] == pytest.approx(by_hand, rel=1e-12)
+    assert metrics["models"]["stack"]["log_loss"] == pytest.approx(by_hand, rel=1e-12)
 
 
 def test_the_prior_of_a_fold_is_the_prevalence_of_the_others(run: Path) -> None:
-    slices, rungs = read_ladder(RunFolder(run).open("index", "cache", "embed", "sequence", "stack"), 5.0)
+    slices, models = read_models(RunFolder(run).open("index", "cache", "embed", "sequence", "stack"), 5.0)
     fold = slices["fold"].to_numpy()
     for k in (-1, 0, 1, 2):
         others = slices.filter((pl.col("fold") != k) & (pl.col("fold") >= 0)).select(CLASSES).to_numpy()
-        assert rungs["prior"][fold == k] == pytest.approx(
+        assert models["prior"][fold == k] == pytest.approx(
             np.tile(others.mean(axis=0), ((fold == k).sum(), 1)), abs=1e-4
         )
 
@@ -101,7 +101,7 @@ def test_differences_are_paired_and_add_up(metrics: dict[str, Any]) -> None:
     assert len(steps) == 15
     for name, step in steps.items():
         a, b = name.split("->")
-        gap = metrics["ladder"][b]["log_loss"] - metrics["ladder"][a]["log_loss"]
+        gap = metrics["models"][b]["log_loss"] - metrics["models"][a]["log_loss"]
         assert step["difference"] == pytest.approx(gap)
         assert step["low"] <= step["high"]
 
@@ -132,7 +132,7 @@ def test_a_class_that_never_occurs_has_no_areas_and_stops_nothing(tmp_path: Path
         for name, figures in found[scope]["classes"].items():
             absent = name in {"epidural", "subdural"}
             assert (figures["auc"] is None) == (figures["average_precision"] is None) == absent
-            assert figures["log_loss"].keys() == found["ladder"].keys()
+            assert figures["log_loss"].keys() == found["models"].keys()
             assert 0 <= figures["brier"] <= 1
             assert 0 <= figures["calibration_error"] <= 1
 
@@ -146,7 +146,7 @@ def test_a_set_without_any_haemorrhage_is_scored(tmp_path: Path) -> None:
 
 def test_a_run_that_stopped_early_reports_what_there_is(tmp_path: Path) -> None:
     found = scored(scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed",)))
-    assert sorted(found["ladder"]) == ["cnn", "prior", "smoothed"]
+    assert sorted(found["models"]) == ["cnn", "prior", "smoothed"]
     with pytest.raises(IntegrityError, match="embed is not finished"):
         evaluate.run(QUICK, tmp_path / "none", tmp_path / "out")
 

@@ -16,8 +16,8 @@ from rsna_seq.store.artifacts import read_manifest
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.tables import LOGITS, SLABS, read_table
 
-EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=2, batch=8)
-SEQUENCE = SequenceConfig(epochs=2, batch=4, project=16, hidden=8)
+EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=2, batch_size=8)
+SEQUENCE = SequenceConfig(epochs=2, batch_size=4, projection_dim=16, hidden=8)
 STACK = StackConfig(rounds=10, min_leaf=2)
 
 

@@ -16,7 +16,7 @@ from rsna_seq.errors import IntegrityError, RsnaSeqError, UsageError
 from rsna_seq.imaging.windows import WINDOWS
 from rsna_seq.stages import cache, index
 from rsna_seq.store import builds
-from rsna_seq.store.artifacts import Key, Receipt, read_manifest
+from rsna_seq.store.artifacts import BuildSummary, Key, read_manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_text
 from rsna_seq.store.outputs import must_be_safe
@@ -47,12 +47,12 @@ def tree(top: Path) -> dict[str, str]:
 def make(out: Path, names: tuple[str, ...], size: int, *, rebuild: bool = False, die: bool = False) -> None:
     """Build an artefact of some files, or be interrupted in the middle of it."""
 
-    def build(folder: Path) -> Receipt:
+    def build(folder: Path) -> BuildSummary:
         for at, name in enumerate(names):
             if die and at == len(names) - 1:
                 raise KeyboardInterrupt
             write_text(folder / name, f"{name} {size}")
-        return Receipt({"files": len(names)}, {})
+        return BuildSummary({"files": len(names)}, {})
 
     ensure(out, Key("stage", {"size": size}, {}, "code"), build, rebuild=rebuild)
 
@@ -158,7 +158,7 @@ def test_a_folder_in_which_something_could_be_lost_is_refused(
     (tmp_path / "file").touch()
     (tmp_path / "full" / "thesis.txt").touch()
     (tmp_path / "link").symlink_to(tmp_path / "data")
-    ensure(tmp_path / "run" / "1_index", Key("index", {}, {}, ""), lambda _: Receipt({}, {}))
+    ensure(tmp_path / "run" / "1_index", Key("index", {}, {}, ""), lambda _: BuildSummary({}, {}))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     before = tree(tmp_path)
     with pytest.raises(UsageError, match=why) as error:
@@ -168,8 +168,8 @@ def test_a_folder_in_which_something_could_be_lost_is_refused(
 
 
 def test_parts_of_a_run_may_lie_in_it(tmp_path: Path) -> None:
-    ensure(tmp_path / "run" / "1_index", Key("index", {}, {}, ""), lambda _: Receipt({}, {}))
-    ensure(tmp_path / "run" / "3_embed", Key("embed", {}, {}, ""), lambda _: Receipt({}, {}))
+    ensure(tmp_path / "run" / "1_index", Key("index", {}, {}, ""), lambda _: BuildSummary({}, {}))
+    ensure(tmp_path / "run" / "3_embed", Key("embed", {}, {}, ""), lambda _: BuildSummary({}, {}))
     for name, kind in {
         "7_predict": "predict",
         "8_unseen": "predict",
@@ -212,7 +212,7 @@ def test_a_file_under_the_name_of_a_result_is_not_overwritten(tmp_path: Path, co
     COMMANDS[command](tmp_path / "data", tmp_path / "first")
     name = next(n for n in read_manifest(tmp_path / "first").files if n.rpartition(".")[2] != "json")
     mine = tmp_path / "second" / name
-    ensure(tmp_path / "second", Key(command, {"older": 1}, {}, ""), lambda _: Receipt({}, {}))
+    ensure(tmp_path / "second", Key(command, {"older": 1}, {}, ""), lambda _: BuildSummary({}, {}))
     mine.parent.mkdir(parents=True, exist_ok=True)
     mine.write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match="is there"):

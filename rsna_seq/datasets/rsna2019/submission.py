@@ -24,17 +24,17 @@ _TEXT = frozenset({"study", "series", "slice", "file"})
 """Columns of ``slices.csv`` and ``studies.csv`` that are text; the ``_slice`` columns are too."""
 
 
-def fill_set_aside(slices: pl.DataFrame, set_aside: pl.DataFrame) -> pl.DataFrame:
+def fill_excluded(slices: pl.DataFrame, excluded: pl.DataFrame) -> pl.DataFrame:
     """Answer slices that could not be read by the slice of the same study that lies nearest.
 
     Args:
         slices: PREDICTED_SLICES.
-        set_aside: QUARANTINE; rows whose header still told study and slice are answered.
+        excluded: QUARANTINE; rows whose header still told study and slice are answered.
 
     Returns:
         slice and the six classes, for those that have a study to take an answer from.
     """
-    lost = set_aside.filter(
+    lost = excluded.filter(
         pl.col("slice").is_not_null() & pl.col("study").is_in(slices["study"].unique().implode())
     )
     lost = lost.filter(~pl.col("slice").is_in(slices["slice"].implode())).unique("slice", maintain_order=True)

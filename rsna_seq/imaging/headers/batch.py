@@ -21,7 +21,7 @@ from rsna_seq.imaging.archives import MARK, member_of, open_member
 from rsna_seq.imaging.headers.checks import plain_headers
 from rsna_seq.imaging.headers.fields import SHORTS, TEXTS
 from rsna_seq.imaging.headers.walk import LONGEST, Walked, cut, walk
-from rsna_seq.reasons import SetAsideError
+from rsna_seq.reasons import ExclusionError
 
 FIRST = (2048, 8192)
 """Bytes of each file that are read, and once more where they do not hold the header; the competition's
@@ -92,7 +92,7 @@ def _heads(
             finally:
                 os.close(handle)
             same[i] = stat.st_size == sizes[i] and stat.st_mtime_ns == mtimes_ns[i]
-        except (OSError, SetAsideError):
+        except (OSError, ExclusionError):
             continue
     return heads, same
 

@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 
 from rsna_seq.imaging.sources import open_file
-from rsna_seq.reasons import Action, Reason, SetAsideError
+from rsna_seq.reasons import Action, ExclusionError, Reason
 
 PIXELS = 0x7FE00010
 LONG_VRS = frozenset(
@@ -76,14 +76,14 @@ class _Bounded:
     def read(self, count: int = -1) -> bytes:
         self.reads += 1
         if self.reads > _MOST_READS:
-            raise SetAsideError(Reason.HEADER_INVALID, "more elements than any real header")
+            raise ExclusionError(Reason.HEADER_INVALID, "more elements than any real header")
         left = self.size - self.file.tell()
         if count > left and count > 12:  # a tag at the very end is asked for in 8 or 12 bytes
             if count > left + _MOST_BYTES // 64:
-                raise SetAsideError(Reason.LENGTH_OVERRUN, f"{count:,} bytes of {max(0, left):,}")
-            raise SetAsideError(Reason.HEADER_TRUNCATED, f"{count:,} bytes of {max(0, left):,}")
+                raise ExclusionError(Reason.LENGTH_OVERRUN, f"{count:,} bytes of {max(0, left):,}")
+            raise ExclusionError(Reason.HEADER_TRUNCATED, f"{count:,} bytes of {max(0, left):,}")
         if count > _MOST_BYTES:
-            raise SetAsideError(Reason.LENGTH_OVERRUN, f"an element of {count:,} bytes before the pixels")
+            raise ExclusionError(Reason.LENGTH_OVERRUN, f"an element of {count:,} bytes before the pixels")
         return self.file.read(count)
 
 
@@ -94,24 +94,24 @@ def parse(path: str) -> Parsed:
         path: A file, or a member of an archive.
 
     Raises:
-        SetAsideError: It is empty, cannot be opened, is no DICOM file, or cannot be parsed.
+        ExclusionError: It is empty, cannot be opened, is no DICOM file, or cannot be parsed.
     """
     try:
         with open_file(path) as file:
             size = file.seek(0, 2)
             file.seek(0)
             if size == 0:
-                raise SetAsideError(Reason.EMPTY_FILE)
+                raise ExclusionError(Reason.EMPTY_FILE)
             return _parse(file, size)
     except (OSError, EOFError, zlib.error) as error:
-        raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
+        raise ExclusionError(Reason.UNREADABLE_FILE, type(error).__name__) from error
 
 
 def inflate(packed: bytes) -> bytes:
     """Inflate a deflated data set (PS3.5 A.5), under a cap.
 
     Raises:
-        SetAsideError: It is damaged, or grows beyond all measure.
+        ExclusionError: It is damaged, or grows beyond all measure.
     """
     unpacker, pieces, size = zlib.decompressobj(-zlib.MAX_WBITS), [], 0
     left = packed
@@ -120,9 +120,9 @@ def inflate(packed: bytes) -> bytes:
             pieces.append(unpacker.decompress(left, _STEP))
             left, size = unpacker.unconsumed_tail, size + len(pieces[-1])
             if size > min(_MOST_INFLATED, max(_SMALL, _INFLATES * (len(packed) - len(left)))):
-                raise SetAsideError(Reason.INFLATES_TOO_FAR, f"{len(packed):,} bytes to more than {size:,}")
+                raise ExclusionError(Reason.INFLATES_TOO_FAR, f"{len(packed):,} bytes to more than {size:,}")
     except zlib.error as error:
-        raise SetAsideError(Reason.HEADER_INVALID, "the deflated part is damaged") from error
+        raise ExclusionError(Reason.HEADER_INVALID, "the deflated part is damaged") from error
     return b"".join(pieces)
 
 
@@ -130,7 +130,7 @@ def deflated_data(file: BinaryIO) -> bytes:
     """The inflated data set of a file in the deflated transfer syntax.
 
     Raises:
-        SetAsideError: As :func:`inflate`.
+        ExclusionError: As :func:`inflate`.
     """
     _, start, _ = _meta(file.read(1 << 16))
     file.seek(start)
@@ -141,7 +141,7 @@ def _parse(file: BinaryIO, size: int) -> Parsed:
     first = file.read(1 << 16)
     syntax, start, media = _meta(first)
     if media == _DIRECTORY:
-        raise SetAsideError(Reason.DICOMDIR, action=Action.SKIPPED)
+        raise ExclusionError(Reason.DICOMDIR, action=Action.SKIPPED)
     if syntax == DeflatedExplicitVRLittleEndian:
         file.seek(start)
         inflated = inflate(file.read())
@@ -160,7 +160,7 @@ def _meta(data: bytes) -> tuple[str, int, str]:
         length = struct.unpack_from("<I" if long else "<H", data, at + (8 if long else 6))[0]
         begin = at + (12 if long else 8)
         if begin + length > len(data):
-            raise SetAsideError(Reason.HEADER_TRUNCATED, "in the file meta group")
+            raise ExclusionError(Reason.HEADER_TRUNCATED, "in the file meta group")
         found[data[at + 2] | data[at + 3] << 8] = data[begin : begin + length].decode("ascii", "replace")
         at = begin + length
     return found.get(0x10, "").strip(" \0"), at, found.get(2, "").strip(" \0")
@@ -171,21 +171,21 @@ def _sniffed(file: BinaryIO, size: int, first: bytes, start: int) -> Parsed:
     magic = first[128:132] == b"DICM"
     group, element = struct.unpack_from("<HH", first.ljust(4, b"\0"), start if start + 4 <= len(first) else 0)
     if not magic and not (group in {2, 8} and element < 0x2000 and len(first) > 8):
-        raise SetAsideError(Reason.NOT_DICOM, action=Action.SKIPPED)
-    reason = SetAsideError(Reason.HEADER_INVALID, "no transfer syntax, and neither implicit nor explicit VR")
+        raise ExclusionError(Reason.NOT_DICOM, action=Action.SKIPPED)
+    reason = ExclusionError(Reason.HEADER_INVALID, "no transfer syntax, and neither implicit nor explicit VR")
     for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian):
         if (syntax == ExplicitVRLittleEndian) != first[start + 4 : start + 6].isalpha():
             continue
         file.seek(0)
         try:
             parsed = _read(file, size, start, str(syntax))
-        except SetAsideError as error:
+        except ExclusionError as error:
             reason = error if error.reason == Reason.HEADER_TRUNCATED else reason
             continue
         if "StudyInstanceUID" in parsed.dataset or "SOPInstanceUID" in parsed.dataset:
             return parsed
     if not magic and reason.reason == Reason.HEADER_INVALID:
-        raise SetAsideError(Reason.NOT_DICOM, action=Action.SKIPPED)
+        raise ExclusionError(Reason.NOT_DICOM, action=Action.SKIPPED)
     raise reason
 
 
@@ -198,16 +198,16 @@ def _read(file: BinaryIO, size: int, start: int, syntax: str) -> Parsed:
         with warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")
             dataset = read_dataset(bounded, implicit, not big, stop_when=_at_pixels)
-    except SetAsideError:
+    except ExclusionError:
         raise
     except RecursionError as error:
-        raise SetAsideError(Reason.NESTED_TOO_DEEP) from error
+        raise ExclusionError(Reason.NESTED_TOO_DEEP) from error
     except (EOFError, struct.error) as error:
-        raise SetAsideError(Reason.HEADER_TRUNCATED, type(error).__name__) from error
+        raise ExclusionError(Reason.HEADER_TRUNCATED, type(error).__name__) from error
     except MemoryError as error:
-        raise SetAsideError(Reason.LENGTH_OVERRUN, type(error).__name__) from error
+        raise ExclusionError(Reason.LENGTH_OVERRUN, type(error).__name__) from error
     except Exception as error:  # a damaged header raises anything
-        raise SetAsideError(Reason.HEADER_INVALID, type(error).__name__) from error
+        raise ExclusionError(Reason.HEADER_INVALID, type(error).__name__) from error
     at = file.tell()
     pixels, length = _pixel_element(file.read(12), at, implicit=implicit, big=big)
     return Parsed(dataset, syntax, pixels, length, size)

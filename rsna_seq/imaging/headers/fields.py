@@ -12,7 +12,7 @@ from pydicom.uid import (
 )
 
 from rsna_seq.imaging.headers.elements import Parsed
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 Values = Mapping[str, str]
 TEXTS = (
@@ -104,7 +104,7 @@ def header_of(values: Values, syntax: str, *, assume_hu: bool, frame: int = 0) -
         frame: Number of the frame in its object, from 0.
 
     Raises:
-        SetAsideError: It is no 16-bit monochrome image, or has no sound rescale.
+        ExclusionError: It is no 16-bit monochrome image, or has no sound rescale.
     """
     bits = _must_be_monochrome(values)
     slope, intercept = _rescale(values, assume_hu=assume_hu)
@@ -146,12 +146,12 @@ def _must_be_monochrome(values: Values) -> int:
     """Refuse what is no 16-bit monochrome image of a sane size; its BitsStored."""
     rows, columns = integer(values, "Rows"), integer(values, "Columns")
     if not (SMALLEST <= rows <= LARGEST and SMALLEST <= columns <= LARGEST):
-        raise SetAsideError(Reason.BAD_DIMENSIONS, f"{rows} x {columns}")
+        raise ExclusionError(Reason.BAD_DIMENSIONS, f"{rows} x {columns}")
     photometric = values.get("PhotometricInterpretation", "") or "MONOCHROME2"
     bits, samples = integer(values, "BitsStored"), integer(values, "SamplesPerPixel")
     grey = photometric in {"MONOCHROME1", "MONOCHROME2"} and samples in {0, 1}
     if not grey or integer(values, "BitsAllocated") != 16 or not 8 <= bits <= 16:
-        raise SetAsideError(Reason.BAD_PIXEL_FORMAT, f"{photometric[:16]}, {bits} bits")
+        raise ExclusionError(Reason.BAD_PIXEL_FORMAT, f"{photometric[:16]}, {bits} bits")
     return bits
 
 
@@ -169,13 +169,13 @@ def _rescale(values: Values, *, assume_hu: bool) -> tuple[float, float]:
     slope, intercept = numbers(values, "RescaleSlope", 1), numbers(values, "RescaleIntercept", 1)
     unit = values.get("RescaleType", "")
     if unit not in {"", "HU"} and not (assume_hu and unit == "US"):  # US is: unspecified
-        raise SetAsideError(Reason.NOT_HU, unit[:16])
+        raise ExclusionError(Reason.NOT_HU, unit[:16])
     if slope is None or intercept is None:
         if assume_hu:
             return 1.0, 0.0
-        raise SetAsideError(Reason.NO_RESCALE)
+        raise ExclusionError(Reason.NO_RESCALE)
     if not (SLOPES[0] <= abs(slope[0]) <= SLOPES[1] and abs(intercept[0]) <= LARGEST_INTERCEPT):
-        raise SetAsideError(Reason.BAD_RESCALE, f"slope {slope[0]:g}, intercept {intercept[0]:g}")
+        raise ExclusionError(Reason.BAD_RESCALE, f"slope {slope[0]:g}, intercept {intercept[0]:g}")
     return slope[0], intercept[0]
 
 
@@ -206,7 +206,7 @@ def with_pixels(header: Header, parsed: Parsed, *, frames: int) -> Header:
     """Add where the pixels lie, where they lie open.
 
     Raises:
-        SetAsideError: The file is too short for them.
+        ExclusionError: The file is too short for them.
     """
     open_ = header.transfer_syntax in OPEN or header.transfer_syntax == DeflatedExplicitVRLittleEndian
     if not open_ or parsed.pixels is None:
@@ -214,11 +214,11 @@ def with_pixels(header: Header, parsed: Parsed, *, frames: int) -> Header:
     each = 2 * header.rows * header.columns
     wanted, there = frames * each, parsed.size - parsed.pixels
     if there < wanted:
-        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"{max(0, there):,} of {wanted:,} bytes")
+        raise ExclusionError(Reason.PIXELS_TRUNCATED, f"{max(0, there):,} of {wanted:,} bytes")
     if parsed.length is not None and parsed.length < wanted:
-        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"declared as {parsed.length:,} of {wanted:,} bytes")
+        raise ExclusionError(Reason.PIXELS_TRUNCATED, f"declared as {parsed.length:,} of {wanted:,} bytes")
     if parsed.length is not None and parsed.length > there:
-        raise SetAsideError(Reason.LENGTH_OVERRUN, f"pixels of {parsed.length:,} bytes, {there:,} there")
+        raise ExclusionError(Reason.LENGTH_OVERRUN, f"pixels of {parsed.length:,} bytes, {there:,} there")
     return replace(header, pixel_offset=parsed.pixels + header.frame * each)
 
 

@@ -29,7 +29,7 @@ from rsna_seq.imaging.headers.fields import (
     position,
     with_pixels,
 )
-from rsna_seq.reasons import Action, Reason, SetAsideError
+from rsna_seq.reasons import Action, ExclusionError, Reason
 
 _GROUPS = (
     *(("PlanePositionSequence", "ImagePositionPatient"), ("PixelMeasuresSequence", "PixelSpacing")),
@@ -52,7 +52,7 @@ def read_headers(path: str, assume_hu: bool = False) -> list[Header]:
         assume_hu: Take stored values as HU where there is no rescale.
 
     Raises:
-        SetAsideError: The file is no CT image that can be read.
+        ExclusionError: The file is no CT image that can be read.
     """
     parsed = parse(path)
     values = texts(parsed.dataset)
@@ -62,9 +62,9 @@ def read_headers(path: str, assume_hu: bool = False) -> list[Header]:
         if integer(values, "NumberOfFrames") > 1 or "PerFrameFunctionalGroupsSequence" in parsed.dataset:
             return _frames(parsed, values, assume_hu=assume_hu)
         if "ModalityLUTSequence" in parsed.dataset and not values.get("RescaleSlope"):
-            raise SetAsideError(Reason.MODALITY_LUT)  # noqa: TRY301
+            raise ExclusionError(Reason.MODALITY_LUT)  # noqa: TRY301
         return [with_pixels(header_of(values, parsed.syntax, assume_hu=assume_hu), parsed, frames=1)]
-    except SetAsideError as error:
+    except ExclusionError as error:
         error.study, error.slice = values.get("StudyInstanceUID"), values.get("SOPInstanceUID")
         error.z_mm = _place(position(values), orientation(values))
         raise
@@ -97,25 +97,25 @@ def _must_be_an_image(values: Values, parsed: Parsed) -> None:
         return
     kind = values.get("SOPClassUID", "")
     if (kind and kind not in CT_CLASSES) or _reaches(parsed, "Rows"):
-        raise SetAsideError(Reason.NOT_AN_IMAGE, _name_of(kind), action=Action.SKIPPED)
+        raise ExclusionError(Reason.NOT_AN_IMAGE, _name_of(kind), action=Action.SKIPPED)
 
 
 def _must_be_ct(values: Values, parsed: Parsed) -> None:
     """Refuse other modalities, images without pixels, and headers cut short."""
     modality, kind = values.get("Modality", ""), values.get("SOPClassUID", "")
     if modality and modality != "CT":
-        raise SetAsideError(Reason.NOT_CT, modality[:16], action=Action.SKIPPED)
+        raise ExclusionError(Reason.NOT_CT, modality[:16], action=Action.SKIPPED)
     if kind.startswith(CAPTURE):
-        raise SetAsideError(Reason.DERIVED_IMAGE, "secondary capture", action=Action.SKIPPED)
+        raise ExclusionError(Reason.DERIVED_IMAGE, "secondary capture", action=Action.SKIPPED)
     if not modality and kind and kind not in CT_CLASSES:
-        raise SetAsideError(Reason.NOT_CT, _name_of(kind), action=Action.SKIPPED)
+        raise ExclusionError(Reason.NOT_CT, _name_of(kind), action=Action.SKIPPED)
     for name in ("SOPInstanceUID", "StudyInstanceUID"):
         if not values.get(name):
             reason = Reason.NO_UID if _reaches(parsed, name) else Reason.HEADER_TRUNCATED
-            raise SetAsideError(reason, f"no {name}")
+            raise ExclusionError(reason, f"no {name}")
     if parsed.pixels is None:
         cut = not {"Rows", "Columns"} <= set(values) and not _reaches(parsed, "Columns")
-        raise SetAsideError(Reason.HEADER_TRUNCATED if cut else Reason.PIXELS_MISSING)
+        raise ExclusionError(Reason.HEADER_TRUNCATED if cut else Reason.PIXELS_MISSING)
 
 
 def _reaches(parsed: Parsed, keyword: str) -> bool:
@@ -140,11 +140,11 @@ def _frames(parsed: Parsed, values: Values, *, assume_hu: bool) -> list[Header]:
             shared = list(parsed.dataset.get("SharedFunctionalGroupsSequence") or [])
             each = [_grouped([group, *shared]) for group in own]
     except RecursionError as error:
-        raise SetAsideError(Reason.NESTED_TOO_DEEP) from error
+        raise ExclusionError(Reason.NESTED_TOO_DEEP) from error
     except Exception as error:  # a damaged sequence raises anything
-        raise SetAsideError(Reason.HEADER_INVALID, type(error).__name__) from error
+        raise ExclusionError(Reason.HEADER_INVALID, type(error).__name__) from error
     if len(each) != count:
-        raise SetAsideError(Reason.MULTI_FRAME, f"{count:,} frames, {len(each):,} with a position")
+        raise ExclusionError(Reason.MULTI_FRAME, f"{count:,} frames, {len(each):,} with a position")
     headers = []
     for frame, group in enumerate(each):
         told = {**values, **group}

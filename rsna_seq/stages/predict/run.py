@@ -21,7 +21,7 @@ import polars as pl
 from rsna_seq.config import IndexConfig, PredictConfig
 from rsna_seq.console import say
 from rsna_seq.datasets.rsna2019.submission import (
-    fill_set_aside,
+    fill_excluded,
     read_sample,
     studies_table,
     submission,
@@ -36,16 +36,16 @@ from rsna_seq.report.page import write_prediction_report
 from rsna_seq.stages import cache, index
 from rsna_seq.stages.predict.scoring import Prediction, score_studies
 from rsna_seq.stages.predict.trained import TrainedRun
-from rsna_seq.store.artifacts import Key, Manifest, Receipt
+from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.outputs import must_be_safe
 from rsna_seq.store.provenance import digest_file, source_digest
-from rsna_seq.store.slabs import tell_wraps
+from rsna_seq.store.slabs import report_wraps
 from rsna_seq.store.tables import (
     QUARANTINE,
     nothing_usable,
+    report_exclusions,
     table_digest,
-    tell_reasons,
     write_table,
 )
 
@@ -99,12 +99,12 @@ def run(
     inputs |= {"sample": digest_file(sample)} if sample else {}
     config = {**cfg.model_dump(mode="json"), "limit": limit, "root": escaped(str(scan.root.resolve()))}
 
-    def build(target: Path) -> Receipt:
+    def build(target: Path) -> BuildSummary:
         prediction = score_studies(cfg, scan, trained)
         if prediction.slices.is_empty():
             what = f"predict: no readable CT slice in {', '.join(map(str, folders))}"
             if sample is None:
-                raise nothing_usable(prediction.set_aside, target, what)
+                raise nothing_usable(prediction.excluded, target, what)
             say("predict", f"{what}: every answer is the prior")
         return _write(cfg, prediction, trained, scan, sample, target)
 
@@ -125,20 +125,20 @@ def _write(
     scan: index.Scan,
     sample: Path | None,
     out: Path,
-) -> Receipt:
+) -> BuildSummary:
     """Write the tables, the answer to a sample, and the report."""
-    classes = [pl.col(c).clip(cfg.clip, 1 - cfg.clip) for c in CLASSES]
+    classes = [pl.col(c).clip(cfg.prob_clip, 1 - cfg.prob_clip) for c in CLASSES]
     slices = prediction.slices.with_columns(classes)
     write_csv(slices, out / "slices.csv")
     studies = studies_table(prediction.slices).with_columns(classes)
     write_csv(studies, out / "studies.csv")
-    write_table(prediction.set_aside, out / "quarantine.parquet", QUARANTINE)
+    write_table(prediction.excluded, out / "quarantine.parquet", QUARANTINE)
     counts = {"studies": len(studies), "slices": len(slices)}
     if sample is not None:
         known = prediction.slices.select("slice", *CLASSES)
-        filled = fill_set_aside(prediction.slices, prediction.set_aside)
+        filled = fill_excluded(prediction.slices, prediction.excluded)
         prior = np.mean([t.prior for t in trained], axis=0)
-        answer, unanswered = submission(sample, pl.concat([known, filled]), prior, cfg.clip)
+        answer, unanswered = submission(sample, pl.concat([known, filled]), prior, cfg.prob_clip)
         write_submission(answer, sample, out / "submission.csv")
         counts |= {
             "rows of submission": len(answer),
@@ -150,10 +150,10 @@ def _write(
         rows = scan.slices.filter(pl.col("study") == study, pl.col("pass") == 0)
         return cache.apply(rows, scan.root, trained[0].cache).volume if len(rows) else None
 
-    write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.set_aside)
-    tell_reasons(prediction.set_aside, scan.studies["flags"].to_list())
-    counts |= tell_wraps(scan.slices, prediction.unwrapped, prediction.set_aside)
-    reasons = prediction.set_aside.group_by("reason").len().rows()
+    write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.excluded)
+    report_exclusions(prediction.excluded, scan.studies["flags"].to_list())
+    counts |= report_wraps(scan.slices, prediction.unwrapped, prediction.excluded)
+    reasons = prediction.excluded.group_by("reason").len().rows()
     shared = _shared_patients(scan, trained)
     counts |= {"patients also trained on": shared} if shared else {}
-    return Receipt(counts, dict(reasons), str(trained[0].device))
+    return BuildSummary(counts, dict(reasons), str(trained[0].device))

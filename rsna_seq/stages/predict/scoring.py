@@ -13,7 +13,7 @@ from rsna_seq.config import CacheConfig, PredictConfig
 from rsna_seq.console import progress
 from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.labels import CLASSES
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 from rsna_seq.stages import cache, index
 from rsna_seq.stages.predict.trained import TrainedRun
 from rsna_seq.store.tables import PREDICTED_SLICES, QUARANTINE, check, from_rows
@@ -25,12 +25,12 @@ class Prediction:
 
     Attributes:
         slices: PREDICTED_SLICES, one row a slice that was read.
-        set_aside: QUARANTINE.
+        excluded: QUARANTINE.
         unwrapped: Slices whose 12-bit wrap was corrected.
     """
 
     slices: pl.DataFrame
-    set_aside: pl.DataFrame
+    excluded: pl.DataFrame
     unwrapped: int = 0
 
 
@@ -54,35 +54,35 @@ def score_studies(cfg: PredictConfig, scan: index.Scan, trained: list[TrainedRun
     Raises:
         EnvironmentFaultError: No slice could be read, and decoding took too long.
     """
-    tables, set_aside = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine]
-    sweeps, unwrapped = cache.sweeps(scan.slices), 0
-    with progress("predict", len(sweeps)) as advance:
-        for rows in sweeps:
-            probabilities, lost, corrected = _score_sweep(cfg, rows, scan.root, trained)
+    tables, excluded = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine]
+    passes, unwrapped = cache.split_by_pass(scan.slices), 0
+    with progress("predict", len(passes)) as advance:
+        for rows in passes:
+            probabilities, lost, corrected = _score_pass(cfg, rows, scan.root, trained)
             unwrapped += corrected
             if not are_probabilities(probabilities.select(CLASSES).to_numpy()):
                 lost = lost + _without_result(probabilities)
                 probabilities = probabilities.clear()
             tables.append(probabilities)
-            set_aside.append(from_rows(lost, QUARANTINE))
+            excluded.append(from_rows(lost, QUARANTINE))
             advance(1)
     slices = check(pl.concat(tables), PREDICTED_SLICES, "slices")
     if slices.is_empty():
-        must_not_be_timeouts("predict", pl.concat(set_aside)["reason"])
-    return Prediction(slices, pl.concat(set_aside), unwrapped)
+        must_not_be_timeouts("predict", pl.concat(excluded)["reason"])
+    return Prediction(slices, pl.concat(excluded), unwrapped)
 
 
 def _without_result(slices: pl.DataFrame) -> list[dict[str, object]]:
     """Rows of QUARANTINE for slices whose probabilities are none."""
-    error = SetAsideError(Reason.BAD_RESULT)
+    error = ExclusionError(Reason.BAD_RESULT)
     told = slices.select("file", "study", "slice", "z_mm").iter_rows(named=True)
     return [error.row(row["file"]) | row for row in told]
 
 
-def _score_sweep(
+def _score_pass(
     cfg: PredictConfig, rows: pl.DataFrame, root: Path, trained: list[TrainedRun]
 ) -> tuple[pl.DataFrame, list[dict[str, object]], int]:
-    """PREDICTED_SLICES of one sweep, the slices whose pixels could not be read, and the wraps corrected."""
+    """PREDICTED_SLICES of one pass, the slices whose pixels could not be read, and the wraps corrected."""
     reads: dict[CacheConfig, cache.Read] = {}
     answers = []
     for run_ in trained:
@@ -92,7 +92,7 @@ def _score_sweep(
         if read.volume is not None:
             answers.append(_per_slice(read.slabs, run_.score(read.volume, tta=cfg.tta)))
     first = next(iter(reads.values()))
-    lost, corrected = first.set_aside, int(first.slabs["unwrapped"].sum())
+    lost, corrected = first.excluded, int(first.slabs["unwrapped"].sum())
     if not answers:
         return pl.DataFrame(schema=dict(PREDICTED_SLICES)), lost, corrected
     mean = pl.concat(answers).group_by("slice").agg(pl.col(c).mean() for c in CLASSES)

@@ -14,7 +14,7 @@ from rsna_seq.console import say
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.scoring.baselines import prior_of
-from rsna_seq.stacking.features import opinions
+from rsna_seq.stacking.features import join_logits
 from rsna_seq.stages import embed, sequence, stack
 from rsna_seq.store.artifacts import Manifest
 from rsna_seq.store.pixel_cache import PixelCache
@@ -75,7 +75,7 @@ class TrainedRun:
             for cross, models in self.models.items():
                 logits = sequence.apply(models, seen.vectors, seen.logits, volume.z_mm)
                 refined.append(logit_table(slabs, logits, net=net, cross=cross))
-        table = opinions(pl.concat(cnn), pl.concat(refined), slabs)
+        table = join_logits(pl.concat(cnn), pl.concat(refined), slabs)
         total = np.zeros((len(volume), len(CLASSES)))
         for cross, stacker in self.stackers.items():
             logits = stack.apply(stacker, table.filter(pl.col("cross") == cross))

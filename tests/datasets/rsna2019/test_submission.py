@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from rsna_seq.datasets.rsna2019.submission import (
-    fill_set_aside,
+    fill_excluded,
     read_escaped,
     score_answer,
     submission,
@@ -71,7 +71,7 @@ def test_a_lost_slice_takes_the_nearest_of_its_study() -> None:
         {"file": "z", "study": "C", "slice": "C1", "z_mm": 5.0},
         {"file": "w", "study": None, "slice": None, "z_mm": None},
     ]
-    filled = fill_set_aside(slices, from_rows(lost, QUARANTINE))
+    filled = fill_excluded(slices, from_rows(lost, QUARANTINE))
     assert dict(filled.select("slice", "any").rows()) == {"A9": pytest.approx(0.2), "A7": pytest.approx(0.15)}
 
 

@@ -13,7 +13,7 @@ from pydicom.data import DATA_ROOT
 from rsna_seq.imaging.headers.batch import read_block
 from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.sources import list_files
-from rsna_seq.reasons import SetAsideError
+from rsna_seq.reasons import ExclusionError
 
 
 def block(folder: Path) -> dict[str, dict[str, object]]:
@@ -115,7 +115,7 @@ def test_damaged_headers_are_read_alike_or_have_a_reason(
     if path.name in taken:
         assert taken[path.name] == alone(path)
     else:
-        with contextlib.suppress(SetAsideError):
+        with contextlib.suppress(ExclusionError):
             read_headers(str(path))
 
 

@@ -29,10 +29,10 @@ QUICK = [
     "embed.backbone=resnet10t",
     "embed.pretrained=false",
     "embed.epochs=1",
-    "embed.batch=8",
+    "embed.batch_size=8",
     "sequence.epochs=1",
-    "sequence.batch=4",
-    "sequence.project=16",
+    "sequence.batch_size=4",
+    "sequence.projection_dim=16",
     "sequence.hidden=8",
     "stack.rounds=5",
     "stack.min_leaf=2",
@@ -113,7 +113,7 @@ def test_a_wrapped_study_and_a_position_beyond_any_scanner_are_scored_soundly(
     )
     manifest = read_manifest(tmp_path / "out")
     assert manifest.counts["12-bit wraps corrected"] == 5
-    assert manifest.set_aside == {"no_place": 1}
+    assert manifest.excluded == {"no_place": 1}
     slices = pl.read_csv(tmp_path / "out" / "slices.csv")
     assert len(slices) == 11
     assert slices.select(pl.col(CLASSES).is_between(0, 1, closed="none").all()).row(0) == (True,) * 6
@@ -221,7 +221,11 @@ def test_the_manifest_tells_how_it_was_made(walked: Path) -> None:
         (["run", "data.root=/no/such/folder"], 2, "/no/such/folder"),
         (["no-such-command"], 2, "no-such-command"),
         (["cache", "--out", "{tmp}/none"], 6, "run its stage first"),
-        (["predict", "{tmp}/in", "--run", "{tmp}/none", "--out", "{tmp}/out"], 6, "no finished artefact here"),
+        (
+            ["predict", "{tmp}/in", "--run", "{tmp}/none", "--out", "{tmp}/out"],
+            6,
+            "no finished artefact here",
+        ),
         (["index", "--out", "{tmp}/run", "data.root={tmp}/in"], 4, "no readable CT slice"),
     ],
 )
