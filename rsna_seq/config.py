@@ -5,7 +5,6 @@ prints the whole. An unknown key is an error, and so is a value out of bounds. N
 """
 
 import os
-import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,18 +13,10 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from rsna_seq.errors import UsageError
+from rsna_seq.settings.faults import describe_fault
 from rsna_seq.settings.types import File, Fold, Millimetres, Section, Share, Text, Window, some_once
 from rsna_seq.settings.yaml_file import put_override, read_yaml
 
-_RENAMED = {
-    **{f"{section}.batch": "batch_size" for section in ("embed", "sequence")},
-    **{f"{section}.drop": "dropout" for section in ("embed", "sequence")},
-    **{f"{section}.ema": "ema_decay" for section in ("embed", "sequence")},
-    **{f"{section}.clip": "max_grad_norm" for section in ("embed", "sequence")},
-    **{"embed.flip": "flip_prob", "sequence.project": "projection_dim"},
-    **{"stack.share": "blend_weight", "predict.clip": "prob_clip"},
-}
-"""Former names of keys, for the message to whoever still uses them."""
 _SHOWN = 20
 """Faults that a message names."""
 
@@ -285,7 +276,9 @@ def load_config(file: str | os.PathLike[str] | None = None, overrides: Iterable[
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        faults = [_fault(e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors(include_url=False)]
+        faults = [
+            describe_fault(e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors(include_url=False)
+        ]
         more = [f"  and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         raise UsageError("\n".join(["config:", *faults[:_SHOWN], *more])) from None
 
@@ -293,14 +286,3 @@ def load_config(file: str | os.PathLike[str] | None = None, overrides: Iterable[
 def dump_config(config: Config) -> str:
     """Write a config as YAML, every key resolved; :func:`load_config` reads it back unchanged."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _fault(loc: tuple[str | int, ...], kind: str, message: str, found: object) -> str:
-    """One line on one fault: the key, what is wrong with it, and its value, shortened."""
-    key = ".".join(str(part)[:80] for at, part in enumerate(loc) if at < 2 or isinstance(part, int))
-    new = _RENAMED.get(".".join(map(str, loc)))
-    if kind == "extra_forbidden" and new is not None:
-        return f"  {key}: this key is now called {loc[0]}.{new}"
-    if kind == "extra_forbidden":
-        return f"  {key}: there is no such key (rsna-seq config prints all keys)"
-    return f"  {key}: {message.removeprefix('Value error, ')} (found {reprlib.repr(found)})"
