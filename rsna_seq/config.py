@@ -263,14 +263,15 @@ def load_config(file: str | os.PathLike[str] | None = None, overrides: Iterable[
     """Read a YAML file and put ``key=value`` overrides on top.
 
     Args:
-        file: A YAML file of differences to the defaults, or None.
+        file: A YAML file of differences to the defaults, the name of a shipped config such as ``base``, or
+            None.
         overrides: Strings such as ``embed.epochs=3``; values are read as YAML.
 
     Raises:
         UsageError: A file that is no YAML mapping, an unknown key, or a value of the wrong type or out of
             bounds. All faults are named at once.
     """
-    tree: dict[Any, Any] = {} if file is None else read_yaml(Path(file))
+    tree: dict[Any, Any] = {} if file is None else read_yaml(_config_file(Path(file)))
     for override in overrides:
         put_override(tree, override)
     try:
@@ -281,6 +282,12 @@ def load_config(file: str | os.PathLike[str] | None = None, overrides: Iterable[
         ]
         more = [f"  and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         raise UsageError("\n".join(["config:", *faults[:_SHOWN], *more])) from None
+
+
+def _config_file(file: Path) -> Path:
+    """The file itself, or the shipped config of that name."""
+    shipped = Path(__file__).with_name("configs") / f"{file}.yaml"
+    return shipped if len(file.parts) == 1 and not file.exists() and shipped.is_file() else file
 
 
 def dump_config(config: Config) -> str:
