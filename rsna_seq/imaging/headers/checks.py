@@ -96,6 +96,8 @@ def _is_sound(name: str) -> pl.Expr:
     good = value.abs() < _LARGE
     if name.startswith(("ImagePosition", "SliceLocation")):
         good = value.abs() <= FARTHEST_MM
+    if name.startswith("ImageOrientation"):
+        good = value.abs() <= LARGEST_COSINE
     if name == "InstanceNumber":
         good &= value == value.floor()
     return (whole == "") | good.fill_null(value=False)
@@ -182,5 +184,4 @@ def _spans_a_plane() -> pl.Expr:
     """Whether the six direction cosines are orthogonal enough to have a normal."""
     o = [pl.col(f"ImageOrientationPatient{i}_") for i in range(6)]
     normal = (o[1] * o[5] - o[2] * o[4], o[2] * o[3] - o[0] * o[5], o[0] * o[4] - o[1] * o[3])
-    spans = (normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2).sqrt().is_between(0.5, 2)
-    return spans & pl.max_horizontal(c.abs() for c in o).le(LARGEST_COSINE)
+    return (normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2).sqrt().is_between(0.5, 2)
