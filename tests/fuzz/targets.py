@@ -117,7 +117,7 @@ def archive(data: bytes, *, thorough: bool = True) -> str:
         told = sorted(str(row["reason"]) for row in listing.aside)
         for name in listing.names:
             _hold(name.startswith(path.name + MARK), "a member without its archive")
-            told.append(_must_open(str(path.parent / name)))
+            told.append(_must_open(f"{path.parent}/{name}"))  # a Path would change "a//b"
         if thorough:
             _must_account_for(listing, index.scan(path, IndexConfig()))
     except IntegrityError as error:
