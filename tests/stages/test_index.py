@@ -125,10 +125,14 @@ def test_files_that_are_no_dicom_are_set_aside(tmp_path: Path) -> None:
     assert rows == [("cut.dcm", "pixels_truncated"), ("empty.dcm", "empty_file"), ("notes.dcm", "not_dicom")]
 
 
-def test_an_unspecified_unit_is_hu_where_the_user_says_so(tmp_path: Path) -> None:
+def test_an_unspecified_unit_is_hu_but_not_in_maps_of_blood_flow(tmp_path: Path) -> None:
     write_slice(tmp_path, "ID_1", RescaleType="US")
     write_slice(tmp_path, "ID_2", z=5.0, RescaleType="OD")
-    assert scan(tmp_path, assume_hu=True).slices["slice"].to_list() == ["ID_1"]
+    flow = ["DERIVED", "PRIMARY", "PERFUSION", "RCBF"]
+    write_slice(tmp_path, "ID_3", z=10.0, RescaleType="US", ImageType=flow)
+    found = scan(tmp_path)
+    assert found.slices["slice"].to_list() == ["ID_1"]
+    assert sorted(found.quarantine["reason"]) == ["derived_image", "not_hu"]
 
 
 def test_assume_hu_reads_a_slice_without_rescale(tmp_path: Path) -> None:

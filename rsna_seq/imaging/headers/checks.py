@@ -17,6 +17,7 @@ from rsna_seq.imaging.headers.fields import (
     SMALLEST,
     SPACING_MM,
     TEXTS,
+    UNITS,
 )
 
 _LARGE = 2.0**31
@@ -119,7 +120,7 @@ def _plain_texts() -> pl.Expr:
     return pl.all_horizontal(
         pl.col("Modality").is_in(["CT", ""]),
         pl.col("SOPClassUID").is_in(["", *CT_CLASSES]),
-        pl.col("RescaleType").is_in(["", "HU"]),
+        pl.col("RescaleType").is_in(list(UNITS)),
         pl.col("SpecificCharacterSet").is_in(_ASCII_SETS),
         *(pl.col(n) != "" for n in ("SOPInstanceUID", "StudyInstanceUID")),
         pl.col("PhotometricInterpretation").is_in(["MONOCHROME1", "MONOCHROME2", ""]),
