@@ -1,4 +1,4 @@
-"""The ladder, its intervals and the report, over logits that no network made."""
+"""Baselines, models, intervals and the report, over synthetic logits."""
 
 import json
 import re
