@@ -269,7 +269,8 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> BuildSummar
     if twice:
         say(
             "cache",
-            f"{twice:,} slices have the same pixels as slices of another patient: if one scan has two names, folds leak",
+            f"{twice:,} slices have the same pixels as slices of another patient; if one scan has two "
+            "names, it leaks across folds",
         )
     wraps = report_wraps(slices, int(slabs["unwrapped"].sum()), quarantine)
     write_table(slabs, out / "slabs.parquet", SLABS)

@@ -93,7 +93,7 @@ def run(cfg: StackConfig, ctx: Context, run: RunFolder) -> Manifest:
 
 
 def _reproduces(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: Path) -> str | None:
-    """Apply stored boosters to a few held-out studies; a sentence if the logits differ from the stored ones."""
+    """Apply stored boosters to a few held-out studies; a sentence if the logits differ."""
     stored = read_table(open_artifact(folder).file("logits.parquet"), LOGITS)
     keys, worst = ["study", "slab", "net", "cross"], 0.0
     unseen = slabs.filter(held_out())["study"].unique(maintain_order=True).head(_CHECKED_STUDIES)

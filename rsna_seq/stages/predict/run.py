@@ -90,7 +90,8 @@ def run(
     if shared:
         say(
             "predict",
-            f"{shared:,} patients are in the training data: their probabilities are not those of unseen patients",
+            f"{shared:,} patients are in the training data: they are not unseen, and their probabilities are "
+            "too good",
         )
     inputs = {f"{i} {name}": digest for i, t in enumerate(trained) for name, digest in t.content.items()}
     inputs |= {"slices": table_digest(scan.slices), "quarantine": table_digest(scan.quarantine)}
