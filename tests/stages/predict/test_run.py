@@ -224,7 +224,7 @@ def test_the_manifest_tells_how_it_was_made(walked: Path) -> None:
         (
             ["predict", "{tmp}/in", "--run", "{tmp}/none", "--out", "{tmp}/out"],
             6,
-            "no finished artefact here",
+            "no complete artefact here",
         ),
         (["index", "--out", "{tmp}/run", "data.root={tmp}/in"], 4, "no readable CT slice"),
     ],
