@@ -220,7 +220,7 @@ def test_no_command_takes_a_folder_with_other_files(tmp_path: Path, command: str
     COMMANDS["index"](tmp_path / "data", tmp_path / "other" / "1_index")
     before = tree(tmp_path)
     if not (command == "synth" and place == "data/below"):  # it reads nothing
-        with pytest.raises(UsageError, match="refused: .*nothing was changed"):
+        with pytest.raises(UsageError, match=r"refused: .*nothing was changed"):
             COMMANDS[command](tmp_path / "data", tmp_path / place)
     assert tree(tmp_path) == before
 

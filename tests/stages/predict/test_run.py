@@ -349,7 +349,7 @@ def test_a_series_that_is_found_nowhere_is_refused(
 ) -> None:
     write_study(tmp_path / "in", "ID_good")
     words = [tmp_path / "in", "--run", walked / "run", "--out", tmp_path / "out", "--series"]
-    assert "'1.2.3' is found in no study" in here(*words, "1.2.3", code=2)
+    assert "'1.2.3' was not found in any study" in here(*words, "1.2.3", code=2)
     here(*words, "ID_good_series")
 
 
