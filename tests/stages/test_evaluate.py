@@ -190,7 +190,7 @@ def test_the_report_says_which_figures_are_which_and_that_it_is_for_research(pag
         "Held out",
         "Out of fold",
         "Not a medical device",
-        "the pixel data is cut short",
+        "the pixel data is truncated",
         "bootstrap: 50",
     ):
         assert words in page, words
