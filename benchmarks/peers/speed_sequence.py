@@ -52,8 +52,8 @@ def fit_fours(
 
     def loss(model: nn.Module, batch: tuple[Studies, Tensor]) -> Tensor:
         mask, truth = batch[0].mask, batch[1][batch[0].mask]
-        refined, mended = model(batch[0])
-        return weighted_bce(refined[mask], truth) + cfg.slice_loss * weighted_bce(mended[mask], truth)
+        final, refined = model(batch[0])
+        return weighted_bce(final[mask], truth) + cfg.slice_loss * weighted_bce(refined[mask], truth)
 
     steps = -(-len(train) // _BATCH)
     job = Job("fours", net, steps, batches, loss, lambda batch, _: [(batch, 1.0)], score)

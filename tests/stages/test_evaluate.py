@@ -155,7 +155,7 @@ def test_an_answer_that_is_missing_is_an_error_and_no_nan(tmp_path: Path) -> Non
     run = scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed",))
     path = run / "3_embed" / "logits.parquet"
     replace_table(read_table(path, LOGITS).head(-1), path, LOGITS)
-    with pytest.raises(IntegrityError, match="slices of 1 studies without an answer"):
+    with pytest.raises(IntegrityError, match="no prediction for slices of 1 studies"):
         scored(run)
 
 
