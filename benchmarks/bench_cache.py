@@ -16,9 +16,11 @@ from peers import speed_pixels as peers
 from phantoms import plain, scratch, templates, write_copies
 
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
+from rsna_seq.context import Context
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.stages import cache, index
 from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.run_folder import RunFolder
 
 _UNIT = "slices/s"
 _PEERS: tuple[tuple[str, str, float], ...] = (
@@ -35,7 +37,7 @@ def measure(options: Options) -> list[Row]:
     cv2.setNumThreads(1)
     with scratch(options.data) as folder:
         files = write_copies(plain(templates(options)), options.size, folder / "files")
-        index.run(IndexConfig(), DataConfig(root=folder / "files"), folder / "index")
+        index.run(IndexConfig(), Context(data=DataConfig(root=folder / "files")), RunFolder(folder))
         return _rows(folder, files, options)
 
 
@@ -54,7 +56,7 @@ def _rows(folder: Path, files: list[Path], options: Options) -> list[Row]:
     runs["floor"] = _floor(rows, folder, size)
     runs["cropped"] = lambda: run_stage(CacheConfig(size=size), folder)
     seconds = race(
-        runs, options, before=lambda: (_empty(out), shutil.rmtree(folder / "cache", ignore_errors=True))
+        runs, options, before=lambda: (_empty(out), shutil.rmtree(folder / "2_cache", ignore_errors=True))
     )
     rate = {name: len(files) / s for name, s in seconds.items()}
     what = f"{options.matrix} to {size}, to disk"
@@ -78,7 +80,7 @@ def _floor(rows: pl.DataFrame, folder: Path, size: int) -> Callable[[], None]:
 
 def run_stage(cfg: CacheConfig, folder: Path) -> None:
     """The stage, whole: tables, digests and manifest too."""
-    cache.run(cfg, folder / "index", folder / "files", folder / "cache", rebuild=True)
+    cache.run(cfg, Context(data=DataConfig(root=folder / "files"), rebuild=True), RunFolder(folder))
 
 
 def _writer(name: str) -> Writer:
@@ -97,15 +99,15 @@ def _empty(folder: Path) -> Path:
 
 def _located(folder: Path) -> pl.DataFrame:
     """SLICES, with the row of the cache that holds each."""
-    slabs = PixelCache(folder / "cache").slabs.select("shard", "row", slice="slices").explode("slice")
-    slices = pl.read_parquet(folder / "index" / "slices.parquet").join(slabs, on="slice", how="left")
+    slabs = PixelCache(folder / "2_cache").slabs.select("shard", "row", slice="slices").explode("slice")
+    slices = pl.read_parquet(folder / "1_index" / "slices.parquet").join(slabs, on="slice", how="left")
     assert slices["row"].null_count() == 0
     return slices
 
 
 def assert_same(rows: pl.DataFrame, folder: Path, out: Path) -> None:
     """A peer's arrays are the cache's, to the rounding of the last HU."""
-    pixels = PixelCache(folder / "cache")
+    pixels = PixelCache(folder / "2_cache")
     for row in rows.iter_rows(named=True):
         theirs = np.load(out / f"{Path(row['file']).stem}.npy")
         assert np.abs(theirs.astype(int) - pixels.shard(row["shard"])[row["row"]]).max() <= 1

@@ -44,19 +44,21 @@ def _cache(options: Options) -> Row:
     from phantoms import grow_index, scratch, templates, write_copies
 
     from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
+    from rsna_seq.context import Context
     from rsna_seq.stages import cache, index
     from rsna_seq.store.artifacts import read_manifest
+    from rsna_seq.store.run_folder import RunFolder
 
     with scratch(options.data) as folder:
-        files, out = folder / "files", folder / "cache"
+        files, few, many = folder / "files", RunFolder(folder / "few"), RunFolder(folder / "many")
+        out = many["cache"]
         write_copies(templates(options), min(_DISTINCT, options.size), files)
-        index.run(IndexConfig(), DataConfig(root=files), folder / "few")
-        grow_index(folder / "few", folder / "many", options.size)
+        data = DataConfig(root=files)
+        index.run(IndexConfig(), Context(data=data), few)
+        grow_index(few["index"], many["index"], options.size)
 
         def run(workers: int) -> str:
-            return cache.run(
-                CacheConfig(), folder / "many", files, out, workers=workers, rebuild=True
-            ).content
+            return cache.run(CacheConfig(), Context(data=data, workers=workers, rebuild=True), many).content
 
         contents = set()
         for workers in (1, 2):

@@ -12,10 +12,12 @@ from harness import Options
 from pydicom import config, dcmread
 
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig, SynthConfig
+from rsna_seq.context import Context
 from rsna_seq.stages import cache, index
 from rsna_seq.store.artifacts import BuildSummary, Key
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.store.tables import SLICES, read_table, write_table
 from rsna_seq.tools import synth
 
@@ -126,8 +128,12 @@ def _write(template: Template, folder: Path, study: int, image: int, hollow: boo
 def write_cache(options: Options, folder: Path, slices: int) -> PixelCache:
     """Phantoms, indexed and cached in ``folder`` at half their size."""
     write_copies(templates(options), slices, folder / "files")
-    index.run(IndexConfig(), DataConfig(root=folder / "files"), folder / "1_index")
-    cache.run(CacheConfig(size=options.matrix // 2), folder / "1_index", folder / "files", folder / "2_cache")
+    index.run(IndexConfig(), Context(data=DataConfig(root=folder / "files")), RunFolder(folder))
+    cache.run(
+        CacheConfig(size=options.matrix // 2),
+        Context(data=DataConfig(root=folder / "files")),
+        RunFolder(folder),
+    )
     return PixelCache(folder / "2_cache")
 
 

@@ -265,14 +265,14 @@ def load_config(file: str | os.PathLike[str] | None = None, overrides: Iterable[
     """Read a YAML file and apply ``key=value`` overrides.
 
     Args:
-        file: YAML file of differences from the defaults, or None.
+        file: YAML file of differences from the defaults, name of a shipped config such as ``base``, or None.
         overrides: Strings such as ``embed.epochs=3``; values are parsed as YAML.
 
     Raises:
         UsageError: The file is not a YAML mapping, a key is unknown, or a value has the wrong type or is out
             of bounds. All faults are reported at once.
     """
-    tree: dict[Any, Any] = {} if file is None else read_yaml(Path(file))
+    tree: dict[Any, Any] = {} if file is None else read_yaml(_config_file(Path(file)))
     for override in overrides:
         put_override(tree, override)
     try:
@@ -283,6 +283,12 @@ def load_config(file: str | os.PathLike[str] | None = None, overrides: Iterable[
         ]
         more = [f"  and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         raise UsageError("\n".join(["config:", *faults[:_SHOWN], *more])) from None
+
+
+def _config_file(file: Path) -> Path:
+    """Return the file, or the shipped config of that name."""
+    shipped = Path(__file__).with_name("configs") / f"{file}.yaml"
+    return shipped if len(file.parts) == 1 and not file.exists() and shipped.is_file() else file
 
 
 def dump_config(config: Config) -> str:

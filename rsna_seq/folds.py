@@ -14,6 +14,24 @@ from rsna_seq.config import IndexConfig
 from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
 
+HELD_OUT = -1
+"""Fold of patients that no stage sees; a fold is null where a patient has no labels."""
+
+
+def in_folds(column: str = "fold") -> pl.Expr:
+    """Rows of patients that are trained on: labelled, and not held out."""
+    return pl.col(column) > HELD_OUT
+
+
+def held_out(column: str = "fold") -> pl.Expr:
+    """Rows of patients that no stage sees."""
+    return pl.col(column) == HELD_OUT
+
+
+def labelled_rows(column: str = "fold") -> pl.Expr:
+    """Rows of patients with labels."""
+    return pl.col(column).is_not_null()
+
 
 def assign(patients: pl.DataFrame, cfg: IndexConfig, seed: int) -> pl.DataFrame:
     """Give each patient a fold and a crossed fold.

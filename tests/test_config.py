@@ -149,7 +149,7 @@ def test_what_people_write_stays_allowed(tmp_path: Path) -> None:
         b"\xef\xbb\xbfsequence: &fit\n  lr: 1e-3\n  epochs: 3\n"
         b"embed:\n  <<: *fit\n  epochs: 4\ndata: {root: 2019-01-01}\n"
     )
-    config = load_config(file, ["embed={batch: 8}", "device=cuda:1", "data.root=.", "embed.folds=[7]"])
+    config = load_config(file, ["embed={batch_size: 8}", "device=cuda:1", "data.root=.", "embed.folds=[7]"])
     assert (config.embed.epochs, config.embed.batch_size, config.embed.lr, config.sequence.epochs) == (
         4,
         8,

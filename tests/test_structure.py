@@ -16,7 +16,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "rsna_seq"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
-    *("errors", "reasons", "labels", "arrays", "terminal", "settings", "config", "console", "folds"),
+    *(
+        "errors",
+        "reasons",
+        "labels",
+        "arrays",
+        "terminal",
+        "settings",
+        "config",
+        "context",
+        "console",
+        "folds",
+    ),
     *(
         "parallel",
         "imaging",

@@ -80,7 +80,7 @@ def members(archive: str) -> tuple[list[tuple[str, int]], int, list[tuple[str, E
     fault = _fault_of_all(found, damaged, held.size) or next(filter(None, map(_fault, found)), None)
     if fault is not None:
         raise IntegrityError(f"{archive}: refused: {fault}; unpack it yourself if you trust it")
-    files = [m for m in found if m.file_size or not m.is_dir()]
+    files = [m for m in found if m.file_size or not m.filename.endswith("/")]
     sound = [(m.filename, m.file_size) for m in files if m.filename not in damaged]
     return sound, held.mtime_ns, list(damaged.items())
 

@@ -92,12 +92,11 @@ def read_pixels(
     if out is None:
         out = np.empty((header["rows"], header["columns"]), dtype=np.int16)
     stored, padding = _stored(os.fspath(path), header, out), header["padding"]
-    rescale = {"slope": header["slope"], "intercept": header["intercept"]}
-    wrapped = False
-    if may_be_wrapped(bits_stored=header["bits_stored"], signed=header["signed"], **rescale):
-        said = judge(stored, padding=padding, **rescale)
+    slope, intercept, bits, wrapped = header["slope"], header["intercept"], header["bits_stored"], False
+    if may_be_wrapped(bits, signed=header["signed"], slope=slope, intercept=intercept):
+        said = judge(stored, slope=slope, intercept=intercept, padding=padding)
         wrapped = said is Wrap.PROVEN or (said is Wrap.OPEN and wrapped_series)
-    hu = to_hu(stored, **rescale, padding=padding, wrapped=wrapped, out=out)
+    hu = to_hu(stored, slope=slope, intercept=intercept, padding=padding, wrapped=wrapped, out=out)
     _must_be_plausible(hu)
     return hu, wrapped
 
@@ -113,7 +112,7 @@ def series_is_wrapped(folder: str | os.PathLike[str], headers: Iterable[Mapping[
     """
     for row in headers:
         rescale = {"slope": row["slope"], "intercept": row["intercept"]}
-        if not may_be_wrapped(bits_stored=row["bits_stored"], signed=row["signed"], **rescale):
+        if not may_be_wrapped(row["bits_stored"], signed=row["signed"], **rescale):
             continue
         try:
             must_be_plausible_frame(row)
@@ -151,9 +150,7 @@ def to_hu(
     """
     if out is None:
         out = np.empty(np.shape(stored), dtype=np.int16)
-    if wrapped is None and may_be_wrapped(
-        bits_stored=bits_stored, signed=signed, slope=slope, intercept=intercept
-    ):
+    if wrapped is None and may_be_wrapped(bits_stored, signed=signed, slope=slope, intercept=intercept):
         wrapped = judge(stored, slope=slope, intercept=intercept, padding=padding) is Wrap.PROVEN
     if wrapped:
         stored = unwrapped(stored, slope=slope, intercept=intercept, padding=padding)

@@ -9,6 +9,10 @@ _BONE = r"(?i)\b(bone|sharp|edge|[BHJU][rfv]?[67]\d[a-z]?|FC[38]\d|lung)\b"
 """Kernels that sharpen: bone reconstructions of the large vendors, which drown soft tissue in noise."""
 
 
+_FUNCTIONAL = r"PERFUSION|\\(RCBF|RCBV|MTT|TTP|TMAX)\b"
+"""Words of ImageType that name maps of blood flow, which are not HU."""
+
+
 def merge_duplicates(slices: pl.DataFrame) -> tuple[pl.DataFrame, list[dict[str, object]]]:
     """Merge files of one SOPInstanceUID that hold the same bytes, and set both aside where they differ.
 
@@ -83,6 +87,8 @@ def _unfit() -> pl.Expr:
     return (
         pl.when(kind.str.contains("LOCALIZER"))
         .then(pl.lit(str(Reason.LOCALIZER)))
+        .when(kind.str.contains(_FUNCTIONAL))
+        .then(pl.lit(str(Reason.DERIVED_IMAGE)))
         .when(kind.str.contains("SECONDARY"))
         .then(pl.lit(str(Reason.DERIVED_IMAGE)))
         .when(~pl.col("axial"))

@@ -40,7 +40,7 @@ class Wrap(StrEnum):
     CONTRADICTED = "contradicted"
 
 
-def may_be_wrapped(*, bits_stored: int, signed: bool, slope: float, intercept: float) -> bool:
+def may_be_wrapped(bits_stored: int, *, signed: bool, slope: float, intercept: float) -> bool:
     """Whether a header leaves no room for air, so that values may have wrapped."""
     return bits_stored == _BITS and not signed and slope > 0 and intercept > _INTERCEPT
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
+from rsna_seq.context import Context
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.imaging.frame_limits import frames_to_refuse
@@ -31,6 +32,7 @@ from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.outputs import own_files
 from rsna_seq.store.provenance import source_digest
+from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.store.shards import SHARD_FILES, Filled, Shard, fill_shard, keep_shard, shards_of, with_labels
 from rsna_seq.store.slabs import DecodedPass, report_wraps, slab_table
 from rsna_seq.store.tables import (
@@ -64,44 +66,31 @@ class Read:
     excluded: Rows
 
 
-def run(
-    cfg: CacheConfig,
-    index: Path,
-    root: Path,
-    out: Path,
-    *,
-    workers: int = 1,
-    limit: int | None = None,
-    rebuild: bool = False,
-) -> Manifest:
+def run(cfg: CacheConfig, ctx: Context, run: RunFolder) -> Manifest:
     """Decode every indexed study.
 
     Args:
         cfg: Size, crop, slabs, shards.
-        index: The folder ``1_index``.
-        root: Folder that the index's paths are relative to, or the archive that was indexed.
-        out: The folder ``2_cache``.
-        workers: Processes that decode.
-        limit: Only so many studies.
-        rebuild: Decode anew what is there.
+        ctx: Data, workers, limit.
+        run: Has ``1_index``; receives ``2_cache``.
 
     Raises:
-        UsageError: The root does not exist.
-        NothingUsableError: No slice could be decoded; ``quarantine.parquet`` says why.
+        UsageError: The data root does not exist.
+        NothingUsableError: No slice could be decoded; ``quarantine.parquet`` contains the reasons.
         EnvironmentFaultError: The disk is too small, or a codec is missing.
     """
-    indexed = open_artifact(index)
-    inputs = {"index": indexed.manifest.content}
-    key = Key("cache", {**cfg.model_dump(mode="json"), "limit": limit}, inputs, source_digest(__name__))
+    index, root = open_artifact(run["index"]), ctx.data.root
+    config = {**cfg.model_dump(mode="json"), "limit": ctx.limit}
+    key = Key("cache", config, {"index": index.manifest.content}, source_digest(__name__))
 
     def build(folder: Path) -> BuildSummary:
         must_exist(root, "data.root")
-        slices = read_table(indexed.file("slices.parquet"), SLICES)
-        if limit is not None:
-            slices = slices.filter(pl.col("study").rank("dense") <= limit)
-        return _build(cfg, slices, root_of(root), folder, workers, key.source)
+        slices = read_table(index.file("slices.parquet"), SLICES)
+        if ctx.limit is not None:
+            slices = slices.filter(pl.col("study").rank("dense") <= ctx.limit)
+        return _build(cfg, slices, root_of(root), folder, ctx.workers, key.source)
 
-    return ensure(out, key, build, rebuild=rebuild, piecewise=True, sources=[root])
+    return ensure(run["cache"], key, build, rebuild=ctx.rebuild, piecewise=True, sources=[root])
 
 
 def split_by_pass(slices: pl.DataFrame) -> list[pl.DataFrame]:

@@ -18,6 +18,7 @@ from rich.table import Table
 from rsna_seq.arrays import Floats
 from rsna_seq.config import EvaluateConfig
 from rsna_seq.console import console
+from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
 from rsna_seq.report.run import pick_studies, write_run_report
@@ -35,26 +36,25 @@ from rsna_seq.store.tables import QUARANTINE, read_table
 _INPUTS = ("index", "cache", "embed", "sequence", "stack")
 
 
-def run(cfg: EvaluateConfig, run: Path, out: Path, *, seed: int = 0, rebuild: bool = False) -> Manifest:
-    """Score a run, as far as it has come.
+def run(cfg: EvaluateConfig, ctx: Context, run: RunFolder) -> Manifest:
+    """Score the finished stages of a run.
 
     Args:
         cfg: Bootstrap, smoothing, strips.
-        run: The run's folder.
-        out: The folder ``6_evaluate``.
-        seed: Seed of the bootstrap.
-        rebuild: Score anew what is there.
+        ctx: Seed of the bootstrap.
+        run: Has ``1_index`` to, at least, ``3_embed``; receives ``6_evaluate``.
 
     Raises:
-        IntegrityError: Not even ``embed`` is finished, or the stages do not belong together.
+        IntegrityError: ``embed`` is not finished, or the stages do not belong together.
     """
-    folder = RunFolder(run)
-    artifacts = folder.open(*(stage for stage in _INPUTS if folder.is_finished(stage)))
+    artifacts = run.open(*(stage for stage in _INPUTS if run.is_finished(stage)))
     if "embed" not in artifacts:
-        raise IntegrityError(f"{run}: embed is not finished; there is nothing to score")
+        raise IntegrityError(f"{run.path}: embed is not finished; there is nothing to score")
     inputs = {stage: artifact.manifest.content for stage, artifact in artifacts.items()}
-    key = Key("evaluate", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
-    return ensure(out, key, lambda folder: _build(cfg, artifacts, folder, seed), rebuild=rebuild)
+    key = Key("evaluate", {**cfg.model_dump(mode="json"), "seed": ctx.seed}, inputs, source_digest(__name__))
+    return ensure(
+        run["evaluate"], key, lambda folder: _build(cfg, artifacts, folder, ctx.seed), rebuild=ctx.rebuild
+    )
 
 
 def _build(cfg: EvaluateConfig, artifacts: Mapping[str, Artifact], out: Path, seed: int) -> BuildSummary:

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rsna_seq.config import DataConfig, IndexConfig
+from rsna_seq.config import IndexConfig
 from rsna_seq.console import progress, say
+from rsna_seq.context import Context
 from rsna_seq.datasets.rsna2019.label_csv import check_labels
 from rsna_seq.datasets.rsna2019.layout import find_layout
 from rsna_seq.folds import assign
@@ -34,6 +35,7 @@ from rsna_seq.reasons import ExclusionError, Reason
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.provenance import digest_file, source_digest
+from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.store.tables import (
     QUARANTINE,
     SLICES,
@@ -84,33 +86,21 @@ class _Chunk:
     assume_hu: bool
 
 
-def run(
-    cfg: IndexConfig,
-    data: DataConfig,
-    out: Path,
-    *,
-    seed: int = 0,
-    workers: int = 1,
-    limit: int | None = None,
-    rebuild: bool = False,
-) -> Manifest:
-    """Index the training images of a root.
+def run(cfg: IndexConfig, ctx: Context, run: RunFolder) -> Manifest:
+    """Index the training images of the data root.
 
     Args:
         cfg: Folds, holdout, series.
-        data: Root, stage of the competition, label file.
-        out: The folder ``1_index``.
-        seed: Seed of the folds.
-        workers: Processes that read headers.
-        limit: Only so many studies.
-        rebuild: Index anew what is there.
+        ctx: Data, seed, workers, limit.
+        run: Receives ``1_index``.
 
     Raises:
         UsageError: The root does not exist, there is no label file, labels contradict each other, or
             ``cfg.series`` is found nowhere.
-        NothingUsableError: There is no readable CT slice; ``quarantine.parquet`` says why.
+        NothingUsableError: There is no readable CT slice; ``quarantine.parquet`` contains the reasons.
         IntegrityError: An archive is refused.
     """
+    data = ctx.data
     must_exist(data.root, "data.root")
     if data.labels is not None:
         require_file(data.labels, "data.labels")
@@ -118,18 +108,18 @@ def run(
     place_, labels = layout.train or data.root, data.labels or layout.labels
     listing = list_files(place_)
     inputs = {"files": listing.digest} | ({"labels": digest_file(labels)} if labels else {})
-    config = {**cfg.model_dump(mode="json"), "stage": data.stage, "seed": seed, "limit": limit}
 
-    def build(target: Path) -> BuildSummary:
-        scanned = scan(place_, cfg, workers=workers, limit=limit, root=data.root, listing=listing)
+    def build(folder: Path) -> BuildSummary:
+        scanned = scan(place_, cfg, workers=ctx.workers, limit=ctx.limit, root=data.root, listing=listing)
         if scanned.slices.is_empty():
             what = f"index: no readable CT slice among {len(listing):,} files of {place_}"
-            raise nothing_usable(scanned.quarantine, target, what)
-        return _write(_with_labels(scanned, labels, cfg, seed), target)
+            raise nothing_usable(scanned.quarantine, folder, what)
+        return _write(_with_labels(scanned, labels, cfg, ctx.seed), folder)
 
     sources = [place_, *([labels] if labels else [])]
+    config = {**cfg.model_dump(mode="json"), "stage": data.stage, **ctx.key}
     key = Key("index", config, inputs, source_digest(__name__))
-    return ensure(out, key, build, rebuild=rebuild, sources=sources)
+    return ensure(run["index"], key, build, rebuild=ctx.rebuild, sources=sources)
 
 
 def scan(

@@ -19,7 +19,10 @@ from torch import Tensor, nn
 
 from rsna_seq.arrays import sigmoid
 from rsna_seq.config import SequenceConfig
+from rsna_seq.context import Context
 from rsna_seq.errors import NothingUsableError
+from rsna_seq.folds import HELD_OUT
+from rsna_seq.labels import CLASSES
 from rsna_seq.nets.cnn import load_weights, weighted_bce
 from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
@@ -34,51 +37,54 @@ from rsna_seq.nets.studies import (
 )
 from rsna_seq.scoring.metric import log_loss
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact
-from rsna_seq.store.builds import ensure
+from rsna_seq.store.builds import ensure, reproduction_fault
 from rsna_seq.store.files import write_json
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import source_digest
-from rsna_seq.store.run_folder import must_belong_together
-from rsna_seq.store.tables import LOGITS, logit_table, write_table
+from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.tables import LOGITS, logit_table, read_table, write_table
 
 Batch = tuple[Studies, Tensor]
+_CHECKED_STUDIES = 3
+"""Stored studies of each fold on which weights are checked when the code has changed."""
 
 
-def run(
-    cfg: SequenceConfig,
-    cache: Path,
-    embed: Path,
-    out: Path,
-    *,
-    seed: int = 0,
-    device: str = "auto",
-    rebuild: bool = False,
-) -> Manifest:
-    """Train the crossed folds and score what each left out.
+def run(cfg: SequenceConfig, ctx: Context, run: RunFolder) -> Manifest:
+    """Train the crossed folds and score the studies that each left out.
 
     Args:
         cfg: Network and training.
-        cache: The folder ``2_cache``; positions and labels come from its table.
-        embed: The folder ``3_embed``.
-        out: The folder ``4_sequence``.
-        seed: Seed of everything random.
-        device: ``auto`` or a torch device.
-        rebuild: Train anew what is there.
+        ctx: Seed, device.
+        run: Has ``2_cache`` and ``3_embed``; receives ``4_sequence``.
 
     Raises:
         NothingUsableError: There are not two crossed folds.
-        IntegrityError: An input is not finished, or what is there was trained otherwise.
+        IntegrityError: An input is not finished, or the folder holds networks that were trained otherwise.
     """
-    artifacts = {"cache": open_artifact(cache), "embed": open_artifact(embed)}
-    must_belong_together(artifacts)
+    artifacts = run.open("cache", "embed")
     inputs = {name: artifact.manifest.content for name, artifact in artifacts.items()}
-    key = Key("sequence", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
-    slabs = PixelCache(cache).slabs
+    key = Key("sequence", {**cfg.model_dump(mode="json"), "seed": ctx.seed}, inputs, source_digest(__name__))
+    slabs = PixelCache(run["cache"]).slabs
 
     def build(folder: Path) -> BuildSummary:
-        return _build(cfg, read_embedded_studies(embed, slabs), slabs, folder, seed=seed, device=device)
+        return _build(cfg, ctx, read_embedded_studies(run["embed"], slabs), slabs, folder)
 
-    return ensure(out, key, build, learned=True, rebuild=rebuild)
+    def check(folder: Path) -> str | None:
+        return _reproduces(cfg, ctx, read_embedded_studies(run["embed"], slabs), folder)
+
+    return ensure(run["sequence"], key, build, learned=True, rebuild=ctx.rebuild, check=check)
+
+
+def _reproduces(cfg: SequenceConfig, ctx: Context, studies: list[EmbeddedStudy], folder: Path) -> str | None:
+    """Apply stored weights to a few stored studies; what differs from the stored logits, None if nothing."""
+    table = read_table(open_artifact(folder).file("logits.parquet"), LOGITS)
+    worst = 0.0
+    for fold, models in load(cfg, folder, ctx.device).items():
+        for s in [s for s in studies if s.cross_fold == fold][:_CHECKED_STUDIES]:
+            mine = (pl.col("study") == s.study) & (pl.col("net") == s.net) & (pl.col("cross") == fold)
+            stored = table.filter(mine).sort("slab").select(CLASSES).to_numpy()
+            worst = max(worst, float(np.abs(apply(models, s.vectors, s.logits, s.z_mm) - stored).max()))
+    return reproduction_fault(worst)
 
 
 def fit(
@@ -181,23 +187,17 @@ def _split(batch: Batch, pieces: int) -> list[tuple[Batch, float]]:
 
 
 def _build(
-    cfg: SequenceConfig,
-    sequences: list[EmbeddedStudy],
-    slabs: pl.DataFrame,
-    folder: Path,
-    *,
-    seed: int,
-    device: str,
+    cfg: SequenceConfig, ctx: Context, sequences: list[EmbeddedStudy], slabs: pl.DataFrame, folder: Path
 ) -> BuildSummary:
     """Train every crossed fold and write the logits of what each left out."""
-    folds = sorted({s.cross_fold for s in sequences if s.cross_fold >= 0})
+    folds = sorted({s.cross_fold for s in sequences if s.cross_fold != HELD_OUT})
     if len(folds) < 2:
         raise NothingUsableError(f"sequence: labelled studies in {len(folds)} crossed folds; two are needed")
     rows = {study: part for (study,), part in slabs.group_by("study", maintain_order=True)}
     tables = []
     for fold in folds:
-        train = [s for s in sequences if s.cross_fold not in {-1, fold}]
-        scored = [s for s in sequences if s.cross_fold in {-1, fold}]
+        train = [s for s in sequences if s.cross_fold not in {HELD_OUT, fold}]
+        scored = [s for s in sequences if s.cross_fold in {HELD_OUT, fold}]
         models = [
             fit(
                 cfg,
@@ -205,8 +205,8 @@ def _build(
                 [s for s in scored if s.cross_fold == fold],
                 folder / f"fold{fold}" / f"seed{number}",
                 name=f"sequence {fold}",
-                seed=seed + 1000 * fold + number,
-                device=device,
+                seed=ctx.seed + 1000 * fold + number,
+                device=ctx.device,
             )
             for number in range(cfg.seeds)
         ]

@@ -25,19 +25,23 @@ from numpy.typing import NDArray
 from rsna_seq.arrays import Floats
 from rsna_seq.config import StackConfig
 from rsna_seq.console import progress
+from rsna_seq.context import Context
+from rsna_seq.folds import held_out
 from rsna_seq.labels import CLASSES
 from rsna_seq.stacking.calibration import Line, apply_platt, fit_platt
 from rsna_seq.stacking.features import class_features, join_logits, stack_features
 from rsna_seq.stacking.gates import UNSEEN, decide, shut
 from rsna_seq.store.artifacts import Artifact, BuildSummary, Key, Manifest, open_artifact
-from rsna_seq.store.builds import ensure
+from rsna_seq.store.builds import ensure, reproduction_fault
 from rsna_seq.store.files import write_json, write_text
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import source_digest
-from rsna_seq.store.run_folder import must_belong_together
+from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.store.tables import LOGITS, read_table, write_table
 
 _DEPTH = 5
+_CHECKED_STUDIES = 3
+"""Held-out studies on which boosters are checked when the code has changed."""
 _CLEAR = 0.0
 """Standard errors by which the average must help: of two models that err apart it seldom harms."""
 
@@ -59,42 +63,47 @@ class Stacker:
     lines: dict[str, Line] = field(default_factory=dict)
 
 
-def run(
-    cfg: StackConfig,
-    cache: Path,
-    embed: Path,
-    sequence: Path,
-    out: Path,
-    *,
-    seed: int = 0,
-    rebuild: bool = False,
-) -> Manifest:
-    """Fit the boosters of every crossed fold and score what each left out.
+def run(cfg: StackConfig, ctx: Context, run: RunFolder) -> Manifest:
+    """Fit the boosters of every crossed fold and score the studies that each left out.
 
     Args:
         cfg: Boosting and features.
-        cache: The folder ``2_cache``; geometry and labels come from its table.
-        embed: The folder ``3_embed``.
-        sequence: The folder ``4_sequence``.
-        out: The folder ``5_stack``.
-        seed: Seed of the boosting.
-        rebuild: Fit anew what is there.
+        ctx: Seed.
+        run: Has ``2_cache``, ``3_embed`` and ``4_sequence``; receives ``5_stack``.
 
     Raises:
-        IntegrityError: An input is not finished, or what is there was fitted otherwise.
+        IntegrityError: An input is not finished, or the folder holds boosters that were fitted otherwise.
     """
-    folders = {"cache": cache, "embed": embed, "sequence": sequence}
-    artifacts = {name: open_artifact(folder) for name, folder in folders.items()}
-    must_belong_together(artifacts)
+    artifacts = run.open("cache", "embed", "sequence")
     inputs = {name: artifact.manifest.content for name, artifact in artifacts.items()}
-    key = Key("stack", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
+    key = Key("stack", {**cfg.model_dump(mode="json"), "seed": ctx.seed}, inputs, source_digest(__name__))
+
+    def logits_and_slabs() -> tuple[pl.DataFrame, pl.DataFrame]:
+        slabs = PixelCache(run["cache"]).slabs
+        cnn, seq = (read_table(artifacts[s].file("logits.parquet"), LOGITS) for s in ("embed", "sequence"))
+        return join_logits(cnn, seq, slabs), slabs
 
     def build(folder: Path) -> BuildSummary:
-        slabs = PixelCache(cache).slabs
-        cnn, seq = (read_table(artifacts[s].file("logits.parquet"), LOGITS) for s in ("embed", "sequence"))
-        return _build(cfg, join_logits(cnn, seq, slabs), slabs, folder, seed)
+        return _build(cfg, *logits_and_slabs(), folder, ctx.seed)
 
-    return ensure(out, key, build, learned=True, rebuild=rebuild)
+    def check(folder: Path) -> str | None:
+        return _reproduces(cfg, *logits_and_slabs(), folder)
+
+    return ensure(run["stack"], key, build, learned=True, rebuild=ctx.rebuild, check=check)
+
+
+def _reproduces(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: Path) -> str | None:
+    """Apply stored boosters to stored logits of held-out studies, or make all features again without any."""
+    stored = read_table(open_artifact(folder).file("logits.parquet"), LOGITS)
+    keys, worst = ["study", "slab", "net", "cross"], 0.0
+    unseen = slabs.filter(held_out())["study"].unique(maintain_order=True).head(_CHECKED_STUDIES)
+    for fold, stacker in load(cfg, folder).items():
+        rows = table.filter(pl.col("study").is_in(unseen.implode()), pl.col("cross") == fold)
+        if rows.is_empty():
+            continue
+        known = rows.select(keys).join(stored, on=keys, how="left", maintain_order="left")
+        worst = max(worst, float(np.abs(apply(stacker, rows) - known.select(CLASSES).to_numpy()).max()))
+    return "no held-out study is there to check on" if unseen.is_empty() else reproduction_fault(worst)
 
 
 def fit(

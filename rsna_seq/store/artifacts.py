@@ -97,6 +97,8 @@ class Manifest(BaseModel):
     config: dict[str, Any]
     inputs: dict[str, str]
     source: str
+    earlier_sources: list[str] = []
+    """Digests of the code that made the artefact, or reproduced its outputs, before ``source``."""
     version: str
     commit: str | None
     device: str

@@ -28,6 +28,7 @@ def ensure(
     rebuild: bool = False,
     piecewise: bool = False,
     sources: Sequence[Path] = (),
+    check: Callable[[Path], str | None] | None = None,
 ) -> Manifest:
     """Reuse the artefact in ``out`` where its key matches and its files are sound, otherwise build it.
 
@@ -39,6 +40,9 @@ def ensure(
         rebuild: Build again whatever is there.
         piecewise: ``build`` is given whatever lies there, keeps the pieces that are still valid, and removes
             the rest.
+        check: Where nothing but the code changed since a learned artefact was made: applies what is stored to
+            stored inputs, and says what differs from the stored outputs, None if nothing. The artefact is
+            then valid for the new code, too.
         sources: Folders and files that are read, which ``out`` may not contain or lie in.
 
     Raises:
@@ -53,11 +57,48 @@ def ensure(
             _close(out, own)
             say(key.stage, "up to date")
             return found
+        if found is not None and change == Change(code=True) and learned and check and not rebuild:
+            return _checked(out, own, key, found, check)
         if not (change is None and not rebuild and (out / UNFINISHED).exists()):
             _begin(out, own, key, change, learned=learned and not rebuild, keep=piecewise and not rebuild)
         start = time.monotonic()
         summary = _run(build, own)
         return _seal(own, key, summary, time.monotonic() - start)
+
+
+_TOLERANCE = 1e-2
+"""Largest difference of logits between two machines, or two versions of a library, on the same weights."""
+
+
+def reproduction_fault(difference: float) -> str | None:
+    """A sentence on logits that stored weights do not reproduce; None if they do.
+
+    Args:
+        difference: Largest absolute difference of stored and recomputed logits.
+    """
+    if difference <= _TOLERANCE:
+        return None
+    return f"the stored weights give logits that differ by up to {difference:.3g} from the stored ones"
+
+
+def _checked(
+    out: Path, own: OwnFiles, key: Key, found: Manifest, check: Callable[[Path], str | None]
+) -> Manifest:
+    """Keep a learned artefact whose code changed if its stored outputs are reproduced."""
+    Artifact(out, found).check()
+    fault = check(out)
+    if fault is not None:
+        raise IntegrityError(
+            f"{out}: the code changed since this was trained, and {fault}; --rebuild trains again, or choose "
+            "another --out"
+        )
+    same = found.model_copy(
+        update={"source": key.source, "earlier_sources": [*found.earlier_sources, found.source]}
+    )
+    write_json(out / MANIFEST, same.sealed().model_dump())
+    _close(out, own)
+    say(key.stage, "up to date: the code changed, and the stored weights still give the stored logits")
+    return same.sealed()
 
 
 def _run(build: Callable[[Path], BuildSummary], own: OwnFiles) -> BuildSummary:

@@ -114,7 +114,7 @@ def _study(rows: pl.DataFrame, root: Path, out: Path, windows: Windows, size: in
     """Write one study: how many images, and the rows of QUARANTINE."""
     written, aside = 0, Rows()
     wrapped = {
-        part: series_is_wrapped(root, part.rows(named=True)) for (part,), part in rows.group_by("pass")
+        number: series_is_wrapped(root, part.rows(named=True)) for (number,), part in rows.group_by("pass")
     }
     for name, row in zip(_names(rows), rows.iter_rows(named=True), strict=True):
         try:

@@ -23,7 +23,7 @@ from rsna_seq.imaging.archives import MARK
 from rsna_seq.imaging.headers.batch import read_block
 from rsna_seq.imaging.headers.checks import COLUMNS
 from rsna_seq.imaging.headers.elements import parse
-from rsna_seq.imaging.headers.fields import LARGEST, Header
+from rsna_seq.imaging.headers.fields import LARGEST, SMALLEST, Header
 from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.sources import Listing, digest_source, list_files
@@ -32,6 +32,8 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.reasons import ExclusionError
 from rsna_seq.stages import index
 
+SIZE = SMALLEST
+"""Rows and columns of the good files: the fewest that are read."""
 _NUMBERS = itertools.count()
 _MOST_PIXELS = 1 << 20
 """Files of this size hold fewer pixels; more are not decoded here."""
@@ -115,7 +117,7 @@ def archive(data: bytes, *, thorough: bool = True) -> str:
         told = sorted(str(row["reason"]) for row in listing.aside)
         for name in listing.names:
             _hold(name.startswith(path.name + MARK), "a member without its archive")
-            told.append(_must_open(str(path.parent / name)))
+            told.append(_must_open(f"{path.parent}/{name}"))  # a Path would change "a//b"
         if thorough:
             _must_account_for(listing, index.scan(path, IndexConfig()))
     except IntegrityError as error:
@@ -165,7 +167,7 @@ def good_slice() -> bytes:
     from dicoms import head, write_slice
 
     with tempfile.TemporaryDirectory() as name:
-        return write_slice(Path(name), "ID_good", hu=head(0.0, 8)).read_bytes()
+        return write_slice(Path(name), "ID_good", hu=head(0.0, SIZE)).read_bytes()
 
 
 def _write(data: bytes, name: str) -> Path:

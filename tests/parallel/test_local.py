@@ -14,11 +14,13 @@ from dicoms import write_set
 from transfer_syntaxes import SYNTAXES, write_encoded
 
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
+from rsna_seq.context import Context
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.parallel import local as workers
 from rsna_seq.parallel.local import WorkerDied, parallel_map
 from rsna_seq.stages import cache, index
 from rsna_seq.store.provenance import digest_file
+from rsna_seq.store.run_folder import RunFolder
 
 HERE = Path(__file__).resolve().parent
 _SCRIPT = """
@@ -78,11 +80,13 @@ def test_a_pool_and_one_process_write_the_same_bytes(tmp_path: Path, monkeypatch
             )
     monkeypatch.setattr(workers, "_WORTH_S", 0.0)
     labelled = IndexConfig(folds=2, cross_folds=2, holdout=0)
-    index.run(labelled, DataConfig(root=root), tmp_path / "index")
+    data = DataConfig(root=root)
     digests = []
     for count in (1, 2):
-        out = tmp_path / f"{count}"
-        cache.run(CacheConfig(size=32, shard_slices=6), tmp_path / "index", root, out, workers=count)
+        run, ctx = RunFolder(tmp_path / f"{count}"), Context(data=data, workers=count)
+        index.run(labelled, ctx, run)
+        cache.run(CacheConfig(size=32, shard_slices=6), ctx, run)
+        out = run["cache"]
         assert pl.read_parquet(out / "quarantine.parquet").is_empty()
         files = [p for p in out.iterdir() if p.name not in {"manifest.json", ".lock"}]
         digests.append({p.name: digest_file(p) for p in files})

@@ -16,6 +16,7 @@ from scored import scored_run, write_logits
 
 from rsna_seq.config import EvaluateConfig
 from rsna_seq.console import console
+from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.labels import CLASSES, N_CLASSES
 from rsna_seq.report.run import pick_studies
@@ -33,7 +34,7 @@ MODELS = ["prior", "cnn", "smoothed", "sequence", "stack", "calibrated"]
 def scored(run: Path, cfg: EvaluateConfig = QUICK) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluate.run(cfg, run, run / "6_evaluate", seed=0)
+        evaluate.run(cfg, Context(), RunFolder(run))
     metrics: dict[str, Any] = json.loads((run / "6_evaluate" / "metrics.json").read_text(encoding="utf-8"))
     return metrics
 
@@ -152,7 +153,7 @@ def test_an_unfinished_run_is_scored_up_to_its_last_stage(tmp_path: Path) -> Non
     found = scored(scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed",)))
     assert sorted(found["models"]) == ["cnn", "prior", "smoothed"]
     with pytest.raises(IntegrityError, match="embed is not finished"):
-        evaluate.run(QUICK, tmp_path / "none", tmp_path / "out")
+        evaluate.run(QUICK, Context(), RunFolder(tmp_path / "none"))
 
 
 def test_a_missing_prediction_is_an_error_and_not_nan(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_the_report_names_no_patient_and_no_study(page: str) -> None:
 
 
 def test_the_same_run_makes_the_same_report(run: Path, page: str) -> None:
-    evaluate.run(QUICK, run, run / "6_evaluate", seed=0, rebuild=True)
+    evaluate.run(QUICK, Context(rebuild=True), RunFolder(run))
     assert (run / "6_evaluate" / "report.html").read_text(encoding="utf-8") == page
 
 

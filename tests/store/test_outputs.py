@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig, SynthConfig
+from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError, RsnaSeqError, UsageError
 from rsna_seq.imaging.windows import WINDOWS
 from rsna_seq.stages import cache, index
@@ -20,6 +21,7 @@ from rsna_seq.store.artifacts import BuildSummary, Key, read_manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_text
 from rsna_seq.store.outputs import must_be_safe
+from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.tools import png, synth
 
 NAMES = ("a.txt", "b.txt", "sub/c.txt", "sub/deep/d.txt")
@@ -180,10 +182,28 @@ def test_parts_of_a_run_may_lie_in_it(tmp_path: Path) -> None:
     must_be_safe(tmp_path / "run" / "3_embed" / "fold0", "embed", [tmp_path / "run"])
 
 
+SMALL = IndexConfig(folds=2, cross_folds=2)
+
+
+class At(RunFolder):
+    """A run of which one stage lies elsewhere."""
+
+    def __init__(self, path: Path, **elsewhere: Path) -> None:
+        super().__init__(path)
+        object.__setattr__(self, "elsewhere", elsewhere)
+
+    def __getitem__(self, stage: str) -> Path:
+        return self.elsewhere.get(stage) or super().__getitem__(stage)  # type: ignore[attr-defined]
+
+
 Write = Callable[[Path, Path], object]
 COMMANDS: dict[str, Write] = {
-    "index": lambda data, out: index.run(IndexConfig(folds=2, cross_folds=2), DataConfig(root=data), out),
-    "cache": lambda data, out: cache.run(CacheConfig(size=32), data.parent / "other" / "1_index", data, out),
+    "index": lambda data, out: index.run(
+        SMALL, Context(data=DataConfig(root=data)), At(data.parent / "other", index=out)
+    ),
+    "cache": lambda data, out: cache.run(
+        CacheConfig(size=32), Context(data=DataConfig(root=data)), At(data.parent / "other", cache=out)
+    ),
     "png": lambda data, out: png.run(data, out, windows=(WINDOWS["brain"],)),
     "synth": lambda _, out: synth.run(
         SynthConfig(studies=1, test_studies=0, matrix=64, damage=False), out, seed=0, workers=1

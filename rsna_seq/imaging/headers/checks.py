@@ -17,6 +17,7 @@ from rsna_seq.imaging.headers.fields import (
     SMALLEST,
     SPACING_MM,
     TEXTS,
+    UNITS,
 )
 
 _LARGE = 2.0**31
@@ -96,6 +97,8 @@ def _is_sound(name: str) -> pl.Expr:
     good = value.abs() < _LARGE
     if name.startswith(("ImagePosition", "SliceLocation")):
         good = value.abs() <= FARTHEST_MM
+    if name.startswith("ImageOrientation"):
+        good = value.abs() <= LARGEST_COSINE
     if name == "InstanceNumber":
         good &= value == value.floor()
     return (whole == "") | good.fill_null(value=False)
@@ -117,7 +120,7 @@ def _plain_texts() -> pl.Expr:
     return pl.all_horizontal(
         pl.col("Modality").is_in(["CT", ""]),
         pl.col("SOPClassUID").is_in(["", *CT_CLASSES]),
-        pl.col("RescaleType").is_in(["", "HU"]),
+        pl.col("RescaleType").is_in(list(UNITS)),
         pl.col("SpecificCharacterSet").is_in(_ASCII_SETS),
         *(pl.col(n) != "" for n in ("SOPInstanceUID", "StudyInstanceUID")),
         pl.col("PhotometricInterpretation").is_in(["MONOCHROME1", "MONOCHROME2", ""]),
@@ -182,5 +185,4 @@ def _spans_a_plane() -> pl.Expr:
     """Whether the six direction cosines are orthogonal enough to have a normal."""
     o = [pl.col(f"ImageOrientationPatient{i}_") for i in range(6)]
     normal = (o[1] * o[5] - o[2] * o[4], o[2] * o[3] - o[0] * o[5], o[0] * o[4] - o[1] * o[3])
-    spans = (normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2).sqrt().is_between(0.5, 2)
-    return spans & pl.max_horizontal(c.abs() for c in o).le(LARGEST_COSINE)
+    return (normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2).sqrt().is_between(0.5, 2)

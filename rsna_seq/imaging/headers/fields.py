@@ -164,11 +164,15 @@ def _padding(value: int, *, signed: bool) -> int | None:
     return value % 65536
 
 
+UNITS = ("", "HU", "US")
+"""RescaleType (PS3.3 C.11.1) that is read as HU; toolkits write US (unspecified) into CT in HU."""
+
+
 def _rescale(values: Values, *, assume_hu: bool) -> tuple[float, float]:
     """Slope and intercept to HU."""
     slope, intercept = numbers(values, "RescaleSlope", 1), numbers(values, "RescaleIntercept", 1)
     unit = values.get("RescaleType", "")
-    if unit not in {"", "HU"} and not (assume_hu and unit == "US"):  # US is: unspecified
+    if unit not in UNITS:
         raise ExclusionError(Reason.NOT_HU, unit[:16])
     if slope is None or intercept is None:
         if assume_hu:

@@ -6,6 +6,7 @@ geometry and rescale stand in the functional groups, the frame's own before the 
 
 import math
 import warnings
+from decimal import Decimal
 from typing import Any
 
 from pydicom._uid_dict import UID_dictionary
@@ -13,6 +14,7 @@ from pydicom.config import disable_value_validation
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.valuerep import PersonName
 
 from rsna_seq.imaging.headers.elements import Parsed, parse
 from rsna_seq.imaging.headers.fields import (
@@ -79,14 +81,15 @@ def texts(dataset: Dataset) -> dict[str, str]:
 
 
 def _text(dataset: Dataset, keyword: str) -> str | None:
-    """An element as text; None where it is absent or cannot be converted."""
+    """An element as text; None where it is absent, cannot be converted, or is a sequence or bytes."""
     try:
         value: Any = dataset.get(keyword)
     except Exception:  # an element may be damaged beyond conversion
         return None
-    if value is None:
+    values = list(value) if isinstance(value, MultiValue) else [value]
+    if not all(isinstance(v, (str, int, float, Decimal, PersonName)) for v in values):
         return None
-    parts = [str(v) for v in value] if isinstance(value, MultiValue) else [str(value)]
+    parts = [str(v) for v in values]
     # what is no valid text, as a lone surrogate, is replaced: tables hold UTF-8
     return "\\".join(part.strip(" \0") for part in parts).encode(errors="replace").decode()
 

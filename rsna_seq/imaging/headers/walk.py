@@ -162,8 +162,9 @@ def _walk_elements(walked: Walked, at: NDArray[np.int64]) -> None:
         begin = at[files] + np.where(long, 6, 4)
         end, there = begin + length // 2, tag == PIXELS
         good = (tag > before[files]) & (bare | _VR_IS_VR[vr]) & (tag <= PIXELS)
-        good &= np.where(there, bare | (vr == _OW) | (vr == _OB), (length % 2 == 0) & (end < last))
-        good &= tag != _PER_FRAME
+        good &= (there | ((length % 2 == 0) & (end < last))) & (tag != _PER_FRAME)
+        if there.any():
+            good &= ~there | bare | (vr == _OW) | (vr == _OB)
         walked.usual[files[~good]] = False
         found = files[good & there]
         walked.pixels[found] = 2 * begin[good & there]

@@ -20,6 +20,7 @@ import polars as pl
 
 from rsna_seq.config import IndexConfig, PredictConfig
 from rsna_seq.console import say
+from rsna_seq.context import Context
 from rsna_seq.datasets.rsna2019.submission import (
     fill_excluded,
     read_sample,
@@ -52,30 +53,24 @@ from rsna_seq.store.tables import (
 
 def run(
     cfg: PredictConfig,
+    ctx: Context,
     folders: list[Path],
     runs: list[Path],
     out: Path,
     *,
     indexing: IndexConfig,
     sample: Path | None = None,
-    device: str = "auto",
-    workers: int = 1,
-    limit: int | None = None,
-    rebuild: bool = False,
 ) -> Manifest:
-    """Score the studies of some inputs with one or more finished runs.
+    """Score studies with one or more finished runs.
 
     Args:
         cfg: Averaging, clipping, the report's threshold.
-        folders: Folders of DICOM studies, zip files or DICOM files; they are read as one set.
+        ctx: Device, workers, limit.
+        folders: Folders of DICOM studies, zip files or DICOM files.
         runs: Folders of finished runs; their probabilities are averaged.
         out: Receives the tables and the report.
         indexing: How headers are read.
-        sample: The competition's sample submission, which is then answered in ``submission.csv``.
-        device: ``auto`` or a torch device.
-        workers: Processes that read headers.
-        limit: Only so many studies.
-        rebuild: Predict anew what is there.
+        sample: The competition's sample submission, for which ``submission.csv`` is written.
 
     Raises:
         UsageError: An input does not exist, the sample is none, or ``indexing.series`` is found nowhere.
@@ -89,15 +84,15 @@ def run(
     must_be_safe(out, "predict", sources)
     if sample is not None:
         read_sample(sample)  # a sample that is none is refused before hours of work, not after
-    trained = [TrainedRun(folder, device) for folder in runs]
-    scan = index.scan(folders, indexing, workers=workers, limit=limit, title="predict")
+    trained = [TrainedRun(folder, ctx.device) for folder in runs]
+    scan = index.scan(folders, indexing, workers=ctx.workers, limit=ctx.limit, title="predict")
     shared = _shared_patients(scan, trained)
     if shared:
         say("predict", f"{shared:,} patients were also trained on: what is said of them is not unseen")
     inputs = {f"{i} {name}": digest for i, t in enumerate(trained) for name, digest in t.content.items()}
     inputs |= {"slices": table_digest(scan.slices), "quarantine": table_digest(scan.quarantine)}
     inputs |= {"sample": digest_file(sample)} if sample else {}
-    config = {**cfg.model_dump(mode="json"), "limit": limit, "root": escaped(str(scan.root.resolve()))}
+    config = {**cfg.model_dump(mode="json"), "limit": ctx.limit, "root": escaped(str(scan.root.resolve()))}
 
     def build(target: Path) -> BuildSummary:
         prediction = score_studies(cfg, scan, trained)
@@ -109,7 +104,7 @@ def run(
         return _write(cfg, prediction, trained, scan, sample, target)
 
     key = Key("predict", config, inputs, source_digest(__name__))
-    return ensure(out, key, build, rebuild=rebuild, sources=sources)
+    return ensure(out, key, build, rebuild=ctx.rebuild, sources=sources)
 
 
 def _shared_patients(scan: index.Scan, trained: list[TrainedRun]) -> int:
