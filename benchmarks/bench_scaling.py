@@ -1,6 +1,6 @@
-"""``index`` and ``cache`` with two workers against one.
+"""Benchmark of ``index`` and ``cache`` with two workers against one.
 
-The workers import this script anew, so it imports little before it measures.
+Each worker imports this script again, so imports are inside the functions.
 """
 
 import shutil
@@ -10,14 +10,14 @@ from harness import Bench, Options, Row, main, race
 
 _TARGET = 1.7
 _DISTINCT = 680
-"""Files that are decoded again and again: all stay in the page cache."""
+"""Distinct files, decoded repeatedly, so that all stay in the page cache."""
 _ROUNDS = 3
 _INDEXED = 10
-"""So many times the files for ``index``, which stays in one process for less."""
+"""Factor of the number of files for ``index``, which uses one process for fewer files."""
 
 
 def measure(options: Options) -> list[Row]:
-    """All rows."""
+    """Measure all rows."""
     return [_index(options), _cache(options)]
 
 

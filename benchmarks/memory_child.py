@@ -1,4 +1,4 @@
-"""One stage in a process of its own; prints the memory before and at its peak, in MB, as JSON.
+"""Run one stage in this process and print the memory before it and its peak, in MB, as JSON.
 
 python benchmarks/memory_child.py STAGE FILES INDEX OUT
 """
@@ -17,7 +17,7 @@ from rsna_seq.store.run_folder import RunFolder
 
 
 def main(stage: str, files: Path, run: Path) -> None:
-    """Run a stage and print what it took."""
+    """Run a stage and print its memory."""
     cv2.setNumThreads(1)
     base = peak_mb()
     if stage == "index":

@@ -1,4 +1,4 @@
-"""A finished run over small phantoms, every stage trained as briefly as it goes."""
+"""A finished run on small phantoms with minimal training."""
 
 from pathlib import Path
 
@@ -22,15 +22,15 @@ _STUDIES, _PIXELS = 6, 64
 
 
 def train_run(folder: Path, *, backbone: str, size: int) -> TrainedRun:
-    """Train a run of one CNN and two crossed folds above it.
+    """Train a run with two CNN folds and two crossed folds.
 
     Args:
-        folder: Receives phantoms and run.
+        folder: Output folder of phantoms and run.
         backbone: Name of a timm model.
-        size: Rows and columns of what the run is given afterwards.
+        size: Rows and columns of the cached slices in prediction.
 
     Returns:
-        The run, with one network of the two that were trained, and every booster in use.
+        The run with one of the two CNNs, and with all boosters enabled.
     """
     root, run = folder / "phantoms", folder / "run"
     drawn = SynthConfig(studies=_STUDIES, test_studies=0, matrix=_PIXELS, rare_share=0.15, damage=False)

@@ -1,4 +1,4 @@
-"""Smoothing along z: what many 2019 solutions ended with, and what any sequence model has to beat."""
+"""Smoothing along z: the last step of many 2019 solutions, and the baseline of sequence models."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from rsna_seq.scoring.smoothing import smooth_along_z
 
 
 class RollingMean:
-    """Mean of the probabilities of three neighbouring slices; at a study's ends the edge slice is repeated.
+    """Mean of the probabilities of three neighbouring slices; the edge slice is repeated at the ends.
 
     Source: D. Hanley, 2nd place of the 2019 competition, README of darraghdog/rsna: rolling mean, window 3,
-    plain or weighted 0.6 : 1.8 : 0.6. The settings are these two shares of the centre. Nothing was scaled.
+    plain or weighted 0.6 : 1.8 : 0.6. The settings are the two weights of the centre slice. No changes.
     """
 
     name = "rolling mean"
@@ -23,7 +23,7 @@ class RollingMean:
     def fit(
         self, setting: Any, train: list[EmbeddedStudy], budget: SequenceConfig, seed: int, device: str
     ) -> Scorer:
-        """Nothing is learnt but the share, which is picked outside."""
+        """Return the scorer; the only parameter is the weight, which is selected by ``pick``."""
         share = float(setting)
 
         def score(study: EmbeddedStudy) -> Floats:
@@ -35,7 +35,7 @@ class RollingMean:
 
 
 class GaussianSmoothing:
-    """Probabilities averaged along z under a Gaussian in millimetres.
+    """Gaussian smoothing of the probabilities along z, in mm.
 
     Source: the baseline of ``evaluate`` (:mod:`rsna_seq.scoring.smoothing`), here with four widths.
     """
@@ -46,7 +46,7 @@ class GaussianSmoothing:
     def fit(
         self, setting: Any, train: list[EmbeddedStudy], budget: SequenceConfig, seed: int, device: str
     ) -> Scorer:
-        """Nothing is learnt but the width, which is picked outside."""
+        """Return the scorer; the only parameter is the width, which is selected by ``pick``."""
 
         def score(study: EmbeddedStudy) -> Floats:
             return logit(smooth_along_z(sigmoid(study.logits), study.z_mm, float(setting)))

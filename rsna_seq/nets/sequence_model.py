@@ -1,16 +1,16 @@
-"""The sequence model: a masked bidirectional GRU over the whole study, around the CNN's own opinion.
+"""Sequence model: a masked bidirectional GRU over the whole study that refines the CNN's logits.
 
-(study, slab, ·) vectors, logits, z:
+Input: (study, slab, feature) vectors, (study, slab, 6) logits and (study, slab) z.
 
-1. where vectors are read, a correction of the CNN's logits slice by slice: vectors of studies that the CNN
-   never saw tell where it is sure of itself without reason; zero at the start, with a loss of its own;
-2. the residual path: what is now said of the slab, of its surroundings at four distances in millimetres,
-   and of the whole study, mixed class by class; it starts as the probabilities smoothed along z, so the
-   network begins as the best of the cheap baselines and not below it, and can mend an overconfident CNN;
-3. the GRU: projected vectors, their differences to both neighbours, logits, distances and position -> hidden
-   states -> a correction of six logits, zero at the start.
+1. Slice refinement (only with vectors): the vectors of a slab give a correction of its logits. Out-of-fold
+   vectors show where the CNN is overconfident. The correction is initialised to zero and has its own loss.
+2. Residual path: a learned mix, per class, of the refined logits of the slab, of their Gaussian averages at
+   four widths in mm, and of the study's maximum and mean. It is initialised to the probabilities smoothed
+   along z, so an untrained model equals the smoothing baseline.
+3. GRU: projected vectors, their differences to both neighbours, logits, distances and position -> hidden
+   states -> a correction of the six logits, initialised to zero.
 
-Padding is masked everywhere: a study's result does not depend on its batch.
+Padding is masked everywhere: the result of a study does not depend on its batch.
 """
 
 from typing import NamedTuple
@@ -23,20 +23,20 @@ from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
 
 _UNIT_MM = 5.0
-"""Distances enter as multiples of the nominal spacing."""
+"""Nominal spacing; distances are divided by it."""
 _WIDTHS = (3.0, 6.0, 12.0, 25.0)
-"""Standard deviations in mm under which the residual path sees a slab's surroundings."""
-_BEGIN = 1
-"""The residual path starts as the second of them alone."""
+"""Standard deviations, in mm, of the Gaussian averages in the residual path."""
+_INITIAL_WIDTH = 1
+"""Index of the width to which the residual path is initialised."""
 _VIEWS = len(_WIDTHS) + 3
-"""The slab itself, its surroundings, the study's maximum and mean."""
-_PACE = 20.0
-"""The few weights of the residual path learn so much faster than those of the GRU."""
-_THIN = 0.5
-"""Dropout of vectors and of what they are projected to: they have more features than a set has studies."""
+"""Inputs of the residual path: the Gaussian averages, the slab itself, the study's maximum and mean."""
+_RESIDUAL_RATE = 20.0
+"""Factor by which the few weights of the residual path learn faster than those of the GRU."""
+_VECTOR_DROPOUT = 0.5
+"""Dropout of vectors and of their projection: a vector has more features than most data sets have studies."""
 _EPS, _STUDY_EPS = 1e-6, 1e-4
 _GEOMETRY = 3
-"""Distance to the slab below, to the slab above, normalised position."""
+"""Number of geometry inputs: distance to the slab below, distance to the slab above, normalised position."""
 
 
 class Studies(NamedTuple):
@@ -45,21 +45,21 @@ class Studies(NamedTuple):
     vectors: Tensor
     """(study, slab, feature)."""
     logits: Tensor
-    """(study, slab, 6), the CNN's."""
+    """(study, slab, 6) logits of the CNN."""
     z_mm: Tensor
     """(study, slab)."""
     lengths: Tensor
-    """(study,) slabs, on the CPU."""
+    """(study,) number of slabs, on the CPU."""
 
     @property
     def mask(self) -> Tensor:
-        """(study, slab): True where there is a slab."""
+        """(study, slab): True for slabs, False for padding."""
         steps = torch.arange(self.logits.shape[1], device=self.logits.device)
         return steps[None] < self.lengths.to(self.logits.device)[:, None]
 
 
 class SequenceModel(nn.Module):
-    """Refines the six logits of every slab with the whole study in view.
+    """Refines the six logits of every slab, using all slabs of the study.
 
     Args:
         cfg: Widths, layers, dropout.
@@ -72,12 +72,12 @@ class SequenceModel(nn.Module):
         self.drop = nn.Dropout(cfg.dropout)
         inputs = 3 * N_CLASSES + _GEOMETRY
         if cfg.vectors:
-            self.thin = nn.Dropout(_THIN)
+            self.vector_drop = nn.Dropout(_VECTOR_DROPOUT)
             self.norm = nn.LayerNorm(features, elementwise_affine=False)
             self.project = nn.Linear(features, cfg.projection_dim)
-            self.mend = nn.Linear(cfg.projection_dim, N_CLASSES)
-            nn.init.zeros_(self.mend.weight)
-            nn.init.zeros_(self.mend.bias)
+            self.refine = nn.Linear(cfg.projection_dim, N_CLASSES)
+            nn.init.zeros_(self.refine.weight)
+            nn.init.zeros_(self.refine.bias)
             inputs += 3 * cfg.projection_dim
         self.gru = nn.GRU(
             inputs,
@@ -94,17 +94,18 @@ class SequenceModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(N_CLASSES))
 
     def forward(self, studies: Studies) -> tuple[Tensor, Tensor]:
-        """Score a batch; what stands at padded places means nothing.
+        """Score a batch; values at padded positions are undefined.
 
         Returns:
-            The logits (study, slab, 6), and those of step 1, for a loss of their own: without vectors, the
-            CNN's.
+            The final logits (study, slab, 6), and the logits after step 1 (study, slab, 6), which have their
+            own loss. Without vectors the latter are the CNN's logits.
         """
         mask, lengths = studies.mask, studies.lengths
         extra: list[Tensor] = []
         if self.cfg.vectors:
-            hidden = self.thin(torch.relu(self.project(self.thin(self.norm(studies.vectors)))))
-            studies = studies._replace(logits=studies.logits + self.mend(hidden))
+            hidden = torch.relu(self.project(self.vector_drop(self.norm(studies.vectors))))
+            hidden = self.vector_drop(hidden)
+            studies = studies._replace(logits=studies.logits + self.refine(hidden))
             extra = [hidden, *_differences(hidden, lengths)]
         inputs = [studies.logits, *_differences(studies.logits, lengths), _geometry(studies.z_mm, lengths)]
         packed = pack_padded_sequence(
@@ -115,16 +116,16 @@ class SequenceModel(nn.Module):
         return self._mixed(studies, mask) + correction, studies.logits
 
     def _mixed(self, studies: Studies, mask: Tensor) -> Tensor:
-        """The residual path: views of the CNN's logits, mixed class by class; (study, slab, 6)."""
+        """Residual path: a weighted sum of the views of the logits, per class; (study, slab, 6)."""
         start = torch.zeros_like(self.mix)
-        start[_BEGIN] = 1.0
+        start[_INITIAL_WIDTH] = 1.0
         views = _views(studies, mask)
-        mixed: Tensor = (views * (start + _PACE * self.mix)).sum(-2) + _PACE * self.bias
+        mixed: Tensor = (views * (start + _RESIDUAL_RATE * self.mix)).sum(-2) + _RESIDUAL_RATE * self.bias
         return mixed
 
 
 def _views(studies: Studies, mask: Tensor) -> Tensor:
-    """What the CNN says around every slab, as logits; (study, slab, view, 6)."""
+    """Compute the inputs of the residual path as logits; (study, slab, view, 6)."""
     p = torch.sigmoid(studies.logits) * mask[..., None]
     distance = studies.z_mm[:, :, None] - studies.z_mm[:, None, :]
     views = []
@@ -138,7 +139,7 @@ def _views(studies: Studies, mask: Tensor) -> Tensor:
 
 
 def _differences(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """What changes from the slab below, and to the slab above; zero at a study's ends."""
+    """Differences from the slab below and to the slab above; zero at both ends of a study."""
     step = x[:, 1:] - x[:, :-1]
     inside = torch.arange(1, x.shape[1], device=x.device)[None] < lengths.to(x.device)[:, None]
     step = step * inside[..., None]
@@ -147,7 +148,7 @@ def _differences(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _geometry(z_mm: Tensor, lengths: Tensor) -> Tensor:
-    """(study, slab, 3): distances to both neighbours in nominal spacings, and position from 0 to 1."""
+    """Distances to both neighbours in nominal spacings, and position from 0 to 1; (study, slab, 3)."""
     below, above = _differences(z_mm[..., None], lengths)
     span = z_mm.gather(1, (lengths.to(z_mm.device) - 1)[:, None]) - z_mm[:, :1]
     position = (z_mm - z_mm[:, :1]) / span.clamp_min(1.0)

@@ -1,4 +1,4 @@
-"""The models of the ladder as probabilities of slices, read from what the stages left."""
+"""Probabilities per slice of every model and baseline, read from the artefacts of the stages."""
 
 from collections.abc import Iterator, Mapping
 
@@ -19,32 +19,32 @@ _MODELS = {
     "stack": ("stack", "uncalibrated.parquet"),
     "calibrated": ("stack", "logits.parquet"),
 }
-"""Rungs above the prior, and the table that holds the logits of each."""
+"""Stage and table that hold the logits of each model."""
 _KEYS = ["study", "slab"]
 
 
 def read_models(
     artifacts: Mapping[str, Artifact], smooth_mm: float
 ) -> tuple[pl.DataFrame, dict[str, Floats]]:
-    """Every labelled slice of a run, and what each model says of it.
+    """Read the labelled slices of a run and the probabilities of each model and baseline.
 
     Args:
         artifacts: The finished stages of a run, by name.
-        smooth_mm: Standard deviation of the smoothing along z.
+        smooth_mm: Standard deviation of the Gaussian smoothing along z, in mm.
 
     Returns:
-        The slices (study, slab, slice, patient, fold, z_mm, labels) and for each model (slice, 6)
-        probabilities. A held-out slice takes the mean over all networks.
+        The slices (study, slab, slice, patient, fold, z_mm, labels), and (slice, 6) probabilities by model,
+        from ``prior`` to ``calibrated``. Probabilities of a held-out slice are the mean over all networks.
 
     Raises:
         NothingUsableError: No slice has a label.
-        IntegrityError: A stage left a labelled slice without an answer.
+        IntegrityError: A stage has no prediction for a labelled slice.
     """
     run = artifacts["cache"].folder.parent
     slabs = read_table(artifacts["cache"].file("slabs.parquet"), SLABS).filter(pl.col("fold").is_not_null())
     slices = _slices(artifacts["index"], slabs)
     if slices.is_empty():
-        raise NothingUsableError(f"{run}: no slice has a label; there is nothing to score")
+        raise NothingUsableError(f"{run}: no slice has a label, so nothing can be scored; check data.labels")
     keyed = slabs.select(*_KEYS, "z_mm", "fold")
     models: dict[str, pl.DataFrame] = {}
     for name, (stage, file) in _MODELS.items():
@@ -60,12 +60,15 @@ def read_models(
         bare = ~np.isfinite(answers[name]).all(axis=1)
         if bare.any():
             n = slices["study"].filter(pl.Series(bare)).n_unique()
-            raise IntegrityError(f"{run}: {name} left slices of {n} studies without an answer; rebuild it")
+            raise IntegrityError(
+                f"{run}: {name} has no prediction for slices of {n} studies; "
+                f"rebuild the stage {_MODELS[name][0]}"
+            )
     return slices, answers
 
 
 def scopes(slices: pl.DataFrame, models: dict[str, Floats]) -> Iterator[tuple[str, Scope]]:
-    """Cut the ladder into its two scopes: ``out_of_fold`` and, where patients were held out, ``held_out``."""
+    """Split slices and models into ``out_of_fold`` and, if patients were held out, ``held_out``."""
     fold = slices["fold"].to_numpy()
     for name, mask in (("out_of_fold", fold >= 0), ("held_out", fold == -1)):
         if mask.any():
@@ -81,13 +84,13 @@ def scopes(slices: pl.DataFrame, models: dict[str, Floats]) -> Iterator[tuple[st
 
 
 def prior_of(labels: pl.DataFrame) -> Floats:
-    """Prevalence of each class, (6,), of a table with the six label columns; unlabelled rows do not count."""
+    """Compute the prevalence of each class, (6,), from six label columns; unlabelled rows are ignored."""
     means = labels.select(pl.col(c).mean() for c in CLASSES).row(0)
     return np.array([m if m is not None else 0.5 for m in means], dtype=np.float64).reshape(N_CLASSES)
 
 
 def _probabilities(keyed: pl.DataFrame, logits: pl.DataFrame) -> pl.DataFrame:
-    """Mean over networks of what each slab was given."""
+    """Average the probabilities of each slab over the networks."""
     answers = logits.with_columns(pl.Series(c, sigmoid(logits[c].to_numpy())) for c in CLASSES)
     mean = answers.group_by(_KEYS).agg(pl.col(c).mean() for c in CLASSES)
     return keyed.join(mean, on=_KEYS, how="left", maintain_order="left")
@@ -102,7 +105,7 @@ def _smoothed(table: pl.DataFrame, sigma_mm: float) -> pl.DataFrame:
 
 
 def _slices(index: Artifact, slabs: pl.DataFrame) -> pl.DataFrame:
-    """Labelled slices in the order of the cache, each with its slab."""
+    """Return the labelled slices in the order of the cache, each with its slab."""
     members = slabs.select(*_KEYS, "patient", "fold", pl.col("slices").alias("slice")).explode("slice")
     truth = read_table(index.file("slices.parquet"), SLICES).select("slice", "z_mm", *CLASSES)
     return members.join(truth, on="slice", how="left", maintain_order="left").filter(
@@ -111,7 +114,7 @@ def _slices(index: Artifact, slabs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _prior(slices: pl.DataFrame) -> Floats:
-    """For each slice the prevalences in the development slices of the other folds."""
+    """Return, for each slice, the prevalences over the development slices of the other folds; (slice, 6)."""
     fold = slices["fold"].to_numpy()
     answer = np.empty((len(slices), len(CLASSES)))
     for k in np.unique(fold):

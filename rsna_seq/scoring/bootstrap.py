@@ -1,7 +1,7 @@
-"""One bootstrap over patients, drawn once and shared by every figure of a report.
+"""Bootstrap over patients, sampled once and shared by all figures of a report.
 
-Patients are resampled, not slices: slices of one head are no independent witnesses (Field & Welsh, J R Stat
-Soc B 2007). Because all figures see the same draws, the interval of a difference is a paired one.
+Patients are resampled, not slices, because slices of one head are not independent (Field & Welsh, J R Stat
+Soc B 2007). All figures use the same bootstrap samples, so the interval of a difference is paired.
 """
 
 import numpy as np
@@ -12,12 +12,12 @@ from rsna_seq.scoring.metric import Interval
 
 
 class Bootstrap:
-    """Draws of patients.
+    """Bootstrap samples of patients.
 
     Args:
-        patients: (row,) patient ids of the rows that are scored, slices or studies.
-        samples: Bootstrap samples.
-        seed: Seed; equal seeds over equal patients give equal draws.
+        patients: (row,) patient ids of the scored rows, which are slices or studies.
+        samples: Number of bootstrap samples.
+        seed: Seed; equal seeds and patients give equal samples.
 
     Raises:
         ValueError: There is no row.
@@ -32,14 +32,14 @@ class Bootstrap:
         self._drawn: Floats = drawn.astype(np.float64)
 
     def mean(self, values: NDArray[np.generic], among: NDArray[np.bool_] | None = None) -> Interval:
-        """Mean of a figure with its 95 % interval.
+        """Compute the mean of a figure and its 95 % interval.
 
         Args:
             values: (row,) figures; for a paired difference, the difference of two models' losses.
-            among: (row,) rows that count; all where None.
+            among: (row,) mask of the rows to include; None includes all.
 
         Raises:
-            ValueError: No row counts.
+            ValueError: No row is included.
         """
         rows = np.ones(len(values), dtype=bool) if among is None else among
         if not rows.any():
@@ -48,20 +48,21 @@ class Bootstrap:
         total = np.bincount(group, weights=values, minlength=len(self.names))
         count = np.bincount(group, minlength=len(self.names))
         drawn = self._drawn @ count
-        means = (self._drawn @ total)[drawn > 0] / drawn[drawn > 0]  # a draw may hold none of the rows
+        means = (self._drawn @ total)[drawn > 0] / drawn[drawn > 0]  # a sample may contain none of the rows
         return _interval(float(values.mean()), means)
 
     def auc(
         self, labels: NDArray[np.generic], scores: Floats, patients: NDArray[np.generic]
     ) -> Interval | None:
-        """Area under the ROC curve with its 95 % interval; None where only one of both labels occurs.
+        """Compute the area under the ROC curve and its 95 % interval; None if only one label occurs.
 
         Args:
             labels: (row,) of 0 and 1.
             scores: (row,).
-            patients: (row,) ids, all of them drawn from; the rows may be others than those of ``mean``.
+            patients: (row,) ids, all among the patients of this bootstrap; the rows may differ from those of
+                ``mean``.
 
-        Source: Hanley & McNeil, Radiology 1982: the share of pairs in right order, ties counting half.
+        Source: Hanley & McNeil, Radiology 1982: the share of correctly ordered pairs, ties counting half.
         """
         positive = np.asarray(labels).astype(bool)
         if positive.all() or not positive.any():
@@ -80,6 +81,6 @@ class Bootstrap:
 
 
 def _interval(value: float, drawn: Floats) -> Interval:
-    """A figure and the middle 95 % of its draws; where no draw has it, nothing is known but itself."""
+    """Build the interval from the 2.5th and 97.5th percentiles; without samples it has zero width."""
     low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (value, value)
     return Interval(value, float(low), float(high))

@@ -1,4 +1,4 @@
-"""The competition's metric, and how well probabilities are calibrated.
+"""The competition's metric, and the calibration error of probabilities.
 
 Source: RSNA Intracranial Hemorrhage Detection (2019), evaluation page.
 """
@@ -13,7 +13,7 @@ from rsna_seq.labels import CLASS_WEIGHTS
 
 
 class Interval(NamedTuple):
-    """A figure with its 95 % interval."""
+    """A figure and its 95 % interval."""
 
     value: float
     low: float
@@ -21,25 +21,30 @@ class Interval(NamedTuple):
 
 
 def class_log_loss(labels: NDArray[np.generic], probabilities: Floats, eps: float = 1e-15) -> Floats:
-    """Binary log loss of each slice and class.
+    """Compute the binary log loss of each slice and class.
 
     Args:
-        labels: (slice, class) of 0 and 1; values between are soft labels.
+        labels: (slice, class) of 0 and 1; values in between are soft labels.
         probabilities: (slice, class).
-        eps: Probabilities are clipped this far from 0 and 1.
+        eps: Probabilities are clipped to [eps, 1 - eps].
 
     Returns:
         (slice, class) losses in nats.
+
+    Raises:
+        ValueError: The shapes differ.
     """
     p = np.clip(np.asarray(probabilities, dtype=np.float64), eps, 1 - eps)
     y = np.asarray(labels, dtype=np.float64)
     if p.shape != y.shape:
-        raise ValueError(f"labels are {y.shape}, probabilities {p.shape}; both are (slice, class)")
+        raise ValueError(
+            f"labels have shape {y.shape}, probabilities {p.shape}; both must be (slice, class) and equal"
+        )
     return -(y * np.log(p) + (1 - y) * np.log1p(-p))
 
 
 def log_loss(labels: NDArray[np.generic], probabilities: Floats) -> float:
-    """The official metric: binary log losses, weight 2 for any and 1 for the rest, over 7, mean of slices.
+    """Compute the official metric: binary log losses, weights 2/7 (any) and 1/7 (others), mean over slices.
 
     Args:
         labels: (slice, 6).
@@ -49,18 +54,18 @@ def log_loss(labels: NDArray[np.generic], probabilities: Floats) -> float:
 
 
 def slice_losses(labels: NDArray[np.generic], probabilities: Floats) -> Floats:
-    """The official metric of each slice alone, (slice,); its mean is :func:`log_loss`."""
+    """Compute the official metric of each slice, (slice,); the mean is :func:`log_loss`."""
     losses: Floats = class_log_loss(labels, probabilities) @ CLASS_WEIGHTS
     return losses
 
 
 def calibration_error(labels: NDArray[np.generic], probabilities: Floats, bins: int = 15) -> float:
-    """Expected calibration error of one class, over bins of equal count.
+    """Compute the expected calibration error of one class over bins of equal count.
 
     Args:
         labels: (slice,) of 0 and 1.
         probabilities: (slice,).
-        bins: Bins of equal count.
+        bins: Number of bins.
 
     Source: Nixon et al., Measuring Calibration in Deep Learning, CVPR workshops 2019 (adaptive bins).
     """

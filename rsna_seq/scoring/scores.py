@@ -1,4 +1,4 @@
-"""Scores of one set of slices: the ladder, the classes, the studies, each with its interval."""
+"""Scores of one set of slices, per model, class and study, with intervals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,23 +14,21 @@ from rsna_seq.labels import ANY, CLASSES
 from rsna_seq.scoring.bootstrap import Bootstrap
 from rsna_seq.scoring.metric import Interval, calibration_error, class_log_loss, slice_losses
 
-MODELS = ("prior", "cnn", "smoothed", "sequence", "stack", "calibrated")
-"""The ladder, from below."""
 _EDGES = (0, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.97, 0.99, 1)
-"""Bins of the reliability diagram: even in logits, for most slices bleed nowhere and crowd near 0."""
+"""Bin edges of the reliability diagram, roughly even in logits, because most probabilities are close to 0."""
 _LEAST = 5
-"""Slices below which a bin says nothing."""
+"""Smallest number of slices for which a bin is reported."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Slices that are scored together: out of fold, or held out.
+    """Slices that are scored together: out of fold or held out.
 
     Attributes:
         labels: (slice, 6) of 0 and 1.
         patients: (slice,) ids, for the bootstrap.
         studies: (slice,) ids.
-        models: (slice, 6) probabilities of each model that there is, from below.
+        models: (slice, 6) probabilities by model, in the order of the pipeline.
     """
 
     labels: NDArray[np.int8]
@@ -40,23 +38,23 @@ class Scope:
 
     @property
     def top(self) -> Floats:
-        """(slice, 6) probabilities of the highest model."""
+        """(slice, 6) probabilities of the final model."""
         return list(self.models.values())[-1]
 
 
 def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
-    """All figures of one scope, as plain data.
+    """Compute all figures of one scope as plain data.
 
     Args:
-        scope: What is scored.
-        samples: Bootstrap samples.
-        seed: Seed of the bootstrap; one set of draws serves all figures, so differences are paired.
+        scope: Slices, labels and probabilities.
+        samples: Number of bootstrap samples.
+        seed: Seed of the bootstrap; all figures share its samples, so differences are paired.
 
     Returns:
-        ``ladder``, ``differences`` (later model minus earlier), ``classes`` (``log_loss`` by model, the other
-        figures of the highest model, all of every model in ``models``, ``reliability`` of the CNN, of the
-        stack and of the highest model), ``study`` and ``counts``. A figure that a class which never occurs
-        cannot have is None.
+        ``models``, ``differences`` (later model minus earlier), ``classes`` (``log_loss`` by model, the other
+        figures of the final model, all figures of every model in ``models``, ``reliability`` of the CNN, the
+        stack and the final model), ``study`` and ``counts``. Figures that are undefined because a class never
+        occurs are None.
     """
     draws = Bootstrap(scope.patients, samples, seed)
     losses = {name: slice_losses(scope.labels, p) for name, p in scope.models.items()}
@@ -89,7 +87,7 @@ def _named(interval: Interval, key: str) -> dict[str, float]:
 
 
 def _class(scope: Scope, c: int, draws: Bootstrap) -> dict[str, Any]:
-    """Figures of one class: of the highest model, and model by model."""
+    """Compute the figures of one class, for the final model and for each model."""
     truth = scope.labels[:, c]
     losses = {name: class_log_loss(truth[:, None], p[:, c : c + 1])[:, 0] for name, p in scope.models.items()}
     intervals = _each(losses, draws)
@@ -111,7 +109,7 @@ def _class(scope: Scope, c: int, draws: Bootstrap) -> dict[str, Any]:
 
 
 def reliability(truth: NDArray[np.generic], p: Floats, draws: Bootstrap) -> list[dict[str, float]]:
-    """The reliability diagram of one class: how often it is there where it is given such a probability.
+    """Compute the reliability diagram of one class: observed frequency per bin of predicted probability.
 
     Args:
         truth: (slice,) of 0 and 1.
@@ -119,7 +117,8 @@ def reliability(truth: NDArray[np.generic], p: Floats, draws: Bootstrap) -> list
         draws: Bootstrap over the patients of these slices.
 
     Returns:
-        For each bin of some slices ``predicted`` (mean), ``observed`` (share), ``low``, ``high``, ``slices``.
+        One row per bin with enough slices: ``predicted`` (mean probability), ``observed`` (share of positive
+        slices), ``low``, ``high`` and ``slices``.
     """
     at = np.clip(np.searchsorted(_EDGES, p, side="right") - 1, 0, len(_EDGES) - 2)
     bins = []
@@ -132,7 +131,7 @@ def reliability(truth: NDArray[np.generic], p: Floats, draws: Bootstrap) -> list
 
 
 def _quality(truth: NDArray[np.int8], p: Floats) -> dict[str, float | None]:
-    """What can be said of one class beyond its log loss; scikit-learn has no areas for one label alone."""
+    """Compute the figures of one class besides its log loss; areas are None if only one label occurs."""
     both = bool(0 < truth.sum() < len(truth))
     return {
         "auc": float(roc_auc_score(truth, p)) if both else None,
@@ -143,7 +142,7 @@ def _quality(truth: NDArray[np.int8], p: Floats) -> dict[str, float | None]:
 
 
 def _study(scope: Scope, draws: Bootstrap) -> dict[str, Any]:
-    """Area under the ROC curve of studies: the highest ``any`` of a study against whether it bleeds."""
+    """Compute the AUC over studies: the highest ``any`` of a study against its label (any slice positive)."""
     names, first, group = np.unique(scope.studies, return_index=True, return_inverse=True)
     truth = np.zeros(len(names), dtype=np.int8)
     np.maximum.at(truth, group, scope.labels[:, ANY])

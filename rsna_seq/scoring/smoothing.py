@@ -1,4 +1,4 @@
-"""Gaussian smoothing along z in millimetres: the cheap baseline that every sequence model must beat."""
+"""Gaussian smoothing along z in mm: the baseline for the sequence model."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,12 +7,12 @@ from rsna_seq.arrays import Floats
 
 
 def smooth_along_z(values: Floats, z_mm: NDArray[np.floating], sigma_mm: float) -> Floats:
-    """Average each slab with its neighbours of one study, weighted by their distance.
+    """Average each slab of a study with the other slabs, weighted by a Gaussian of their distance.
 
     Args:
         values: (slab, class), such as probabilities.
-        z_mm: (slab,) positions.
-        sigma_mm: Standard deviation of the Gaussian.
+        z_mm: (slab,) positions in mm.
+        sigma_mm: Standard deviation of the Gaussian in mm.
 
     Returns:
         (slab, class).

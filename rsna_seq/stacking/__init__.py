@@ -1,1 +1,1 @@
-"""What the stacker needs beside LightGBM: features, gates and calibration."""
+"""Features, gates and calibration of the stacking stage."""

@@ -1,4 +1,4 @@
-"""Calibration: a line a class from logit to logit, fitted where it was not used (Platt, 1999)."""
+"""Platt scaling: one linear map of the logit per class, fitted out of fold (Platt, 1999)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,18 +10,19 @@ from rsna_seq.labels import CLASSES
 Line = tuple[float, float]
 """Slope and intercept."""
 _STRENGTH = 1e3
-"""Inverse of the regularisation: hardly any, but enough that separable logits keep a finite slope."""
+"""Inverse regularisation strength: weak, but strong enough for a finite slope on separable logits."""
 
 
 def fit_platt(logits: Floats, labels: NDArray[np.integer]) -> dict[str, Line]:
-    """Fit the line of each class by maximum likelihood.
+    """Fit slope and intercept of each class by maximum likelihood.
 
     Args:
         logits: (row, 6).
         labels: (row, 6) of 0 and 1.
 
     Returns:
-        Lines by class; a class without both answers, or whose slope would not rise, has none.
+        Slope and intercept by class. Classes with a single label, or whose slope is not positive, are left
+        out.
     """
     lines = {}
     for c, name in enumerate(CLASSES):
@@ -35,11 +36,11 @@ def fit_platt(logits: Floats, labels: NDArray[np.integer]) -> dict[str, Line]:
 
 
 def apply_platt(logits: Floats, lines: dict[str, Line]) -> Floats:
-    """Put logits on their classes' lines; a class without one stays.
+    """Apply Platt scaling; classes that are not in ``lines`` stay unchanged.
 
     Args:
         logits: (row, 6).
-        lines: Slope and intercept by class.
+        lines: Slope and intercept by class, from :func:`fit_platt`.
 
     Returns:
         (row, 6) logits.

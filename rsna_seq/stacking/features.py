@@ -1,6 +1,6 @@
-"""The stacker's features: what a slice's neighbours and its study say, never across a study's border.
+"""Features of the stacker: logits of the slice, its neighbours and its study, never of another study.
 
-All features are polars expressions over whole columns, one window a (study, network, model) group.
+All features are polars expressions over whole columns, windowed by (study, network, model).
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from rsna_seq.store.tables import LOGITS
 GROUP = ("study", "net", "cross")
 SOURCES = ("cnn", "seq")
 _SPAN = 3
-"""Slices over which running means reach to either side."""
+"""Window length of the one-sided running means, in slices."""
 
 
 def join_logits(cnn: pl.DataFrame, sequence: pl.DataFrame, slabs: pl.DataFrame) -> pl.DataFrame:
-    """Bring the logits of both models and the geometry together.
+    """Join the logits of both models and the geometry.
 
     Args:
         cnn: LOGITS of ``embed``.
-        sequence: LOGITS of ``sequence``, whose rows are answered.
-        slabs: SLABS; its order, study by study from the lowest slab, is kept within a group.
+        sequence: LOGITS of ``sequence``; the result has one row per row of this table.
+        slabs: SLABS.
 
     Returns:
         study, net, cross, slab, z_mm, gaps, ``cnn_<class>`` and ``seq_<class>``; sorted by group and slab.
@@ -40,16 +40,17 @@ def stack_features(table: pl.DataFrame, neighbours: int, sources: Sequence[str] 
     """Compute the features of every row.
 
     Args:
-        table: As :func:`join_logits` makes it, sorted by group and slab.
-        neighbours: Slices either side whose logits are features.
-        sources: The models whose logits are: ``cnn``, ``seq``.
+        table: Output of :func:`join_logits`, sorted by group and slab.
+        neighbours: Neighbouring slices on each side whose logits are features.
+        sources: Models whose logits are features: ``cnn``, ``seq``.
 
     Returns:
-        Float32 columns, one row a row: for each model and class the logit, those of the neighbours, running
-        means and maxima in both directions, the study's maximum, mean and upper quartile; position, gaps.
+        Float32 columns, one row per row of ``table``. For each model and class: the logit, the logits of the
+        neighbours, running means and maxima in both directions, the study's maximum, mean and upper quartile.
+        In addition: position, number of slices, gaps and extent.
     """
     columns = [f"{s}_{c}" for s in sources for c in CLASSES]
-    # groups lie together: one number a group is found at once, and a shift that leaves the group is blanked
+    # rows of a group are contiguous: number the groups once, and set shifted values of other groups to null
     table = table.select(*columns, "gap_below_mm", "gap_above_mm", "z_mm", _g=pl.struct(GROUP).rle_id())
     reach = max(neighbours, _SPAN - 1)
     inside = {k: f"_{k}" for k in range(-reach, reach + 1) if k}
@@ -81,12 +82,12 @@ def stack_features(table: pl.DataFrame, neighbours: int, sources: Sequence[str] 
 
 
 def class_features(names: list[str], name: str) -> list[str]:
-    """The features that the booster of one class sees: its own in full, the others' opinion of the slice."""
+    """Select the features of one class's booster: all of this class, and the slice's logits of the others."""
     return [f for f in names if f"_{name}" in f or not f.startswith(SOURCES) or f.split("_", 1)[1] in CLASSES]
 
 
 def _running(column: str) -> list[pl.Expr]:
-    """Running maxima in both directions, and the study's own statistics, of one column."""
+    """Running maxima in both directions and study statistics of one column."""
     x = pl.col(column)
     return [
         x.cum_max().over("_g").alias(f"{column}:max_up"),

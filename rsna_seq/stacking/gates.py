@@ -1,4 +1,4 @@
-"""Gates: a refinement of a class is used only where it helps out of fold, by its spread over patients."""
+"""Gates: per class, a refinement is used only if it clearly lowers the out-of-fold loss over patients."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.scoring.metric import class_log_loss
 
 UNSEEN = -1
-"""The gate that unseen studies meet: decided on all folds."""
+"""Key of the gate for unseen studies, which is decided on all folds."""
 
 
 def decide(
@@ -20,19 +20,21 @@ def decide(
     folds: list[int],
     clear: float = 2.0,
 ) -> dict[int, dict[str, bool]]:
-    """Decide where a refinement helps: for each fold on the others, for unseen studies on all.
+    """Decide per class whether a refinement is used.
+
+    The decision of a fold is made on the other folds; the decision for unseen studies on all folds.
 
     Args:
-        base: (row, 6) logits without it.
-        boosted: (row, 6) logits with it, out of fold.
+        base: (row, 6) logits without the refinement.
+        boosted: (row, 6) logits with the refinement, out of fold.
         labels: (row, 6) of 0 and 1.
-        own: (row,) crossed fold of a row's patient; -1 is held out and decides nothing.
+        own: (row,) crossed fold of the row's patient; rows of held-out patients (-1) are ignored.
         patients: (row,) PatientID.
         folds: The crossed folds.
-        clear: Standard errors over patients by which a refinement must help.
+        clear: Minimum gain, in standard errors over patients.
 
     Returns:
-        Whether each class is refined, by the fold that meets the gate.
+        For each fold, and for :data:`UNSEEN`, whether each class is refined.
     """
     seen = own >= 0
     gain = _class_gain(base[seen], boosted[seen], labels[seen])
@@ -47,7 +49,7 @@ def decide(
 
 
 def _class_gain(base: Floats, boosted: Floats, labels: NDArray[np.int8]) -> Floats:
-    """How much lower the loss of each row and class is after boosting."""
+    """Reduction of the loss of each row and class by the refinement; (row, 6)."""
 
     def loss(logits: Floats) -> Floats:
         return class_log_loss(labels, sigmoid(logits))
@@ -56,7 +58,7 @@ def _class_gain(base: Floats, boosted: Floats, labels: NDArray[np.int8]) -> Floa
 
 
 def _helps(gain: Floats, patients: NDArray[np.object_], clear: float) -> bool:
-    """Whether the mean gain lies clearly above nothing, by the spread over patients."""
+    """Return whether the mean gain exceeds ``clear`` standard errors over patients."""
     if len(gain) == 0:
         return False
     _, group = np.unique(patients.astype(str), return_inverse=True)
@@ -72,7 +74,15 @@ def shut(
     own: NDArray[np.int16],
     cross: NDArray[np.int16],
 ) -> None:
-    """Take the old logits where the gate is closed that a row's fold, or an unseen study, meets."""
+    """Restore the old logits, in place, of rows and classes whose gate is closed.
+
+    Args:
+        new: (row, 6) refined logits; modified in place.
+        old: (row, 6) logits without the refinement.
+        gates: Result of :func:`decide`.
+        own: (row,) crossed fold of the row's patient; -1 is held out.
+        cross: (row,) crossed fold of the model that made the row.
+    """
     for fold in [f for f in gates if f != UNSEEN]:
         for c, name in enumerate(CLASSES):
             closed = (cross == fold) & ~np.where(own == -1, gates[UNSEEN][name], gates[fold][name])

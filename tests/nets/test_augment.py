@@ -12,7 +12,7 @@ def _hu(n: int = 3) -> torch.Tensor:
     return torch.randn(n, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 50
 
 
-def test_without_any_draw_nothing_changes() -> None:
+def test_parameters_of_zero_change_nothing() -> None:
     hu = _hu()
     torch.testing.assert_close(augment(hu, draw(STILL, 3, torch.Generator())), hu, atol=1e-3, rtol=0)
 
@@ -43,7 +43,7 @@ def test_each_sample_is_augmented_by_its_own_parameters() -> None:
     assert not torch.equal(augment(other, draws)[1], batch[1])
 
 
-def test_what_is_shifted_in_from_outside_is_air() -> None:
+def test_pixels_shifted_in_from_outside_are_air() -> None:
     cfg = STILL.model_copy(update={"shift": 0.4})
     generator = torch.Generator().manual_seed(5)
     shifted = augment(torch.full((8, 1, 16, 16), 40.0), draw(cfg, 8, generator))

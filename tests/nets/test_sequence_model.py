@@ -34,7 +34,7 @@ def test_a_study_does_not_depend_on_its_batch() -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_an_untrained_model_smooths_the_cnns_probabilities_and_nothing_else() -> None:
+def test_an_untrained_model_equals_the_smoothed_probabilities_of_the_cnn() -> None:
     study = _study(9, 1)
     refined = _model(trained=False)(collate([study])[0])[0][0].detach().numpy()
     distance = (study.z_mm[:, None] - study.z_mm[None]) / 6.0
@@ -43,7 +43,7 @@ def test_an_untrained_model_smooths_the_cnns_probabilities_and_nothing_else() ->
     np.testing.assert_allclose(1 / (1 + np.exp(-refined)), expected, atol=1e-5)
 
 
-def test_without_vectors_only_logits_and_places_count() -> None:
+def test_without_vectors_only_logits_and_positions_change_the_result() -> None:
     torch.manual_seed(0)
     model = SequenceModel(SequenceConfig(vectors=False, hidden=8), 16).eval()
     torch.nn.init.normal_(model.correct.weight)
@@ -52,21 +52,21 @@ def test_without_vectors_only_logits_and_places_count() -> None:
     assert torch.equal(model(collate([study])[0])[0], model(collate([other])[0])[0])
 
 
-def test_vectors_mend_the_slices_before_the_study_is_looked_at() -> None:
+def test_vectors_refine_the_logits_of_each_slice_before_the_residual_path() -> None:
     model, study = _model(trained=False), _study(9, 1)
-    torch.nn.init.constant_(model.mend.bias, 2.0)
-    refined, mended = model(collate([study])[0])
-    np.testing.assert_allclose(mended[0].detach().numpy(), study.logits + 2, atol=1e-5)
+    torch.nn.init.constant_(model.refine.bias, 2.0)
+    final, refined = model(collate([study])[0])
+    np.testing.assert_allclose(refined[0].detach().numpy(), study.logits + 2, atol=1e-5)
     twin = EmbeddedStudy(**{**vars(study), "logits": study.logits + 2})
     untouched = _model(trained=False)(collate([twin])[0])[0]
-    torch.testing.assert_close(refined, untouched)
+    torch.testing.assert_close(final, untouched)
 
 
 def test_a_single_slice_is_a_study() -> None:
     assert torch.isfinite(_model()(collate([_study(1, 4)])[0])[0]).all()
 
 
-def test_reversal_turns_depth_and_order_of_positions() -> None:
+def test_reversal_flips_slabs_and_order_of_positions() -> None:
     study = _study(9, 1)
     turned = augment_study(study, np.random.default_rng(0), reverse=1.0, drop=0.0)
     assert np.array_equal(turned.vectors, study.vectors[::-1])
@@ -74,7 +74,7 @@ def test_reversal_turns_depth_and_order_of_positions() -> None:
     np.testing.assert_allclose(np.diff(turned.z_mm), np.diff(study.z_mm)[::-1], rtol=1e-6)
 
 
-def test_dropping_slices_leaves_at_least_one() -> None:
+def test_dropping_slices_keeps_at_least_one() -> None:
     random = np.random.default_rng(0)
     assert all(len(augment_study(_study(2, 1), random, reverse=0.5, drop=0.99)) >= 1 for _ in range(50))
 

@@ -1,4 +1,4 @@
-"""The shared bootstrap: paired, over patients, and the ROC area that it weighs."""
+"""The shared bootstrap over patients: means, paired differences and the ROC area."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from rsna_seq.scoring.bootstrap import Bootstrap
 
 
-def test_some_rows_alone_have_their_own_mean_and_none_are_refused() -> None:
+def test_a_mask_selects_rows_and_an_empty_one_is_refused() -> None:
     draws = Bootstrap(np.array(list("aabbc")), 200)
     some = np.array([True, False, False, False, False])
     assert draws.mean(np.array([5.0, 1, 1, 1, 1]), some) == (5, 5, 5)
@@ -21,7 +21,7 @@ def test_some_rows_alone_have_their_own_mean_and_none_are_refused() -> None:
 
 @given(st.integers(0, 5000), st.integers(2, 40), st.integers(1, 12))
 @settings(max_examples=50)
-def test_the_area_is_scikit_learns_ties_included(seed: int, n: int, levels: int) -> None:
+def test_the_area_equals_that_of_scikit_learn_with_ties(seed: int, n: int, levels: int) -> None:
     random = np.random.default_rng(seed)
     labels, scores = random.integers(0, 2, n), random.integers(0, levels, n) / levels
     patients = np.array([f"p{i}" for i in random.integers(0, 5, n)])
@@ -34,7 +34,7 @@ def test_the_area_is_scikit_learns_ties_included(seed: int, n: int, levels: int)
         assert area is None
 
 
-def test_the_area_of_a_draw_weighs_a_patient_as_often_as_it_was_drawn() -> None:
+def test_the_area_of_a_bootstrap_sample_weights_each_patient_by_its_count() -> None:
     random = np.random.default_rng(1)
     labels, scores = random.integers(0, 2, 60), random.random(60)
     patients = np.arange(60) // 4

@@ -1,4 +1,4 @@
-"""The official metric against scikit-learn, and the laws that intervals and calibration keep."""
+"""The official metric against scikit-learn, and properties of intervals and calibration error."""
 
 import warnings
 
@@ -67,7 +67,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.89 <= hits / 200 <= 0.99
 
 
-def test_slices_of_one_patient_are_no_independent_witnesses() -> None:
+def test_slices_of_one_patient_are_not_treated_as_independent() -> None:
     random = np.random.default_rng(0)
     patients = np.repeat(np.arange(40), 30)
     losses = random.normal(0, 1, 40)[patients]
@@ -76,7 +76,7 @@ def test_slices_of_one_patient_are_no_independent_witnesses() -> None:
     assert together.high - together.low > 3 * (alone.high - alone.low)
 
 
-def test_a_model_against_itself_differs_by_nothing() -> None:
+def test_a_model_against_itself_differs_by_zero() -> None:
     labels, p = _slices(3)
     losses = slice_losses(labels, p)
     assert Bootstrap(np.arange(len(losses)) // 10).mean(losses - losses) == (0, 0, 0)
