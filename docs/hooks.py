@@ -41,6 +41,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return text.replace("<!-- targets -->", targets_table()) if "<!-- targets -->" in text else text
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Drop the Sphinx roles of docstrings, such as ``:class:``, before code."""
+    return re.sub(r":(?:func|class|meth|mod|attr|data):(?=<code>)", "", html)
+
+
 def quality_table(wanted: str) -> str:
     """Log loss of methods with intervals, in both scopes.
 
@@ -66,7 +71,7 @@ def targets_table() -> str:
     """The targets of the quality benchmark, and whether each was met."""
     targets = json.loads((MEASURED / "quality.json").read_text(encoding="utf-8"))["targets"]
     rows = ((t["target"], t["scope"], t["figure"], "met" if t["met"] else "not met") for t in targets)
-    return "\n".join(_table(("target", "scope", "measured", ""), rows))
+    return "\n".join(_table(("target", "scope", "measured", "result"), rows))
 
 
 def _interval(figure: Mapping[str, float]) -> str:
@@ -116,19 +121,24 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         return " or ".join(dict.fromkeys(_allowed(part) for part in schema["anyOf"]))
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{json.dumps(v)}`" for v in schema.get("enum", [schema.get("const")]))
-    kind = {"array": "list", "null": "`null`", "boolean": "`true`, `false`"}.get(
-        schema.get("type", ""), schema.get("type", "any value")
-    )
+    kind = _KINDS.get(schema.get("type", ""), schema.get("type", "any value"))
     if schema.get("format") == "path":
         return "path"
-    if "pattern" in schema:
-        return f"text like `{schema['pattern']}`"
     if "prefixItems" in schema:
         return "(" + ", ".join(_allowed(part) for part in schema["prefixItems"]) + ")"
     if isinstance(schema.get("items"), Mapping):
         return f"list of {_allowed(schema['items'])}"
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    return ", ".join([kind, *(f"{sign} {schema[word]:g}" for word, sign in bounds.items() if word in schema)])
+    limits = [f"{sign} {_number(schema[word])}" for word, sign in bounds.items() if word in schema]
+    return ", ".join([kind, *limits])
+
+
+_KINDS = {"array": "list", "null": "`null`", "boolean": "`true`, `false`", "string": "text"}
+"""What the types of a JSON schema are called."""
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) or value.is_integer() else f"{value:g}"
 
 
 def cli_page() -> str:
@@ -153,9 +163,7 @@ def cli_page() -> str:
 
 def _usage(name: str, command: Any) -> str:
     words = [name, "[OPTIONS]"]
-    words += [
-        p.metavar or p.name.upper() for p in command.params if p.param_type_name == "argument"
-    ]
+    words += [p.metavar or p.name.upper() for p in command.params if p.param_type_name == "argument"]
     return " ".join(words)
 
 
@@ -209,7 +217,8 @@ def api_page() -> str:
         "",
     ]
     names = [name for name in rsna_seq.__all__ if not name.startswith("_")]
-    return "\n".join([*text, *(f"::: rsna_seq.{name}\n" for name in names)])
+    shown = "    options: {members: false}\n"  # the keys of Config have a page of their own
+    return "\n".join([*text, *(f"::: rsna_seq.{n}\n{shown if n == 'Config' else ''}" for n in names)])
 
 
 PAGES = {
