@@ -8,13 +8,14 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from typer.models import ArgumentInfo, ParameterInfo
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # mkdocs may run in another environment than the one with the package
@@ -107,11 +108,11 @@ def config_page() -> str:
 
 def _keys(properties: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str) -> Iterator[str]:
     """A table of keys, each with an anchor such as ``#embed.epochs``."""
-    yield from ("| key | default | allowed | meaning |", "|---|---|---|---|")
+    yield from ("| key | meaning | default | allowed |", "|---|---|---|---|")
     for key, schema in properties.items():
         default = f"`{json.dumps(defaults[key])}`"
         meaning = _cell(_markdown(schema.get("description", "")))
-        yield f"| `{key}`{{ #{prefix}{key} }} | {default} | {_cell(_allowed(schema))} | {meaning} |"
+        yield f"| `{key}`{{ #{prefix}{key} }} | {meaning} | {default} | {_cell(_allowed(schema))} |"
     yield ""
 
 
@@ -142,38 +143,56 @@ def _number(value: float) -> str:
 
 
 def cli_page() -> str:
-    """Every command with its arguments and options, as ``--help`` prints them."""
-    import typer.main
-
+    """Every command with its arguments and options, from the signatures that typer reads."""
     from rsna_seq.__main__ import app
 
-    group = typer.main.get_command(app)
     text = [
         "# Command line reference",
         "",
-        f"{group.help} `rsna-seq COMMAND --help` prints the same. The exit codes are listed under "
+        f"{app.info.help} `rsna-seq COMMAND --help` prints the same. The exit codes are listed under "
         "[exit codes and reasons](codes.md).",
         "",
     ]
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        text += [f"## {name}", "", command.help or "", "", f"`rsna-seq {_usage(name, command)}`", ""]
-        text += _table(("option", "default", "meaning"), map(_parameter, command.params))
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__
+        rows = list(_parameters(command.callback))
+        arguments = [row[0].strip("`") for row in rows if not row[0].startswith("`--")]
+        text += [f"## {name}", "", _markdown(command.help or inspect.getdoc(command.callback) or ""), ""]
+        text += [f"`{' '.join(['rsna-seq', name, '[OPTIONS]', *arguments])}`", ""]
+        text += _table(("option", "default", "meaning"), rows)
     return "\n".join(text)
 
 
-def _usage(name: str, command: Any) -> str:
-    words = [name, "[OPTIONS]"]
-    words += [p.metavar or p.name.upper() for p in command.params if p.param_type_name == "argument"]
-    return " ".join(words)
+def _parameters(command: Callable[..., Any]) -> Iterator[tuple[str, str, str]]:
+    """Rows of the table of a command's options: name, default, help."""
+    hints = get_type_hints(command, include_extras=True)
+    for parameter in inspect.signature(command).parameters.values():
+        kind, *notes = get_args(hints[parameter.name]) or (hints[parameter.name],)
+        info = next((note for note in notes if isinstance(note, ParameterInfo)), None)
+        if info is None:
+            continue  # a context, which a user does not give
+        value = info.metavar or _VALUES.get(_scalar(kind), "TEXT")
+        if isinstance(info, ArgumentInfo):
+            name = info.metavar or parameter.name.upper()
+        else:
+            # typer keeps the first declaration of an annotated option where a default would be
+            names = [name for name in (info.default, *(info.param_decls or ())) if isinstance(name, str)]
+            name = ", ".join(names or ["--" + parameter.name.replace("_", "-")])
+            name += "" if kind is bool else f" {value}"
+        required = parameter.default is inspect.Parameter.empty
+        default = "" if required or parameter.default in (None, False) else f"`{parameter.default}`"
+        yield f"`{name}`", "required" if required else default, _markdown(info.help or "")
 
 
-def _parameter(parameter: Any) -> tuple[str, str, str]:
-    """A row of the table of options: name, default, help."""
-    argument = parameter.param_type_name == "argument"
-    name = (parameter.metavar or parameter.name.upper()) if argument else ", ".join(parameter.opts)
-    default = parameter.default
-    shown = "required" if parameter.required else "" if default in (None, False, ()) else f"`{default}`"
-    return f"`{name}`", shown, _markdown(parameter.help or "")
+_VALUES = {Path: "PATH", int: "INTEGER"}
+
+
+def _scalar(kind: Any) -> Any:
+    """The type of one value of ``list[T] | None``."""
+    while parts := [part for part in get_args(kind) if part is not type(None)]:
+        kind = parts[0]
+    return kind
 
 
 def codes_page() -> str:

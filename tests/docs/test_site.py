@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from pages import DOCS, ROOT, blocks_of, pages_in, read_site
+from typer.testing import CliRunner
 
+import rsna_seq
 from rsna_seq.config import Config, load_config
 from rsna_seq.reasons import Reason
 
@@ -39,6 +41,28 @@ def test_the_settings_on_the_pages_are_a_config(tmp_path: Path) -> None:
         path = tmp_path / "settings.yaml"
         path.write_text(block.text, encoding="utf-8")
         assert load_config(path) != Config(), block
+
+
+COMING = {"embed.batch_size", "predict.prob_clip"}
+"""Keys under their new names; delete this once the config has them."""
+
+
+def test_every_key_that_a_page_names_is_in_the_config() -> None:
+    sections = {
+        name: getattr(field.annotation, "model_fields", {}) for name, field in Config.model_fields.items()
+    }
+    named = {
+        (section, key)
+        for page in DOCS.rglob("*.md")
+        for section, key in re.findall(
+            r"\b([a-z]+)\.([a-z_0-9]+)\b(?=[`= ])", page.read_text(encoding="utf-8")
+        )
+        if section in sections
+        and key not in {"py", "parquet", "csv", "html", "md", "apply", "read", "slabs", "studies"}
+    }
+    unknown = {f"{section}.{key}" for section, key in named if key not in sections[section]}
+    assert len(named) > 20
+    assert unknown <= COMING
 
 
 @pytest.fixture(scope="module")
@@ -88,15 +112,21 @@ def test_the_references_are_complete(site: Path) -> None:
     assert [key for key in keys if f'id="{key}"' not in page("config")] == []
     assert [reason for reason in Reason if f"<code>{reason}</code>" not in page("codes")] == []
 
+    assert [name for name in rsna_seq.__all__ if f'id="rsna_seq.{name}"' not in page("api")] == []
+
+
+def test_every_option_is_in_the_command_line_reference(site: Path) -> None:
     from rsna_seq.__main__ import app
 
+    text = (site / "reference" / "cli.html").read_text(encoding="utf-8")
+    parts = dict(re.findall(r'<h2 id="([\w-]+)">(.*?)(?=<h2|</article>)', text, re.DOTALL))
     names = [c.name or (c.callback and c.callback.__name__) for c in app.registered_commands]
-    assert len(names) > 10
-    assert [name for name in names if f'<h2 id="{name}">' not in page("cli")] == []
-
-    import rsna_seq
-
-    assert [name for name in rsna_seq.__all__ if f'id="rsna_seq.{name}"' not in page("api")] == []
+    assert sorted(parts) == sorted(names)
+    for name, part in parts.items():
+        shown = CliRunner().invoke(app, [name, "--help"], env={"TERM": "dumb", "COLUMNS": "200"}).output
+        options = set(re.findall(r"--[a-z][a-z-]+", shown.split("Options")[1])) - {"--help"}
+        assert options, shown
+        assert {option for option in options if f"<code>{option}" not in part} == set(), name
 
 
 def test_pictures_are_copied_at_build_time(site: Path) -> None:
