@@ -18,9 +18,9 @@ RANGES = ("torch", "torchvision")
 FOLLOW_TORCH = ("nvidia-", "cuda-", "triton")
 HEADER = """\
 # Versions with which `make test` passed. `make` installs with them; `make lock` writes this file.
-# torch and torchvision are ranges: from the versions of `make test-lowest` to the last minor version that was
-# tested, so that a build for CPU, CUDA or ROCm can be chosen. What torch brings itself (nvidia-*, cuda-*, triton)
-# is left out: each build of torch requires the versions that it was compiled with."""
+# torch and torchvision are ranges, from the lowest version that pyproject.toml allows to the minor version
+# that was tested: machines need different builds and versions of them (CPU, CUDA, ROCm). The packages that
+# only torch requires (nvidia-*, cuda-*, triton) are left out: each build of torch has its own versions."""
 
 
 def closure() -> dict[str, Version]:
