@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test soak foreign fuzz lint clean
+.PHONY: demo test docs soak foreign fuzz faults lint clean
 
 demo: $(READY)
 	$(BIN)/python cli.py demo --config configs/demo.yaml --out runs/demo
@@ -12,6 +12,10 @@ demo: $(READY)
 # two processes, a thread each: threads that wait for one another would take the cores from both
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# the documentation site, into build/docs; a warning is an error
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # an hour of damage: ten thousand mutants, other examples of every law, and every stage killed ten times
 soak: $(READY)
@@ -29,6 +33,10 @@ SECONDS ?= 900
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[fuzz]"
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS)
+
+# every file of a finished run, damaged in four ways, read by every later command
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/corpus/walk_faults.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

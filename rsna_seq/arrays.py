@@ -1,4 +1,4 @@
-"""Names of array types, once; shapes stand in the docstrings of the functions that take them."""
+"""Names of array types; the docstrings of functions give the shapes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ Hounsfield = NDArray[np.int16]
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Logits to probabilities, of the same shape; no overflow at either end.
+    """Convert logits to probabilities of the same shape, without overflow for large values.
 
     Args:
         logits: Any shape.

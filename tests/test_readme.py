@@ -1,6 +1,7 @@
-"""Every code block of the README and of the documentation is run, as printed, on a tiny run.
+"""Every code block of the README is run, as printed, on a tiny run.
 
-Only what a reader replaces is replaced here: the folders of the data, and settings that make it quick.
+Only what a reader replaces is replaced here: the folders of the data, and settings that make it quick. The
+blocks of the documentation are run by ``tests/docs/test_tutorials.py``, and not here.
 """
 
 import os
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "corpus"))
 from transfer_syntaxes import SYNTAXES, write_encoded
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md"]
 REPLACED = {
     "data.root=/data/rsna": "data.root=data/rsna",
     "/data/rsna/stage_2_test": "data/rsna/stage_2_test",

@@ -1,1 +1,1 @@
-"""Data sets that others made, and their files."""
+"""Public data sets and their file formats."""

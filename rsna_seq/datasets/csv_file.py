@@ -1,8 +1,8 @@
-"""CSV files that users bring: read as text, whatever wrote them, and refused by file and line.
+"""Read CSV files of users as text; errors name the file and the line.
 
-1. The bytes: UTF-8, or UTF-16 with its byte order mark; a file of other bytes is refused.
-2. The header: the first line with content; comma, semicolon or tab, whichever shows known columns.
-3. The records: every cell as text. Line numbers are counted only when a message needs them.
+1. Encoding: UTF-8, or UTF-16 with a byte order mark; other encodings are refused.
+2. Header: the first line that is not blank; the separator (comma, semicolon, tab) that gives known columns.
+3. Records: every cell as text. Line numbers are computed only if a message needs them.
 """
 
 import codecs
@@ -20,7 +20,7 @@ from rsna_seq.errors import UsageError
 from rsna_seq.terminal.paths import require_file
 
 ROW = "row"
-"""Column of :attr:`CsvFile.table` that numbers the records; :meth:`CsvFile.lines` gives their lines."""
+"""Column of :attr:`CsvFile.table` with the record number; :meth:`CsvFile.lines` gives the line numbers."""
 _SEPARATORS = (",", ";", "\t")
 _SHOWN = 5
 _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "Zstandard", b"BZh": "bzip2"}
@@ -29,33 +29,33 @@ _REMEDY = "save it as UTF-8 text with commas, semicolons or tabs between the fie
 
 @dataclass(frozen=True)
 class CsvFile:
-    """A CSV file, its known columns as text.
+    """A CSV file with its known columns as text.
 
     Attributes:
-        name: The file, for messages.
-        columns: The header's names; those that are known as the caller spells them.
+        name: Name of the file, for messages.
+        columns: Column names in the header; known names are spelled as given by the caller.
     """
 
     name: str
     columns: tuple[str, ...]
     _known: tuple[str, ...]
     _body: bytes
-    """Everything below the header, UTF-8."""
+    """The text after the header, UTF-8."""
     _separator: str
     _line_before: int
-    """Lines before the body."""
+    """Number of lines before the body."""
 
     @property
     def padded(self) -> bool:
-        """Whether a cell may begin or end with spaces."""
+        """Whether a cell may start or end with spaces."""
         return b" " in self._body or b"\t" in self._body or not self._body.isascii()
 
     @cached_property
     def table(self) -> pl.DataFrame:
-        """The known columns, String, and ``row`` (UInt32); records without any content are left out.
+        """The known columns (String) and ``row`` (UInt32), without blank records.
 
         Raises:
-            UsageError: A record has other fields than the header, or a quotation mark is out of place.
+            UsageError: A record has another number of fields than the header, or a misplaced quotation mark.
         """
         places = [at for at, name in enumerate(self.columns) if name in self._known]
         names = [self.columns[at] for at in places]
@@ -75,13 +75,13 @@ class CsvFile:
         return table
 
     def lines(self, rows: Sequence[int]) -> dict[int, int]:
-        """The lines of the file, from 1, in which some records stand, as far as that can be told."""
+        """Line numbers of records, from 1, if they can be determined."""
         wanted, last = set(rows), max(rows, default=-1)
         counted = zip(range(last + 1), self._records(), strict=False)
         return {number: line for number, (line, _) in counted if number in wanted}
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """Line and fields of every record below the header, as far as they can be told apart."""
+        """Yield line number and fields of every record after the header, up to the first parse error."""
         text = io.StringIO(self._body.decode("utf-8"), newline="")
         reader = csv.reader(text, delimiter=self._separator)
         line = self._line_before + 1
@@ -93,11 +93,11 @@ class CsvFile:
             return
 
     def _fault(self) -> str:
-        """What is wrong with a body that does not parse, and in which line."""
+        """Describe why the body cannot be parsed, with the line number."""
         wanted = len(self.columns)
         for line, record in self._records():
             if any('"' in field or "\n" in field for field in record):
-                return f"{self.name}: line {line}: a quotation mark is not closed, or stands within a field"
+                return f"{self.name}: line {line}: a quotation mark is not closed, or is inside a field"
             if record and len(record) != wanted:
                 return f"{self.name}: line {line} has {len(record)} fields, the header has {wanted}"
         return f"{self.name}: not readable as CSV; {_REMEDY}"
@@ -107,11 +107,12 @@ def open_csv(file: Path, known: Sequence[str]) -> CsvFile:
     """Read a CSV file.
 
     Args:
-        file: Comma, semicolon or tab; UTF-8, or UTF-16 with a byte order mark; any line ends.
-        known: Columns that matter, found in any case; the others are not read.
+        file: Separated by comma, semicolon or tab; UTF-8, or UTF-16 with a byte order mark; any line ends.
+        known: Columns to read, matched without regard to case; other columns are ignored.
 
     Raises:
-        UsageError: It is not there, no file, compressed, of another encoding, empty, or names a column twice.
+        UsageError: The file does not exist, is not a file, is compressed, empty or in another encoding, or a
+            column name is repeated.
     """
     text = _text(file)
     start = len(text) - len(text.lstrip())
@@ -119,23 +120,23 @@ def open_csv(file: Path, known: Sequence[str]) -> CsvFile:
     header, _, body = text[len(before) :].partition(b"\n")
     line = before.count(b"\n") + 1
     spelt = {name.lower(): name for name in known}
-    if b"\n " in body or b"\n\t" in body:  # lines of spaces alone are blank lines
+    if b"\n " in body or b"\n\t" in body:  # lines that contain only spaces count as blank
         body = re.sub(rb"(?m)^[ \t]+$", b"", body)
     blank = len(body) - len(body.lstrip(b"\n"))
     names, separator = _header(header.decode("utf-8"), spelt)
     twice = sorted({name for name in names if name in known and names.count(name) > 1})
     if twice:
-        raise UsageError(f"{file}: line {line}: the column {twice[0]} stands twice in the header")
+        raise UsageError(f"{file}: line {line}: the header has the column {twice[0]} twice")
     return CsvFile(str(file), tuple(names), tuple(known), body[blank:], separator, line + blank)
 
 
 def printable_names(names: Sequence[str]) -> str:
-    """The first few names, for a message."""
+    """Join the first few names for a message."""
     return ", ".join(name[:80] for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _text(file: Path) -> bytes:
-    """The file's text as UTF-8 with line feeds."""
+    """Read the file as UTF-8 text with line feeds."""
     require_file(file, "CSV")
     try:
         data = file.read_bytes()
@@ -148,10 +149,12 @@ def _text(file: Path) -> bytes:
         try:
             data = data.decode("utf-16").encode()
         except UnicodeDecodeError:
-            raise UsageError(f"{file}: begins as UTF-16, but is not; {_REMEDY}") from None
+            raise UsageError(
+                f"{file}: has a UTF-16 byte order mark, but is not valid UTF-16; {_REMEDY}"
+            ) from None
     data = data.removeprefix(codecs.BOM_UTF8)
     if b"\0" in data:
-        raise UsageError(f"{file}: line {_line_at(data, data.index(0))} holds a NUL byte; {_REMEDY}")
+        raise UsageError(f"{file}: line {_line_at(data, data.index(0))} contains a NUL byte; {_REMEDY}")
     if not data.isascii():
         try:
             data.decode("utf-8")
@@ -167,7 +170,7 @@ def _line_at(data: bytes, at: int) -> int:
 
 
 def _header(line: str, spelt: dict[str, str]) -> tuple[list[str], str]:
-    """The names of the header, and the separator under which most of them are known, then that with most."""
+    """Column names and separator: the one that gives the most known columns, then the most columns."""
     best: tuple[tuple[int, int], list[str], str] = ((-1, 0), [], ",")
     for separator in _SEPARATORS:
         try:

@@ -1,9 +1,9 @@
-"""Passes of a study: where one series covers the same part of the head twice, each group is read by itself.
+"""Passes of a study: if a series covers the same part of the head twice, each pass is processed separately.
 
-Two groups are kept apart where the headers tell them apart: by orientation, by the in-plane position of
-the first pixel, or by rescale. Where such groups of slices follow one another (a tilt that changes half
-way) they are one pass. What overlaps and looks alike cannot be parted; it is flagged, and neighbours are
-taken far enough away.
+Slices are grouped by header fields: orientation, in-plane position of the first pixel, and rescale. Groups
+that overlap are separate passes; groups that follow one another (a tilt that changes half way) are one pass.
+Overlapping slices with equal fields cannot be separated: they are flagged, and neighbours are selected far
+enough away.
 """
 
 from typing import Any
@@ -11,16 +11,16 @@ from typing import Any
 import polars as pl
 
 _LEAST = 3
-"""Fewer slices than this are no pass."""
+"""Minimum number of slices of a pass."""
 _SHARED = 0.25
-"""Share of the shorter of two groups that must overlap."""
+"""Fraction of the shorter of two groups that must overlap."""
 
 
 def split_passes(slices: pl.DataFrame) -> pl.DataFrame:
-    """Add ``pass``, the number of the group that a slice belongs to, from 0 for the one of most slices.
+    """Add ``pass``, the number of the pass that a slice belongs to; 0 has the most slices.
 
     Args:
-        slices: Placed headers of one series a study: study, z_mm, orientation, position, rescale.
+        slices: Headers with positions, one series per study: study, z_mm, orientation, position, rescale.
     """
     group = _group_key()
     spread = [((e.max() - e.min()).fill_null(0.0) > 0).alias(f"{i}") for i, e in enumerate(group)]
@@ -48,15 +48,15 @@ def split_passes(slices: pl.DataFrame) -> pl.DataFrame:
 
 
 def _group_key() -> list[pl.Expr]:
-    """What slices of one group share."""
+    """Columns that are equal for all slices of a group."""
     cosines = [pl.col(f"o_{i}").round(2) for i in range(6)]  # half a degree
-    # along the rows alone: a tilted gantry moves the first pixel along the columns from slice to slice
+    # only along the rows: with a tilted gantry the first pixel moves along the columns between slices
     along = sum((pl.col(f"p_{i}") * pl.col(f"o_{i}") for i in range(3)), pl.lit(0.0)).round()
     return [*cosines, along, pl.col("slope"), pl.col("intercept")]
 
 
 def _numbers(spans: list[dict[str, Any]]) -> list[int]:
-    """The pass of each group of one study, longest first: those that overlap are apart, others are joined."""
+    """Number the passes of one study, longest first: overlapping groups are separate, others are joined."""
     passes: list[list[dict[str, Any]]] = []
     numbers = []
     for span in spans:

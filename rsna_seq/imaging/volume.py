@@ -1,4 +1,4 @@
-"""A study as pixels: the unit that training and prediction share, and the cache that holds many."""
+"""The pixels of a study, the common input of training and prediction, and the interface of the cache."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 AIR_HU = -1024
-"""What lies outside the field of view and outside a crop."""
+"""Value outside the field of view and outside the image, in HU."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """One study, lowest slab first; a slab is one slice, but for thin series.
+    """One study, lowest slab first; a slab is one slice, except in thin series.
 
     Attributes:
         study: StudyInstanceUID.
@@ -34,7 +34,7 @@ class Volume:
         return len(self.hu)
 
     def places(self) -> pl.DataFrame:
-        """Columns of SLABS that say where each slab lies: study, slab, z_mm and both gaps."""
+        """Columns of SLABS with the position of each slab: study, slab, z_mm and both gaps."""
         gaps = pl.col("z_mm").diff()
         slabs = pl.DataFrame({"z_mm": self.z_mm}, schema={"z_mm": pl.Float64})
         return slabs.select(

@@ -1,1 +1,1 @@
-"""Where work runs: on this machine, in spawned processes."""
+"""Parallel work on this machine, in spawned processes."""

@@ -1,8 +1,8 @@
-"""Work spread over spawned processes (never forked: polars and OpenMP hold locks that a fork would copy).
+"""Parallel map over spawned processes (never forked: a fork would copy locks of polars and OpenMP).
 
-A spawned process of Python runs the caller's script again, and a script without ``if __name__ ==
-"__main__"`` then starts processes of its own. Those of :func:`spawn_context` do not: what they run is
-found by the name of its module.
+A spawned Python process normally runs the caller's script again, and a script without ``if __name__ ==
+"__main__"`` would then start processes recursively. Processes of :func:`spawn_context` do not run the script:
+the function that they call is imported by the name of its module.
 """
 
 import os
@@ -25,15 +25,15 @@ from rsna_seq.errors import EnvironmentFaultError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _AHEAD = 4
-"""Items a worker that wait or are done, but not yet taken: what keeps memory flat."""
+"""Items per worker that are queued or done but not yet consumed; this bounds the memory."""
 _WORTH_S = 4.0
-"""Seconds of work for which other processes are started: that takes two."""
+"""Seconds of remaining work from which processes are started; starting them takes about two seconds."""
 _INTERRUPTED = 130
 _STARTING = threading.Lock()
 
 
 class WorkerDied:
-    """What stands for the result of an item on which a process died, twice, the second time alone."""
+    """Result of an item on which a process died twice, the second time in a process of its own."""
 
 
 def parallel_map(
@@ -43,22 +43,22 @@ def parallel_map(
     *,
     apart: bool = False,
 ) -> Iterator[Result | WorkerDied]:
-    """Apply a function to items, in order of the items, a few ahead of what is taken.
+    """Apply a function to items and yield the results in order; a few items are computed in advance.
 
-    A process that dies takes none but its own item with it: what was under way is done again, item by
-    item, each in a process of its own, and only an item that kills that one too is given up.
+    If a process dies, only the item that it worked on is lost: the items in progress are run again, each in
+    a process of its own, and only an item that ends that process as well gets no result.
 
-    The first item is done here, and the others, too, where its pace says that they are done before other
-    processes have started.
+    The first item runs in this process. The rest does as well if the time of the first item shows that this
+    is faster than starting processes.
 
     Args:
-        work: A function of a module, so that a spawned process finds it.
-        items: What it is applied to.
-        workers: Processes; 1 stays in this one.
-        apart: Never stay in this process, be there one worker or one item.
+        work: A function defined at module level, so that a spawned process can import it.
+        items: Arguments of the function.
+        workers: Number of processes; with 1, the work runs in this process.
+        apart: Always use other processes, also for one worker or one item.
 
     Raises:
-        EnvironmentFaultError: A process dies before it can begin.
+        EnvironmentFaultError: A process dies before it starts its item.
     """
     done = 0
     if not apart:
@@ -72,19 +72,19 @@ def parallel_map(
         for result in _pooled(work, items[done:], workers):
             done += 1
             yield result
-        if done < len(items):  # the pool broke: what was under way, once more and alone
+        if done < len(items):  # the pool broke: run the items in progress again, one process each
             for item in items[done : done + (_AHEAD + 1) * workers]:
                 done += 1
                 yield _alone(work, item)
 
 
 def spawn_context() -> SpawnContext:
-    """A context of ``multiprocessing`` whose processes do not run the caller's script again."""
+    """Return a ``multiprocessing`` context whose processes do not run the caller's script again."""
     return _Context()
 
 
 def _pooled(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    """Results in order of the items, up to the end or to where a process died."""
+    """Yield results in order of the items, up to the end or to the item on which a process died."""
     with _pool(min(workers, len(items))) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
@@ -102,11 +102,11 @@ def _pooled(work: Callable[[Item], Result], items: Sequence[Item], workers: int)
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Start processes that take no Ctrl-C until :func:`_take_interrupts`; this process takes it afterwards.
+    """Start processes that ignore Ctrl-C until :func:`_take_interrupts`; this process handles it afterwards.
 
-    A terminal sends it to all processes at once, and one that still imports would print a traceback.
+    A terminal sends it to all processes at once, and a process that still imports would print a traceback.
     """
-    resource_tracker.ensure_running()  # else it is started below, and lets the signal through again
+    resource_tracker.ensure_running()  # otherwise it starts below and unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -115,7 +115,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _take_interrupts() -> None:
-    """Let Ctrl-C end this worker without a word; the process that started it says what there is to say."""
+    """Let Ctrl-C end this worker without output; the parent process prints the message."""
     if signal.SIGINT in signal.sigpending():
         os._exit(_INTERRUPTED)
     signal.signal(signal.SIGINT, _end)
@@ -127,12 +127,12 @@ def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """Processes that do not run the caller's script, and end without a word at Ctrl-C."""
+    """Create a pool whose processes do not run the caller's script and end without output on Ctrl-C."""
     return ProcessPoolExecutor(workers, mp_context=spawn_context(), initializer=_take_interrupts)
 
 
 def _alone(work: Callable[[Item], Result], item: Item) -> Result | WorkerDied:
-    """The result of one item in a process of its own."""
+    """Return the result of one item, computed in a process of its own."""
     began = False
     with _pool(1) as pool:
         try:
@@ -143,13 +143,13 @@ def _alone(work: Callable[[Item], Result], item: Item) -> Result | WorkerDied:
             if began:
                 return WorkerDied()
             raise EnvironmentFaultError(
-                "a worker process died before it began: no file is at fault; "
-                "free memory, or use fewer workers (workers=1 starts none)"
+                "a worker process died before it started its work; no input file is the cause: "
+                "free memory, or use fewer workers (workers=1 starts no process)"
             ) from error
 
 
 def _submit(pool: ProcessPoolExecutor, work: Callable[[Item], Result], item: Item) -> Future[Result]:
-    """Submit an item; a pool that breaks at this moment, or cannot start a process, is a broken one."""
+    """Submit an item; report a pool that cannot start a process as broken."""
     try:
         with _interrupts_held():
             return pool.submit(work, item)
@@ -158,32 +158,32 @@ def _submit(pool: ProcessPoolExecutor, work: Callable[[Item], Result], item: Ite
 
 
 def _begin(_work: object) -> None:
-    """What a worker process does first: it tells that it could start, and find what it shall run."""
+    """First task of a worker: succeeds if the process could start and import the function."""
 
 
 class _Popen(popen_spawn_posix.Popen):
-    """Starts a process that is not told of the caller's script."""
+    """Starts a process without the path of the caller's script."""
 
     def _launch(self, process_obj: BaseProcess) -> None:
         with _STARTING:
-            told, caller = spawn.get_preparation_data, threading.get_ident()
+            original, caller = spawn.get_preparation_data, threading.get_ident()
 
             def without_script(name: str) -> dict[str, Any]:
-                data = told(name)
+                data = original(name)
                 if threading.get_ident() != caller:
-                    return data  # a process that another thread of the caller's starts meanwhile
+                    return data  # another thread of the caller starts a process at the same time
                 return {key: value for key, value in data.items() if not key.startswith("init_main_from")}
 
             spawn.get_preparation_data = without_script
             try:
-                super()._launch(process_obj)  # type: ignore[misc]  # typeshed leaves it out
+                super()._launch(process_obj)  # type: ignore[misc]  # missing in typeshed
             finally:
-                spawn.get_preparation_data = told
+                spawn.get_preparation_data = original
 
 
 class _Process(SpawnProcess):
     @staticmethod
-    def _Popen(process_obj: BaseProcess) -> popen_spawn_posix.Popen:  # noqa: N802  (the name that the library calls)
+    def _Popen(process_obj: BaseProcess) -> popen_spawn_posix.Popen:  # noqa: N802  (the library's name)
         return _Popen(process_obj)
 
 

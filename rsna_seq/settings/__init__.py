@@ -1,1 +1,1 @@
-"""How config values are bounded and config files are read."""
+"""Types and bounds of config values, and reading of config files."""

@@ -1,4 +1,4 @@
-"""What is wrong with a config value, in one line."""
+"""Error messages for invalid config values, one line each."""
 
 import reprlib
 
@@ -10,15 +10,15 @@ _RENAMED = {
     **{"embed.flip": "flip_prob", "sequence.project": "projection_dim"},
     **{"stack.share": "blend_weight", "predict.clip": "prob_clip"},
 }
-"""Former names of keys, for the message to whoever still uses them."""
+"""Former names of keys, for the error message that gives the new name."""
 
 
 def describe_fault(loc: tuple[str | int, ...], kind: str, message: str, found: object) -> str:
-    """One line on one fault: the key, what is wrong with it, and its value, shortened."""
+    """Describe one fault in one line: the key, what is wrong, and the value, shortened."""
     key = ".".join(str(part)[:80] for at, part in enumerate(loc) if at < 2 or isinstance(part, int))
     new = _RENAMED.get(".".join(map(str, loc)))
     if kind == "extra_forbidden" and new is not None:
-        return f"  {key}: this key is now called {loc[0]}.{new}"
+        return f"  {key}: this key was renamed to {loc[0]}.{new}"
     if kind == "extra_forbidden":
         return f"  {key}: there is no such key (rsna-seq config prints all keys)"
     return f"  {key}: {message.removeprefix('Value error, ')} (found {reprlib.repr(found)})"

@@ -1,4 +1,4 @@
-"""What the values of a config may be: types with bounds, and the base class of every section."""
+"""Types of config values with their bounds, and the base class of every config section."""
 
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -13,24 +13,24 @@ from pydantic import (
 )
 
 MAX_LEVEL_HU, MIN_WIDTH_HU, MAX_WIDTH_HU = 32_768.0, 1.0, 65_536.0
-"""Bounds of a window's level (either sign) and width, in HU."""
+"""Bounds of the absolute value of a window's level, and of its width, in HU."""
 
 
 def _name(value: Any) -> Any:
-    """The value; text is refused that is empty, or holds control characters or halves of characters."""
+    """Return the value; refuse text that is empty or contains control characters or lone surrogates."""
     if isinstance(value, str) and (not value or any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value)):
-        raise ValueError("should be a name, not empty and without control characters")
+        raise ValueError("must be a name that is not empty and has no control characters")
     return value
 
 
 def some_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The values, where there is at least one, and none stands twice.
+    """Return the values if there is at least one and no value is repeated.
 
     Raises:
-        ValueError: There is none, or one stands twice.
+        ValueError: There is no value, or a value is repeated.
     """
     if not values or len(set(values)) < len(values):
-        raise ValueError("should name at least one value, and each once")
+        raise ValueError("must list at least one value, without duplicates")
     return values
 
 
@@ -46,15 +46,15 @@ Window = tuple[
 
 
 class Section(BaseModel):
-    """A part of the config: frozen, finite, and closed to keys it does not know."""
+    """A section of the config: frozen, without infinite values, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """``yes`` is no number, though Python takes it for 1."""
+        """Refuse booleans for numbers, which Python would accept as 0 and 1."""
         kind = cls.model_fields[info.field_name or ""].annotation
         if isinstance(value, bool) and bool not in {kind, *get_args(kind)}:
-            raise ValueError("true and false are no value of this key")
+            raise ValueError("true and false are not valid for this key")
         return value

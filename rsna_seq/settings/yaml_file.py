@@ -1,7 +1,7 @@
-"""YAML of users, under bounds: a config is a small tree of plain values, and nothing else is built.
+"""Read YAML config files with limits: only small trees of plain values are accepted.
 
-Refused before anything is expanded: more than 256 KiB, other encodings than UTF-8, tags, a key twice, nesting
-beyond 16 levels, more than 10,000 values, more than 32 aliases, an alias of what encloses it.
+Refused before any alias is expanded: files of more than 256 KiB, encodings other than UTF-8, tags, duplicate
+keys, more than 16 levels of nesting, more than 10,000 values, more than 32 aliases, recursive aliases.
 """
 
 from collections.abc import Hashable
@@ -15,15 +15,15 @@ from rsna_seq.errors import UsageError
 _BYTES = 256 * 1024
 _NODES, _DEPTH, _ALIASES = 10_000, 16, 32
 _PLAIN = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
-"""What PyYAML's constructors raise on values that look like numbers and are none."""
+"""Exceptions that PyYAML's constructors raise for values that look like numbers, but are invalid."""
 
 
 class _Refused(yaml.YAMLError):
-    """A document beyond the bounds; the message says which."""
+    """A document exceeds a limit; the message names the limit."""
 
 
 class _Loader(yaml.SafeLoader):
-    """A SafeLoader that counts while it reads."""
+    """A SafeLoader that counts values, aliases and levels while it reads."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -31,7 +31,7 @@ class _Loader(yaml.SafeLoader):
         self._open: list[str] = []
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose one value, and refuse it beyond the bounds."""
+        """Compose one value; refuse it if a limit is exceeded."""
         event = self.peek_event()
         where = f"line {event.start_mark.line + 1}"
         self._nodes += 1
@@ -42,7 +42,7 @@ class _Loader(yaml.SafeLoader):
             if self._aliases > _ALIASES:
                 raise _Refused(f"{where}: more than {_ALIASES} aliases (*name); write the values out")
             if event.anchor in self._open:
-                raise _Refused(f"{where}: *{event.anchor} stands within what it names")
+                raise _Refused(f"{where}: the alias *{event.anchor} is inside the value that it refers to")
         elif getattr(event, "tag", None) is not None:
             raise _Refused(f"{where}: a tag (!) is not allowed; write plain values")
         if self._depth >= _DEPTH:
@@ -56,29 +56,30 @@ class _Loader(yaml.SafeLoader):
             self._open.pop()
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Compose a mapping; a key that stands in it twice is refused."""
+        """Compose a mapping; refuse duplicate keys."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _Refused(f"line {key.start_mark.line + 1}: a key is a word, not a list or a mapping")
+                raise _Refused(f"line {key.start_mark.line + 1}: a key must be text, not a list or a mapping")
             if key.value in seen:
-                raise _Refused(f"line {key.start_mark.line + 1}: the key {key.value[:40]} stands twice")
+                raise _Refused(f"line {key.start_mark.line + 1}: duplicate key {key.value[:40]}")
             seen.add(key.value)
         return node
 
 
-_Loader.yaml_implicit_resolvers = {  # dates are no values of a config; a folder may be called like one
+_Loader.yaml_implicit_resolvers = {  # no config value is a date, but a folder name may look like one
     first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:timestamp"]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
 
 def read_yaml(file: Path) -> dict[Hashable, Any]:
-    """Read a YAML file that holds a mapping, or nothing.
+    """Read a YAML file that contains a mapping or is empty.
 
     Raises:
-        UsageError: It is not there, no file, not UTF-8, not YAML, beyond the bounds, or no mapping.
+        UsageError: The file does not exist, is not a file, not UTF-8, not YAML or not a mapping, or
+            exceeds a limit.
     """
     try:
         with file.open("rb") as opened:
@@ -86,7 +87,7 @@ def read_yaml(file: Path) -> dict[Hashable, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > _BYTES:
-        raise UsageError(f"{file}: larger than {_BYTES // 1024} KiB; that is no config")
+        raise UsageError(f"{file}: larger than {_BYTES // 1024} KiB, the limit for a config file")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,19 +97,19 @@ def read_yaml(file: Path) -> dict[Hashable, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise UsageError(f"{file}: a mapping of sections was expected, found {type(tree).__name__}")
+        raise UsageError(f"{file}: expected a mapping of sections, found {type(tree).__name__}")
     return tree
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """The value of a YAML text.
+    """Parse a YAML text.
 
     Args:
         text: YAML.
-        name: Where it comes from, for messages.
+        name: Source of the text, for error messages.
 
     Raises:
-        UsageError: It is not YAML, or beyond the bounds.
+        UsageError: The text is not YAML, or exceeds a limit.
     """
     if len(text) > _BYTES:
         raise UsageError(f"{name[:60]}: larger than {_BYTES // 1024} KiB")
@@ -122,20 +123,22 @@ def parse_yaml(text: str, name: str) -> Any:
         words = str(error) if isinstance(error, _Refused) else str(error).splitlines()[0]
         raise UsageError(f"{name}: not readable as YAML: {words}") from None
     except _PLAIN:
-        raise UsageError(f"{name}: not readable as YAML: a value is no number") from None
+        raise UsageError(
+            f"{name}: not readable as YAML: a value looks like a number, but is invalid"
+        ) from None
 
 
 def put_override(tree: dict[Any, Any], override: str) -> None:
-    """Set one ``a.b=value`` in a tree of mappings; the value is YAML, and a mapping adds to what is there.
+    """Set one ``a.b=value`` in a tree of mappings; the value is YAML, and a mapping is merged.
 
     Raises:
-        UsageError: It is not written so, or a part of the key is a value and no section.
+        UsageError: The text has another form, or a part of the key is a value, not a section.
     """
     key, sign, text = override.partition("=")
     path = key.split(".")
     shown = override[:80]
     if not sign or not all(part.strip() == part != "" for part in path):
-        raise UsageError(f"{shown!r}: an override is written key=value, such as embed.epochs=3")
+        raise UsageError(f"{shown!r}: an override must have the form key=value, such as embed.epochs=3")
     node = tree
     for part in path[:-1]:
         node = node.setdefault(part, {})

@@ -230,7 +230,7 @@ def _fill(shard: Shard, root: Path, cfg: CacheConfig, out: Path, *, apart: bool 
         cfg: Size, crop, slabs.
         out: The folder of the cache.
         apart: A process died of this shard: each pass in one of its own, and the one that kills it is
-            set aside.
+            excluded.
     """
     work = functools.partial(_decode, root=root, cfg=cfg)
     found = parallel_map(work, shard.passes, 1, apart=True) if apart else map(work, shard.passes)
@@ -242,13 +242,13 @@ def _fill(shard: Shard, root: Path, cfg: CacheConfig, out: Path, *, apart: bool 
 
 
 def _lost(slices: pl.DataFrame) -> DecodedPass:
-    """A pass that kills whatever decodes it."""
+    """Exclude all slices of a pass on which a worker process died."""
     rows = slices.iter_rows(named=True)
     return DecodedPass(slices, excluded=[_excluded(ExclusionError(Reason.WORKER_DIED), row) for row in rows])
 
 
 def _must_fit(wanted: int, out: Path) -> None:
-    """Refuse to begin what the disk cannot hold."""
+    """Raise an error if the disk is too small for the cache."""
     free = shutil.disk_usage(out).free
     if wanted + _SPARE_BYTES > free:
         raise EnvironmentFaultError(
@@ -269,7 +269,8 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> BuildSummar
     if twice:
         say(
             "cache",
-            f"{twice:,} slices have the very pixels of another patient: one scan under two names leaks",
+            f"{twice:,} slices have the same pixels as slices of another patient; if one scan has two "
+            "names, it leaks across folds",
         )
     wraps = report_wraps(slices, int(slabs["unwrapped"].sum()), quarantine)
     write_table(slabs, out / "slabs.parquet", SLABS)
@@ -281,6 +282,6 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> BuildSummar
 
 
 def _shared_pixels(slabs: pl.DataFrame) -> int:
-    """Slices whose pixels are found under another patient, too."""
+    """Number of slices whose pixels also occur under another patient."""
     hashes = slabs.select("patient", hash="hashes").explode("hash").drop_nulls("hash")
     return len(hashes.filter(pl.col("patient").n_unique().over("hash") > 1))

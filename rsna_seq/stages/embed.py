@@ -113,7 +113,7 @@ def _must_be_alike(keys: dict[int, Key], done: dict[int, Manifest], out: Path) -
 
 
 def _reproduces(cfg: EmbedConfig, ctx: Context, cache: PixelCache, folder: Path) -> str | None:
-    """Apply stored weights to a few stored studies; what differs from the stored logits, None if nothing."""
+    """Apply stored weights to a few stored studies; a sentence if the logits differ from the stored ones."""
     fold = open_artifact(folder)
     table = read_table(fold.file("logits.parquet"), LOGITS)
     net = load_embedder(cfg, fold.file("last.safetensors"))
@@ -286,7 +286,7 @@ def _gather(folds: list[int], out: Path) -> BuildSummary:
 
 
 def _score(net: nn.Module, cache: PixelCache, unseen: pl.DataFrame) -> float:
-    """Official metric of a network on studies it was not trained on; no number where there are none."""
+    """Official metric of a network on studies it was not trained on; NaN if there are none."""
     assert isinstance(net, Embedder)
     if unseen.is_empty():
         return float("nan")

@@ -96,15 +96,17 @@ def _strips(
 
 
 def show(metrics: dict[str, Any]) -> None:
-    """Print the ladder and the classes of ``metrics.json`` as tables of under 100 columns."""
+    """Print models and classes of ``metrics.json`` as tables of under 100 columns."""
     scope = metrics["scope"].replace("_", " ")
-    ladder = _table(
-        f"the ladder, {scope}; 95 % intervals over patients", "model", ("log loss", "", "change", "")
+    models = _table(
+        f"baselines and models, {scope}; 95 % intervals over patients",
+        "model",
+        ("log loss", "", "change", ""),
     )
     for below, (name, model) in zip([None, *metrics["models"]], metrics["models"].items(), strict=False):
         step = metrics["differences"].get(f"{below}->{name}")
         change = (f"{step['difference']:+.4f}", _span(step, "+.4f")) if step else ("", "")
-        ladder.add_row(name, f"{model['log_loss']:.4f}", _span(model, ".4f"), *change)
+        models.add_row(name, f"{model['log_loss']:.4f}", _span(model, ".4f"), *change)
     shown = [
         model for model in metrics["models"] if model != "stack" or "calibrated" not in metrics["models"]
     ]
@@ -114,7 +116,7 @@ def show(metrics: dict[str, Any]) -> None:
         losses = (f"{figures['log_loss'][model]:.4f}" for model in shown)
         areas = ("-" if figures[k] is None else f"{figures[k]:.3f}" for k in ("auc", "average_precision"))
         classes.add_row(name, f"{figures['prevalence']:.3f}", *losses, *areas)
-    for table in (ladder, classes):
+    for table in (models, classes):
         console.print(table, soft_wrap=False)
 
 

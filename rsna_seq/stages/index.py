@@ -49,7 +49,7 @@ from rsna_seq.store.tables import (
 from rsna_seq.terminal.paths import require_file
 
 _CHUNK = 2048
-"""Files that are read at a time: enough that what Python costs a step is shared by many."""
+"""Files per chunk: large enough that the overhead of each vectorised step is negligible."""
 
 Rows = list[dict[str, object]]
 _HEADERS: dict[str, pl.DataType] = {
@@ -62,7 +62,7 @@ _HEADERS: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Scan:
-    """What lies below some folders, without labels.
+    """Slices and studies found in the inputs, without labels.
 
     Attributes:
         root: Folder that ``file`` in the tables is relative to: the one that was scanned, or the deepest that
@@ -217,7 +217,7 @@ def _row(header: Header) -> dict[str, object]:
 
 
 def _arrange(headers: pl.DataFrame, cfg: IndexConfig, root: Path) -> tuple[pl.DataFrame, Rows]:
-    """From headers in any order to one ordered series a study."""
+    """Headers in any order to one ordered series per study."""
     twice = headers.filter(pl.col("slice").is_duplicated())["file"]
     digests = {file: digest_source(os.path.join(root, file)) for file in twice}  # noqa: PTH118
     known = headers.with_columns(
@@ -254,7 +254,7 @@ def _studies(slices: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_labels(scanned: Scan, labels: Path | None, cfg: IndexConfig, seed: int) -> Scan:
-    """Join labels and folds to what was scanned."""
+    """Join labels and folds to the scanned slices."""
     if labels is None:
         say("index", "no label CSV: the studies can be scored, not trained on")
         return scanned

@@ -76,7 +76,7 @@ def run(cfg: SequenceConfig, ctx: Context, run: RunFolder) -> Manifest:
 
 
 def _reproduces(cfg: SequenceConfig, ctx: Context, studies: list[EmbeddedStudy], folder: Path) -> str | None:
-    """Apply stored weights to a few stored studies; what differs from the stored logits, None if nothing."""
+    """Apply stored weights to a few stored studies; a sentence if the logits differ from the stored ones."""
     table = read_table(open_artifact(folder).file("logits.parquet"), LOGITS)
     worst = 0.0
     for fold, models in load(cfg, folder, ctx.device).items():
@@ -122,8 +122,8 @@ def fit(
         studies = to_device(batch[0], device_of(model))
         mask = studies.mask
         truth = batch[1].to(mask.device)[mask]
-        refined, mended = model(studies)
-        return weighted_bce(refined[mask], truth) + cfg.slice_loss * weighted_bce(mended[mask], truth)
+        refined, slice_logits = model(studies)
+        return weighted_bce(refined[mask], truth) + cfg.slice_loss * weighted_bce(slice_logits[mask], truth)
 
     steps = -(-len(train) // cfg.batch_size)
     job = Job(name, net, steps, batches, loss, _split, lambda model: _score(model, unseen))
@@ -189,7 +189,7 @@ def _split(batch: Batch, pieces: int) -> list[tuple[Batch, float]]:
 def _build(
     cfg: SequenceConfig, ctx: Context, sequences: list[EmbeddedStudy], slabs: pl.DataFrame, folder: Path
 ) -> BuildSummary:
-    """Train every crossed fold and write the logits of what each left out."""
+    """Train every crossed fold and write the logits of the studies that each left out."""
     folds = sorted({s.cross_fold for s in sequences if s.cross_fold != HELD_OUT})
     if len(folds) < 2:
         raise NothingUsableError(f"sequence: labelled studies in {len(folds)} crossed folds; two are needed")
@@ -222,7 +222,7 @@ def _build(
 
 
 def _score(net: nn.Module, unseen: list[EmbeddedStudy]) -> float:
-    """Official metric on studies that were not trained on; no number where there are none."""
+    """Official metric on studies that were not trained on; NaN if there are none."""
     assert isinstance(net, SequenceModel)
     if not unseen:
         return float("nan")

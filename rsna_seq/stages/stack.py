@@ -93,7 +93,7 @@ def run(cfg: StackConfig, ctx: Context, run: RunFolder) -> Manifest:
 
 
 def _reproduces(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: Path) -> str | None:
-    """Apply stored boosters to stored logits of held-out studies, or make all features again without any."""
+    """Apply stored boosters to a few held-out studies; a sentence if the logits differ."""
     stored = read_table(open_artifact(folder).file("logits.parquet"), LOGITS)
     keys, worst = ["study", "slab", "net", "cross"], 0.0
     unseen = slabs.filter(held_out())["study"].unique(maintain_order=True).head(_CHECKED_STUDIES)
@@ -109,7 +109,7 @@ def _reproduces(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, fold
 def fit(
     cfg: StackConfig, features: pl.DataFrame, labels: NDArray[np.int8], seed: int = 0
 ) -> dict[str, lgb.Booster]:
-    """Fit one booster a class.
+    """Fit one booster per class.
 
     Args:
         cfg: Boosting.
@@ -189,7 +189,7 @@ def load(cfg: StackConfig, out: Path) -> dict[int, Stacker]:
 
 
 def _read_booster(stage: Artifact, fold: int, name: str) -> lgb.Booster | None:
-    """The booster of a class in one crossed fold; None where the class had only one label."""
+    """The booster of a class in one crossed fold; None if the class had only one label."""
     file = f"boosters/{fold}_{name}.txt"
     if file not in stage.manifest.files:
         return None
@@ -199,7 +199,7 @@ def _read_booster(stage: Artifact, fold: int, name: str) -> lgb.Booster | None:
 def _build(
     cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: Path, seed: int
 ) -> BuildSummary:
-    """Fit all crossed folds, decide the gates, write the logits of what each fold left out."""
+    """Fit all crossed folds, decide the gates, write the logits of the studies that each fold left out."""
     truth = slabs.select(
         "study", "slab", "patient", *(pl.col(c).alias(f"y_{c}") for c in CLASSES), own="cross_fold"
     )

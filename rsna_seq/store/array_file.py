@@ -1,4 +1,4 @@
-"""NumPy files written in order by plain writes: a memory map would end in SIGBUS on a full disk."""
+"""Write NumPy files row by row with plain writes: a memory map would raise SIGBUS on a full disk."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _HEADER_BYTES = 128
 
 
 class ArrayWriter:
-    """Appends rows to a ``.npy`` file, whose header is completed at the end."""
+    """Append rows to a ``.npy`` file; the header is completed at the end."""
 
     def __init__(self, path: Path, dtype: np.dtype, row_shape: tuple[int, ...]) -> None:
         self._file = path.open("r+b")
@@ -40,17 +40,17 @@ class ArrayWriter:
 def array_writer(
     path: Path, dtype: DTypeLike, row_shape: tuple[int, ...], *, rows: int = 0, sync: bool = True
 ) -> Iterator[ArrayWriter]:
-    """Write a ``.npy`` file row by row, complete or not at all.
+    """Write a ``.npy`` file row by row, atomically.
 
     Args:
         path: The file.
         dtype: Type of the values.
         row_shape: Shape of one row.
-        rows: Rows that are expected, so that a disk that is too small is reported before they are made.
-        sync: Wait until it is on the disk.
+        rows: Expected number of rows, so that a full disk is reported before the rows are computed.
+        sync: Wait until the file is on the disk.
 
     Raises:
-        EnvironmentFaultError: The disk cannot take it.
+        EnvironmentFaultError: The file cannot be written.
     """
     kind = np.dtype(dtype)
     needed = _HEADER_BYTES + rows * kind.itemsize * int(np.prod(row_shape))

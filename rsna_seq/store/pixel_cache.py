@@ -1,4 +1,4 @@
-"""The artefact of ``cache``, open for reading: memory-mapped pixels and the table of their slabs."""
+"""Read the artefact of ``cache``: memory-mapped pixels and the table of their slabs."""
 
 import os
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from rsna_seq.store.tables import SLABS, read_table
 
 
 class PixelCache:
-    """The artefact of ``cache``: memory-mapped HU, study-contiguous, with the table of its slabs.
+    """The artefact of ``cache``: memory-mapped HU, study by study, with the table of its slabs.
 
-    A shard is compared with its digest when it is first read.
+    A shard is compared with its digest when it is read for the first time.
 
     Args:
         folder: The folder ``2_cache`` of a run.
 
     Raises:
-        IntegrityError: The artefact is not finished or damaged, or its folds cut a patient.
+        IntegrityError: The artefact is incomplete or damaged, or its folds split a patient.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -43,18 +43,18 @@ class PixelCache:
         return len(self._where)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_shards": {}}  # a worker process maps the shards anew
+        return {**self.__dict__, "_shards": {}}  # a worker process maps the shards again
 
     @cached_property
     def studies(self) -> list[str]:
-        """StudyInstanceUIDs in the cache's order."""
+        """StudyInstanceUIDs in the order of the cache."""
         return list(self._where)
 
     def shard(self, number: int) -> NDArray[np.int16]:
         """One memory-mapped shard, (row, y, x) HU.
 
         Raises:
-            IntegrityError: It is missing or damaged.
+            IntegrityError: The shard is missing or damaged.
         """
         if number not in self._shards:
             name = f"shard_{number:04d}.npy"
@@ -64,16 +64,16 @@ class PixelCache:
         return self._shards[number]
 
     def check(self) -> None:
-        """Compare every shard with its digest now, so that no worker process reads one to check it.
+        """Compare every shard with its digest now, so that worker processes need not do it.
 
         Raises:
-            IntegrityError: One is missing or damaged.
+            IntegrityError: A shard is missing or damaged.
         """
         for number in self.slabs["shard"].unique().sort():
             self.shard(int(number))
 
     def read(self, study: str) -> Volume:
-        """A study, without copying a pixel.
+        """Return a study without copying its pixels.
 
         Raises:
             KeyError: The study is not in the cache.

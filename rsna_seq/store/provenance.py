@@ -1,4 +1,4 @@
-"""Which code made an artefact: version, commit, and digests of the code itself and of files."""
+"""The code that built an artefact: version, commit, and digests of code and files."""
 
 import ast
 import hashlib
@@ -14,7 +14,7 @@ _BLOCK = 1 << 20
 
 
 def source_digest(module: str) -> str:
-    """Digest of a module's code and of all ``rsna_seq`` code that it imports; comments do not count.
+    """Digest of a module's code and of all ``rsna_seq`` code that it imports, without comments.
 
     Args:
         module: Dotted name, such as ``rsna_seq.stages.embed``.
@@ -41,7 +41,7 @@ _NO_RESULT = frozenset(
         *(f"terminal.{name}" for name in ("failures", "paths", "streams")),
     )
 )
-"""Modules that change no result: what they decide stands in the key's config, or is words."""
+"""Modules that cannot change a result: their effect is part of the key's config, or they only print."""
 
 
 @cache
@@ -75,7 +75,7 @@ def _is_module(name: str) -> bool:
 
 
 def package_version() -> str:
-    """The installed version; ``0`` for a checkout that was never installed."""
+    """The installed version; ``0`` for a checkout that is not installed."""
     try:
         return version("rsna-seq")
     except PackageNotFoundError:
@@ -83,7 +83,7 @@ def package_version() -> str:
 
 
 def commit() -> str | None:
-    """The commit of a checkout, read from its ``.git`` folder; None for an installed package."""
+    """The commit of a checkout, read from ``.git``; None for an installed package."""
     git = Path(__file__).parents[2] / ".git"
     try:
         head = (git / "HEAD").read_text(encoding="utf-8").strip()

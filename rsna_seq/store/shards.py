@@ -1,8 +1,8 @@
-"""The shards of the cache: written one by one, each complete or absent, each kept for as long as it holds.
+"""The shards of the cache: written atomically one by one, and kept as long as they are valid.
 
-A shard is ``shard_0000.npy`` (row, y, x) int16, its slabs in ``shard_0000.parquet``, and
-``shard_0000.json`` with the key of what it was made of, the digests of both and its own, written last. Labels
-and folds are no part of the key: they are joined when the cache is closed, so that new folds decode nothing.
+A shard is ``shard_0000.npy`` (row, y, x) int16, its slabs in ``shard_0000.parquet``, and ``shard_0000.json``
+with the key of its inputs, the digests of both files and its own digest, written last. Labels and folds are
+not part of the key: they are joined when the cache is closed, so that new folds need no decoding.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ from rsna_seq.store.tables import QUARANTINE, SLABS, check, from_rows, read_tabl
 
 _JOINED = [*CLASSES, "fold", "cross_fold"]
 SHARD_FILES = ("npy", "parquet", "json")
-"""Kinds of files of a shard."""
+"""Suffixes of the files of a shard."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Sweeps that lie in one file.
+    """Passes that are stored in one file.
 
     Attributes:
-        number: From 0.
-        passes: Rows of SLICES, one table a pass.
+        number: Number of the shard, from 0.
+        passes: Rows of SLICES, one table per pass.
         key: Digest of everything that the pixels depend on.
     """
 
@@ -43,17 +43,17 @@ class Shard:
 
     @property
     def slices(self) -> int:
-        """Slices in all: rows that the shard has at most."""
+        """Total number of slices: the maximum number of rows of the shard."""
         return sum(map(len, self.passes))
 
     def file(self, folder: Path, kind: str) -> Path:
-        """The shard's file of a kind: npy, parquet or json."""
+        """Name of one of the shard's files: npy, parquet or json."""
         return folder / f"shard_{self.number:04d}.{kind}"
 
 
 @dataclass(frozen=True)
 class Filled:
-    """What a shard holds.
+    """Contents of a shard.
 
     Attributes:
         slabs: SLABS, without labels and folds.
@@ -67,12 +67,12 @@ class Filled:
 
 
 def shards_of(passes: Iterable[pl.DataFrame], cfg: CacheConfig, source: str) -> list[Shard]:
-    """Put passes into lots of about ``cfg.shard_slices`` slices; none is split.
+    """Group passes into shards of about ``cfg.shard_slices`` slices; no pass is split.
 
     Args:
-        passes: Rows of SLICES, one table a pass.
-        cfg: How they are decoded.
-        source: Digest of the code that does.
+        passes: Rows of SLICES, one table per pass.
+        cfg: How the passes are decoded.
+        source: Digest of the code that decodes them.
     """
     lots: list[list[pl.DataFrame]] = [[]]
     for rows in passes:
@@ -83,7 +83,7 @@ def shards_of(passes: Iterable[pl.DataFrame], cfg: CacheConfig, source: str) -> 
 
 
 def keep_shard(shard: Shard, folder: Path) -> Filled | None:
-    """The shard as it lies in the folder, or None where it is absent, of other slices, or damaged."""
+    """Read the shard from the folder; None if it is absent, damaged, or contains other slices."""
     try:
         seal = json.loads(shard.file(folder, "json").read_text(encoding="utf-8"))
         if seal.pop("digest") != _plain_digest(seal) or seal["key"] != shard.key:
@@ -101,13 +101,13 @@ def fill_shard(shard: Shard, passes: Iterable[DecodedPass], folder: Path, size: 
     """Write a shard.
 
     Args:
-        shard: Which.
-        passes: Its passes, decoded one after the other.
+        shard: The shard.
+        passes: Its passes, decoded in order.
         folder: The folder of the cache.
         size: Rows and columns of a slab.
     """
     done, aside = [], []
-    # not synced: the seal's digest tells whether the bytes survived a power cut, as it tells a flipped bit
+    # not synced: the digest in the JSON file detects bytes that were lost in a power failure
     with array_writer(shard.file(folder, "npy"), "<i2", (size, size), rows=1, sync=False) as array:
         for part in passes:
             aside += part.excluded
@@ -123,7 +123,7 @@ def fill_shard(shard: Shard, passes: Iterable[DecodedPass], folder: Path, size: 
 
 
 def with_labels(slabs: pl.DataFrame, slices: pl.DataFrame) -> pl.DataFrame:
-    """Join labels and folds to slabs: a slab has what any of its slices has.
+    """Join labels and folds to slabs: a slab has a label if any of its slices has it.
 
     Args:
         slabs: SLABS.
@@ -145,7 +145,7 @@ def _key(passes: list[pl.DataFrame], cfg: CacheConfig, source: str) -> str:
 
 
 def _plain_digest(value: object) -> str:
-    """Digest of plain data, by which a damaged seal is noticed."""
+    """Digest of plain data, to detect a damaged JSON file."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

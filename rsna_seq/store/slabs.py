@@ -1,4 +1,4 @@
-"""Decoded passes as rows of SLABS: a table of a whole shard costs what one of a single pass does."""
+"""Decoded passes as rows of SLABS; one table per shard, since a table per pass would take much longer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,17 +14,17 @@ from rsna_seq.store.tables import SLABS, check
 
 @dataclass(frozen=True)
 class DecodedPass:
-    """What was decoded of one pass of a study.
+    """The decoded part of one pass of a study.
 
     Attributes:
-        slices: Rows of SLICES, all that were asked for.
-        kept: Which of them were decoded.
-        hu: (slab, y, x) HU; None where nothing was decoded.
-        numbers: (kept,) the slab of each, from 0.
+        slices: Rows of SLICES, all that were requested.
+        kept: Indices of those that were decoded.
+        hu: (slab, y, x) HU; None if nothing was decoded.
+        numbers: (kept,) slab of each slice, from 0.
         hashes: (kept,) ``imaging.pixels.pixel_hash`` of each.
         square: The crop in pixels: left, top, side.
         excluded: Rows of QUARANTINE for the others.
-        unwrapped: (kept,) whether a 12-bit wrap of each was corrected.
+        unwrapped: (kept,) whether a 12-bit wrap was corrected.
     """
 
     slices: pl.DataFrame
@@ -38,7 +38,7 @@ class DecodedPass:
 
 
 def slab_table(passes: Sequence[DecodedPass], shard: int = 0) -> pl.DataFrame:
-    """SLABS of passes that lie in one array, one behind the other.
+    """Make the SLABS table of passes that are stored one after another in one array.
 
     Args:
         passes: In the array's order.
@@ -66,7 +66,7 @@ def slab_table(passes: Sequence[DecodedPass], shard: int = 0) -> pl.DataFrame:
 
 
 def _slices(passes: Sequence[DecodedPass]) -> pl.DataFrame:
-    """The decoded slices of all passes, each with its slab; a pass is a study of its own."""
+    """The decoded slices of all passes with their slabs; each pass counts as a study."""
     everything = pl.concat([part.slices for part in passes])
     starts = np.cumsum([0, *(len(part.slices) for part in passes)])
     kept = [start + i for start, part in zip(starts, passes, strict=False) for i in part.kept]
@@ -84,10 +84,10 @@ def _slices(passes: Sequence[DecodedPass]) -> pl.DataFrame:
 
 
 def _study_of_pass() -> pl.Expr:
-    """A study of its own for each pass, under a name that no other study and pass has.
+    """Name each pass as a study; no two passes get the same name.
 
-    The second pass of ``UID`` is ``UID/2``. A study whose own UID ends like that is always given its pass, so
-    that the first pass of the study ``UID/2`` is ``UID/2/1``.
+    The second pass of ``UID`` is ``UID/2``. If the UID of a study itself has such an ending, the number is
+    always added: the first pass of the study ``UID/2`` is ``UID/2/1``.
     """
     numbered = (pl.col("pass") > 0) | pl.col("study").str.contains(r"/\d+$")
     number = (pl.col("pass") + 1).cast(pl.String)
@@ -95,21 +95,21 @@ def _study_of_pass() -> pl.Expr:
 
 
 def report_wraps(slices: pl.DataFrame, corrected: int, excluded: pl.DataFrame) -> dict[str, int]:
-    """Say how many 12-bit wraps were corrected, and how many were suspected and left as they are.
+    """Print how many 12-bit wraps were corrected, and how many were suspected but not corrected.
 
     Args:
-        slices: SLICES that were asked for.
-        corrected: How many of them were corrected.
+        slices: SLICES that were requested.
+        corrected: Number of them that were corrected.
         excluded: QUARANTINE of those that could not be decoded.
 
     Returns:
-        Both counts for a manifest, where there are any.
+        The counts that are not zero, for the manifest.
     """
     suspected = slices.filter(pl.col("flags").str.contains(r"\bwrap_suspected\b"))
     left = len(suspected.join(excluded, on=["file", "slice"], how="anti")) - corrected
     if corrected:
-        say("", f"{corrected:,} slices: their pixels prove a 12-bit wrap, which was corrected")
+        say("", f"{corrected:,} slices: a 12-bit wrap was proven by the pixel values and corrected")
     if left:
-        say("", f"{left:,} slices: a 12-bit wrap is possible by the header, not proven by pixels; left as is")
+        say("", f"{left:,} slices: a 12-bit wrap is possible by the header, but not proven; not corrected")
     counts = {"12-bit wraps corrected": corrected, "12-bit wraps suspected only": left}
     return {what: count for what, count in counts.items() if count}

@@ -1,7 +1,6 @@
-"""The schema of every table on disk, once; a table is checked on write and on read.
+"""Schemas of all tables on disk; tables are checked on write and on read.
 
-A table's rows are in the order in which its stage made them: studies by StudyInstanceUID, slices from the
-lowest to the highest along the slice normal.
+Rows are sorted: studies by StudyInstanceUID, slices from the lowest to the highest along the slice normal.
 """
 
 import hashlib
@@ -27,24 +26,24 @@ Schema = Mapping[str, pl.DataType]
 _LABELS: dict[str, pl.DataType] = {name: pl.Int8() for name in CLASSES}
 _LOGITS: dict[str, pl.DataType] = {name: pl.Float64() for name in CLASSES}
 _GAPS: dict[str, pl.DataType] = {
-    "z_mm": pl.Float64(),  # position along the slice normal, turned towards +z
-    "gap_below_mm": pl.Float64(),  # distance to the slice before; null for the first
-    "gap_above_mm": pl.Float64(),  # distance to the slice after; null for the last
+    "z_mm": pl.Float64(),  # position along the slice normal, pointing to +z
+    "gap_below_mm": pl.Float64(),  # distance to the slice below; null for the first
+    "gap_above_mm": pl.Float64(),  # distance to the slice above; null for the last
 }
 _FOLDS: dict[str, pl.DataType] = {
-    "fold": pl.Int16(),  # fold of embed; -1 is held out; null is without labels
+    "fold": pl.Int16(),  # fold of embed; -1 if held out; null without labels
     "cross_fold": pl.Int16(),  # fold of sequence and stack; -1 and null as above
 }
 
 SLICES: Schema = {
     "study": pl.String(),  # StudyInstanceUID
     "series": pl.String(),  # SeriesInstanceUID
-    "slice": pl.String(),  # SOPInstanceUID; of a frame among others UID#N
+    "slice": pl.String(),  # SOPInstanceUID; UID#N for a frame of a multi-frame object
     "patient": pl.String(),  # PatientID
-    "file": pl.String(),  # relative to the root that was indexed; in an archive studies.zip!/name
-    "frame": pl.Int32(),  # frame of a multi-frame object, else 0
-    "pass": pl.Int16(),  # sweep over the head, 0 but where two cover the same part
-    "order": pl.Int32(),  # 0 is the lowest slice of the study
+    "file": pl.String(),  # relative to the indexed root; studies.zip!/name in an archive
+    "frame": pl.Int32(),  # frame of a multi-frame object, otherwise 0
+    "pass": pl.Int16(),  # number of the pass; above 0 only if two passes overlap
+    "order": pl.Int32(),  # 0 for the lowest slice of the study
     **_GAPS,
     "row_mm": pl.Float64(),  # PixelSpacing, between rows
     "col_mm": pl.Float64(),  # PixelSpacing, between columns
@@ -55,68 +54,68 @@ SLICES: Schema = {
     "bits_stored": pl.Int16(),
     "signed": pl.Boolean(),
     "photometric": pl.String(),
-    "padding": pl.Int32(),  # PixelPaddingValue; null where absent
+    "padding": pl.Int32(),  # PixelPaddingValue; null if absent
     "transfer_syntax": pl.String(),
-    "pixel_offset": pl.Int64(),  # first byte of uncompressed pixels; null where they must be decoded
+    "pixel_offset": pl.Int64(),  # first byte of uncompressed pixels; null if compressed
     "file_size": pl.Int64(),
     "file_mtime_ns": pl.Int64(),
-    "flags": pl.String(),  # comma-separated words (geometry.flag): no_position, overlap, gap, ...
+    "flags": pl.String(),  # comma-separated (geometry.flag): no_position, overlap, gap, ...
     **_LABELS,  # null without labels
     **_FOLDS,
 }
-"""``1_index/slices.parquet``: one row a slice that is read."""
+"""``1_index/slices.parquet``: one row per slice that is used."""
 
 STUDIES: Schema = {
     "study": pl.String(),
     "patient": pl.String(),
     "series": pl.String(),
     "slices": pl.Int32(),
-    "spacing_mm": pl.Float64(),  # median distance of neighbours; null for one slice
+    "spacing_mm": pl.Float64(),  # median distance between slices; null for a single slice
     "tilt_deg": pl.Float64(),  # gantry tilt: angle between the slice normal and z
-    "passes": pl.Int16(),  # sweeps over the same part of the head, kept apart or flagged as overlap
+    "passes": pl.Int16(),  # passes over the same part of the head, separated or flagged as overlap
     "largest_gap_mm": pl.Float64(),
-    "gaps": pl.Int32(),  # gaps nearly twice the spacing or wider
+    "gaps": pl.Int32(),  # number of gaps of nearly twice the spacing or more
     "grounds": pl.String(),  # why this series was chosen
     "flags": pl.String(),
-    **_LABELS,  # a class is 1 where any slice has it
+    **_LABELS,  # a class is 1 if any slice has it
     **_FOLDS,
 }
-"""``1_index/studies.parquet``: one row a study."""
+"""``1_index/studies.parquet``: one row per study."""
 
 QUARANTINE: Schema = {
     "file": pl.String(),
     "action": pl.String(),  # rsna_seq.reasons.Action
     "reason": pl.String(),  # rsna_seq.reasons.Reason
     "detail": pl.String(),
-    "study": pl.String(),  # what the header still told, else null
+    "study": pl.String(),  # from the header if readable, otherwise null
     "slice": pl.String(),
     "z_mm": pl.Float64(),
 }
-"""``quarantine.parquet``: one row a file, series or study that is not read."""
+"""``quarantine.parquet``: one row per file, series or study that is not used."""
 
 SLABS: Schema = {
-    "study": pl.String(),  # StudyInstanceUID; of its second pass UID/2 (slabs.py: no two share a name)
+    "study": pl.String(),  # StudyInstanceUID; UID/2 for its second pass (unique, see slabs.py)
     "patient": pl.String(),
-    "slab": pl.Int32(),  # 0 is the lowest; a slab is one slice, but for thin series
+    "slab": pl.Int32(),  # 0 for the lowest; a slab is one slice, except in thin series
     **_GAPS,
-    "slices": pl.List(pl.String()),  # SOPInstanceUIDs of the slices averaged
-    "hashes": pl.List(pl.String()),  # of each of their pixels (imaging.pixels.pixel_hash)
-    "unwrapped": pl.Int32(),  # how many of them had a 12-bit wrap that was corrected
+    "slices": pl.List(pl.String()),  # SOPInstanceUIDs of the averaged slices
+    "hashes": pl.List(pl.String()),  # imaging.pixels.pixel_hash of each slice
+    "unwrapped": pl.Int32(),  # number of slices with a corrected 12-bit wrap
     "shard": pl.Int32(),
-    "row": pl.Int64(),  # row of the shard's array
+    "row": pl.Int64(),  # row in the shard's array
     "x0": pl.Int32(),  # crop in pixels of the slice: left, top, side (may reach outside)
     "y0": pl.Int32(),
     "side": pl.Int32(),
-    **_LABELS,  # the highest of its slices
+    **_LABELS,  # maximum over its slices
     **_FOLDS,
 }
-"""``2_cache/slabs.parquet``: one row a row of the cache; the key of everything that is learned."""
+"""``2_cache/slabs.parquet``: one row per row of the cache; all learned stages refer to these rows."""
 
 LOGITS: Schema = {
     "study": pl.String(),
     "slab": pl.Int32(),
-    "net": pl.Int16(),  # fold of the embed network that made it
-    "cross": pl.Int16(),  # fold of the sequence or stack model; -1 for embed's own
+    "net": pl.Int16(),  # fold of the embed network
+    "cross": pl.Int16(),  # fold of the sequence or stack model; -1 for logits of embed
     **_LOGITS,
 }
 """``logits.parquet`` of ``embed``, ``sequence`` and ``stack``."""
@@ -152,13 +151,13 @@ def check(table: pl.DataFrame, schema: Schema, name: str) -> pl.DataFrame:
 def logit_table(
     slabs: pl.DataFrame, logits: NDArray[np.float64], *, net: int, cross: int = -1
 ) -> pl.DataFrame:
-    """Logits as a table of the LOGITS schema.
+    """Make a table of the LOGITS schema.
 
     Args:
         slabs: (slab,) rows of SLABS, in the order of the logits.
         logits: (slab, 6).
         net: Fold of the embedding network.
-        cross: Fold of the sequence or stack model; -1 for the network's own logits.
+        cross: Fold of the sequence or stack model; -1 for logits of the embedding network.
     """
     keys = slabs.select("study", "slab", net=pl.lit(net, pl.Int16), cross=pl.lit(cross, pl.Int16))
     columns = [pl.Series(name, logits[:, i], pl.Float64) for i, name in enumerate(CLASSES)]
@@ -166,7 +165,7 @@ def logit_table(
 
 
 def table_digest(table: pl.DataFrame) -> str:
-    """SHA-256 of a table's values, for the key of what is made from it."""
+    """SHA-256 of a table's values, for the keys of artefacts built from it."""
     return hashlib.sha256(table.write_csv().encode()).hexdigest()
 
 
@@ -178,8 +177,8 @@ def from_rows(rows: list[dict[str, object]], schema: Schema) -> pl.DataFrame:
 
 
 def write_table(table: pl.DataFrame, path: Path, schema: Schema) -> None:
-    """Check a table and write it as Parquet, complete or not at all."""
-    buffer = io.BytesIO()  # so that the size is known, and a full disk is the operating system's own error
+    """Check a table and write it as Parquet, atomically."""
+    buffer = io.BytesIO()  # so that the size is known, and a full disk raises an OSError
     check(table, schema, path.name).write_parquet(buffer, compression="zstd")
     write_bytes(path, buffer.getbuffer())
 
@@ -188,22 +187,24 @@ def read_table(path: Path, schema: Schema) -> pl.DataFrame:
     """Read a Parquet table and check its columns.
 
     Args:
-        path: The file; of an artefact as :meth:`rsna_seq.store.artifacts.Artifact.file` gives it, whose
-            digest was compared.
-        schema: Its columns.
+        path: The file; for an artefact use :meth:`rsna_seq.store.artifacts.Artifact.file`, which compares its
+            digest.
+        schema: Expected columns.
 
     Raises:
-        IntegrityError: The file is absent, damaged, or of another schema.
+        IntegrityError: The file is missing or damaged, or has another schema.
     """
     try:
         table = pl.read_parquet(path, memory_map=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise IntegrityError(f"{path}: not readable as a table ({error}); rebuild its stage") from error
+        raise IntegrityError(
+            f"{path}: not readable as a Parquet table ({error}); run its stage again"
+        ) from error
     return check(table, schema, str(path))
 
 
 def report_exclusions(quarantine: pl.DataFrame, flags: Sequence[str] = ()) -> None:
-    """Say how many inputs were set aside, reason by reason, and what else a user should know.
+    """Print how many inputs were excluded, by reason, and which unusual inputs were accepted.
 
     Args:
         quarantine: QUARANTINE.
@@ -217,12 +218,12 @@ def report_exclusions(quarantine: pl.DataFrame, flags: Sequence[str] = ()) -> No
 
 
 def nothing_usable(quarantine: pl.DataFrame, out: Path, what: str) -> NothingUsableError:
-    """Leave ``quarantine.parquet`` in an artefact's folder, print the counts by reason, and name both.
+    """Write ``quarantine.parquet``, print the counts by reason, and return an error that names both.
 
     Args:
         quarantine: QUARANTINE.
-        out: The folder of the artefact, which stays incomplete.
-        what: What was found to be unusable.
+        out: The folder of the artefact, which remains incomplete.
+        what: Start of the error message: what is unusable.
 
     Returns:
         The error to raise.
@@ -231,10 +232,10 @@ def nothing_usable(quarantine: pl.DataFrame, out: Path, what: str) -> NothingUsa
     report_exclusions(quarantine)
     counted = quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counted.rows())
-    words = f" ({reasons}; see {out / 'quarantine.parquet'})" if reasons else ""
-    return NothingUsableError(what + words)
+    details = f" ({reasons}; see {out / 'quarantine.parquet'})" if reasons else ""
+    return NothingUsableError(what + details)
 
 
 def read_index(run: str | os.PathLike[str]) -> pl.DataFrame:
-    """The slices of a run's index, SLICES: ordered, labelled, in folds; ``.to_pandas()`` for pandas users."""
+    """Read the slices of a run's index (SLICES), ordered, with labels and folds, as a polars table."""
     return read_table(open_artifact(RunFolder(run)["index"]).file("slices.parquet"), SLICES)

@@ -1,7 +1,7 @@
-"""How a command ends that failed: one plain sentence on standard error, and an exit code of the README.
+"""End a failed command: one sentence on standard error, and one of the exit codes of the README.
 
-A traceback is for developers. It goes to a file, without any message or value, since both quote what was
-read; ``RSNA_SEQ_TRACEBACK=1`` shows it whole.
+The traceback is written to a file without messages and values, since both may quote patient data;
+``RSNA_SEQ_TRACEBACK=1`` prints the complete traceback.
 """
 
 import errno
@@ -16,16 +16,16 @@ from rsna_seq.terminal.streams import printable
 _BUG, _INTERRUPTED = 1, 130
 _SHOW = "RSNA_SEQ_TRACEBACK"
 _PATHS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
-"""What a wrong path leads to; every other error of a file or device is the machine's."""
+"""Error numbers caused by a wrong path; all other file errors are faults of the environment."""
 _MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
-"""How libraries that raise other errors say that memory has ended."""
+"""Phrases by which libraries report exhausted memory in other exception types."""
 
 
 def tell(error: BaseException) -> int:
     """Print what happened and what to do.
 
     Args:
-        error: What ended the command.
+        error: The exception that ended the command.
 
     Returns:
         The exit code.
@@ -38,7 +38,7 @@ def tell(error: BaseException) -> int:
 
 
 def frames(error: BaseException) -> str:
-    """A traceback without values: files, lines, functions and the types of errors, never their messages."""
+    """Format a traceback without values: files, lines, functions and types of errors, never messages."""
     parts, seen = [], set[int]()
     step: BaseException | None = error
     while step is not None and id(step) not in seen:
@@ -50,22 +50,25 @@ def frames(error: BaseException) -> str:
 
 
 def _verdict(error: BaseException) -> tuple[int, str]:
-    """Exit code and sentence."""
+    """Return the exit code and the sentence."""
     if isinstance(error, RsnaSeqError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
-        return _INTERRUPTED, "interrupted; the same command goes on from here"
+        return _INTERRUPTED, "interrupted; run the same command again to resume"
     if _is_memory(error):
         return EnvironmentFaultError.exit_code, (
-            "the memory of this machine is used up; close other programs, or use fewer workers (workers=1), "
-            "smaller batches or a smaller size"
+            "out of memory; close other programs, or use fewer workers (workers=1), "
+            "a smaller batch size or a smaller image size"
         )
     if isinstance(error, OSError) and error.errno is not None:
         place = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else "no file named"
         code = UsageError.exit_code if error.errno in _PATHS else EnvironmentFaultError.exit_code
-        return code, f"{error.strerror or os.strerror(error.errno)}: {place}; no half-written file stays"
+        return code, f"{error.strerror or os.strerror(error.errno)}: {place}; no partial file is left"
     code = EnvironmentFaultError.exit_code if isinstance(error, OSError) else _BUG
-    return code, f"{_unexpected(error)}. {_SHOW}=1 shows the whole traceback, which may quote patient data"
+    return (
+        code,
+        f"{_unexpected(error)}. Set {_SHOW}=1 to print the complete traceback, which may quote patient data",
+    )
 
 
 def _is_memory(error: BaseException) -> bool:
@@ -75,14 +78,14 @@ def _is_memory(error: BaseException) -> bool:
 
 
 def _unexpected(error: BaseException) -> str:
-    """What is said of a fault that nobody foresaw, and where its traceback lies."""
+    """Return the message for an unexpected error, with the path of its traceback."""
     import tempfile
 
-    what = f"an unexpected error ({type(error).__name__}); this is a fault of rsna_seq"
+    what = f"an unexpected error ({type(error).__name__}); this is a bug in rsna_seq"
     try:
         handle, name = tempfile.mkstemp(prefix="rsna-seq-", suffix=".txt")
         with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123
             file.write(frames(error))
     except OSError:
-        return f"{what}. Please report it to its issue tracker with these lines:\n{frames(error)}"
-    return f"{what}. Please report it to its issue tracker with {Path(name)}, which holds no patient data"
+        return f"{what}. Please report it on the issue tracker with these lines:\n{frames(error)}"
+    return f"{what}. Please report it on the issue tracker with {Path(name)}, which contains no patient data"

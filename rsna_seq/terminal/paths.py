@@ -1,4 +1,4 @@
-"""Paths that users name, checked before any work begins."""
+"""Checks of user-supplied paths, before any work starts."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ from rsna_seq.errors import UsageError
 
 
 def require_file(path: Path, what: str) -> Path:
-    """The path, where it is a file that can be read.
+    """Return the path if it is a readable file.
 
     Args:
-        path: What a user named.
-        what: The option or config key that named it.
+        path: A path given by the user.
+        what: The option or config key that the path comes from.
 
     Raises:
-        UsageError: It is not there, is a folder, or cannot be read.
+        UsageError: The file does not exist, is a folder, or cannot be read.
     """
     try:
         if not path.is_file():
-            kind = "is no regular file" if path.exists() else "there is no such file"
+            kind = "is not a regular file" if path.exists() else "no such file"
             raise UsageError(f"{what}: {path}: {'is a folder, not a file' if path.is_dir() else kind}")
         with path.open("rb"):
             return path
@@ -26,14 +26,14 @@ def require_file(path: Path, what: str) -> Path:
 
 
 def require_folder(path: Path, what: str) -> Path:
-    """The path, where a folder is or can be made.
+    """Return the path if it is a folder or can be created as one.
 
     Args:
-        path: A folder that a command writes into; it need not exist.
-        what: The option that named it.
+        path: A folder that a command writes to; it need not exist.
+        what: The option that the path comes from.
 
     Raises:
-        UsageError: It is a file, or lies below one.
+        UsageError: The path is a file, or one of its parents is.
     """
     try:
         nearest = next(
@@ -45,11 +45,11 @@ def require_folder(path: Path, what: str) -> Path:
         raise UsageError(f"{what}: {_short(path)}: {getattr(error, 'strerror', None) or error}") from None
     if nearest == path:
         raise UsageError(f"{what}: {path}: is a file, not a folder; choose another folder")
-    raise UsageError(f"{what}: {path}: lies below {nearest}, which is a file; choose another folder")
+    raise UsageError(f"{what}: {path}: its parent {nearest} is a file; choose another folder")
 
 
 def exists(path: Path) -> bool:
-    """Whether something is there; False for what cannot be a path."""
+    """Whether the path exists; False if it is not a valid path."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
-"""Standard streams that a command can rely on: open, and never the reason that work is lost.
+"""Standard streams that are always open and never make a command fail.
 
-A shell may close them (``2>&-``), a reader may go away (``| head``), a terminal may vanish. Without this,
-a file that a command opens could take the number of a closed stream, and what libraries print there would
-be written into it.
+A shell may close them (``2>&-``), a reader may exit (``| head``), a terminal may be closed. Without this
+module, a file that a command opens could get the file descriptor of a closed stream, and library output to
+that stream would be written into the file.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ _STDOUT, _STDERR = 1, 2
 
 
 class _Lenient(io.FileIO):
-    """A stream that drops what can no longer be read; standard error also what cannot be written now."""
+    """A stream that drops output after its reader has exited; standard error never blocks or fails."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number, "w", closefd=False)
-        self._number, self._told = number, False
+        self._number, self._reported = number, False
 
     def write(self, data: object) -> int:
-        """Write, or drop; returns how many bytes are done with."""
+        """Write or drop the data; return the number of bytes handled."""
         size = memoryview(data).nbytes  # type: ignore[arg-type]
         while True:
             try:
@@ -30,27 +30,27 @@ class _Lenient(io.FileIO):
             except BrokenPipeError:
                 return size
             except OSError:
-                if self._number == _STDERR or self._told:
+                if self._number == _STDERR or self._reported:
                     return size
-                self._told = True  # once is enough: what is left is not tried again at the end
+                self._reported = True  # report once: the rest is not written again at exit
                 raise
             if written is not None:
                 return written
-            if self._number == _STDERR:  # a full pipe that does not block
+            if self._number == _STDERR:  # the pipe is full and non-blocking
                 return size
             select.select([], [self._number], [])
 
 
 def secure_streams() -> None:
-    """Open the standard streams that are closed, on the null device, and make printing lenient.
+    """Open closed standard streams on the null device, and make printing tolerant of errors.
 
-    A stream that was replaced within this process, as tests do, stays as it is.
+    A stream that was replaced within this process, as tests do, is not changed.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # returns the lowest free descriptor, which is this one
             os.set_inheritable(number, True)
     for name, number in (("stdout", _STDOUT), ("stderr", _STDERR)):
         old = getattr(sys, name)
@@ -69,7 +69,7 @@ def secure_streams() -> None:
 
 
 def printable(text: str) -> str:
-    """The text with control characters written out, so that no file name or cell steers a terminal."""
+    """Escape control characters, so that file names and cells cannot control the terminal."""
     return "".join(
         c if c.isprintable() or c in "\n " else c.encode("unicode_escape", "surrogatepass").decode()
         for c in text

@@ -44,14 +44,14 @@ def run(
 
     Args:
         root: A folder, a zip file or a DICOM file.
-        out: Receives a folder a study.
+        out: Receives one folder per study.
         windows: Level and width in HU; one makes grey images, three make red, green and blue.
         workers: Processes.
         size: Rows and columns; None keeps the slice's own.
         limit: Only so many studies.
 
     Returns:
-        How many were written, and how many were set aside by reason.
+        How many were written, and how many files were excluded, by reason.
 
     Raises:
         UsageError: The input does not exist.
@@ -77,7 +77,7 @@ def run(
 def _build(
     scan: index.Scan, out: Path, windows: Windows, size: int | None, workers: int
 ) -> tuple[BuildSummary, pl.DataFrame]:
-    """Write the images of every study; what was written, and QUARANTINE."""
+    """Write the images of every study; the build summary, and QUARANTINE."""
     studies = [rows for _, rows in scan.slices.group_by("study", maintain_order=True)]
     names = [name for rows in studies for name in _names(rows)]
     own_files().claim(*names)
@@ -104,7 +104,7 @@ def _names(rows: pl.DataFrame) -> list[str]:
 
 
 def safe_name(uid: str) -> str:
-    """A name for a file made of a UID: what could be a path, or is overlong, is replaced by a digest."""
+    """A file name for a UID; a UID that could be a path, or is too long, is replaced by its digest."""
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", uid):
         return uid
     return "uid_" + hashlib.sha256(uid.encode(errors="surrogateescape")).hexdigest()[:20]
@@ -137,7 +137,7 @@ def _study(rows: pl.DataFrame, root: Path, out: Path, windows: Windows, size: in
 
 
 def _died(slices: pl.DataFrame) -> Rows:
-    """Rows of QUARANTINE for a study that kills whatever reads it."""
+    """Rows of QUARANTINE for a study on which a worker process died."""
     return [_lost(ExclusionError(Reason.WORKER_DIED), row) for row in slices.iter_rows(named=True)]
 
 

@@ -39,7 +39,7 @@ from rsna_seq.store.outputs import journal_names
 from rsna_seq.store.provenance import source_digest
 
 DUPLICATED = 4
-"""Training images whose six rows stand in the CSV twice."""
+"""Training images whose six rows are in the CSV twice."""
 _GROW = (1.0, 1.4, 1.9, 2.6, 3.5)
 """Sizes tried until each planned bleed is seen in some slice."""
 
@@ -71,7 +71,7 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Written:
-    """What a study left."""
+    """Labels and files of a study that was written."""
 
     labels: tuple[tuple[str, tuple[int, ...]], ...]
     """Id and six labels of each image."""
@@ -152,7 +152,7 @@ def _write_same(path: Path, content: bytes) -> None:
 
 
 def _render(rng: np.random.Generator, patient: Patient, scan: Scan, task: _Task) -> Study:
-    """Render a study; a planned bleed that no slice shows is drawn anew and larger."""
+    """Render a study; a planned bleed that no slice shows is drawn again, larger."""
     hygroma: tuple[Bleed, ...] = ()
     if patient.hygroma:
         hygroma = (draw_hygroma(rng, patient.hygroma, patient.hygroma_side),)

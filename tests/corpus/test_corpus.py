@@ -248,13 +248,17 @@ def _huge(path: Path) -> Path:
 
 
 REFUSED: dict[str, tuple[int, Callable[[Path], Path], str]] = {
-    "absolute": (39, lambda p: _zipped(p, {"/etc/a.dcm": b"x"}), "leads out"),
-    "parent": (39, lambda p: _zipped(p, {"a/../../b.dcm": b"x"}), "leads out"),
+    "absolute": (39, lambda p: _zipped(p, {"/etc/a.dcm": b"x"}), "is outside the archive"),
+    "parent": (39, lambda p: _zipped(p, {"a/../../b.dcm": b"x"}), "is outside the archive"),
     "link": (39, lambda p: _zipped(p, {"a.dcm": b"/etc/passwd"}, attr=0o120777), "is a link"),
-    "ratio": (40, lambda p: _zipped(p, {"a.dcm": bytes(64 << 20)}), "grows from"),
-    "many alike": (40, lambda p: _zipped(p, {f"{i}.dcm": bytes(1 << 20) for i in range(64)}), "grows from"),
-    "total": (40, _huge, "bytes in all"),
-    "nested": (40, lambda p: _zipped(p, {"inner.zip": b"PK"}), "archive itself"),
+    "ratio": (40, lambda p: _zipped(p, {"a.dcm": bytes(64 << 20)}), "inflates from"),
+    "many alike": (
+        40,
+        lambda p: _zipped(p, {f"{i}.dcm": bytes(1 << 20) for i in range(64)}),
+        "inflates from",
+    ),
+    "total": (40, _huge, "bytes in total"),
+    "nested": (40, lambda p: _zipped(p, {"inner.zip": b"PK"}), "nested archive"),
     "encrypted": (41, _encrypted, "encrypted"),
 }
 

@@ -212,7 +212,7 @@ def test_a_decoder_that_is_killed_or_stopped_costs_nothing(tmp_path: Path, blow:
 
 
 @pytest.mark.parametrize(
-    ("limits", "detail"), [({"patience_s": 1e-6}, "CPU time"), ({"wall_s": 0.05}, "no answer in 0.05 s")]
+    ("limits", "detail"), [({"patience_s": 1e-6}, "CPU time"), ({"wall_s": 0.05}, "no reply within 0.05 s")]
 )
 def test_a_frame_that_takes_too_long_costs_its_file(
     tmp_path: Path, limits: dict[str, float], detail: str

@@ -111,7 +111,7 @@ def test_a_process_that_cannot_start_is_the_machines_fault(
 ) -> None:
     _runs_instead(monkeypatch, code)
     decoder = made(start_s=0.5 if "sleep" in code else 60)
-    with pytest.raises(EnvironmentFaultError, match=f"{why}.*no file is at fault"):
+    with pytest.raises(EnvironmentFaultError, match=f"{why}.*no input file is the cause"):
         decoder.decode(files[0][0], 0, SHAPE)
     assert decoder.pid is None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "corpus"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "corpus"))
 import sleeper
 from dicoms import write_set
 from transfer_syntaxes import SYNTAXES, write_encoded
@@ -22,7 +22,7 @@ from rsna_seq.stages import cache, index
 from rsna_seq.store.provenance import digest_file
 from rsna_seq.store.run_folder import RunFolder
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]
 _SCRIPT = """
 import sys
 import sleeper
@@ -36,7 +36,7 @@ print([None if isinstance(each, WorkerDied) else each for each in done])
 def test_a_script_without_a_guard_may_start_workers(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(_SCRIPT, encoding="utf-8")
-    path = os.pathsep.join([str(HERE.parent), str(HERE / "corpus")])
+    path = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent / "corpus")])
     done = subprocess.run(
         [sys.executable, script],
         capture_output=True,
@@ -57,7 +57,7 @@ def test_other_processes_of_the_caller_still_know_its_script() -> None:
 
 def test_a_worker_that_cannot_start_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers.spawn, "_python_exe", b"/bin/false")
-    with pytest.raises(EnvironmentFaultError, match="no file is at fault"):
+    with pytest.raises(EnvironmentFaultError, match="no input file is the cause"):
         list(parallel_map(sleeper.die_at_three, [1, 2], 2, apart=True))
 
 

@@ -212,7 +212,7 @@ def test_the_report_names_its_scopes_and_that_it_is_not_for_clinical_use(page: s
         "Out of fold",
         "Not a medical device, not for clinical use",
         "Models and baselines",
-        "the pixel data is cut short",
+        "the pixel data is truncated",
         "bootstrap: 50",
     ):
         assert words in page, words

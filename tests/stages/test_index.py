@@ -240,7 +240,7 @@ def test_a_series_that_is_found_nowhere_or_cannot_be_used_is_refused(tmp_path: P
     write_slice(tmp_path, "ID_scout", SeriesInstanceUID="scout", ImageType=["ORIGINAL", "LOCALIZER"])
     with pytest.raises(UsageError, match="found in no study"):
         scan(tmp_path, series="mistyped")
-    with pytest.raises(UsageError, match="no slice that can be used"):
+    with pytest.raises(UsageError, match="no usable slice"):
         scan(tmp_path, series="scout")
     assert len(scan(tmp_path, series="ID_s1_series").slices) == 1
 

@@ -58,7 +58,7 @@ def test_a_build_that_dies_leaves_no_manifest_and_what_it_had_is_kept_for_the_ne
 
     with pytest.raises(KeyboardInterrupt):
         ensure(tmp_path / "out", _key(), die)
-    with pytest.raises(IntegrityError, match="no finished artefact"):
+    with pytest.raises(IntegrityError, match="no complete artefact"):
         read_manifest(tmp_path / "out")
 
     def resume(folder: Path) -> BuildSummary:

@@ -107,7 +107,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "out")
     forged = manifest.model_copy(update={"files": manifest.files | {"../thesis.txt": "00"}}).sealed()
     (tmp_path / "out" / "manifest.json").write_text(forged.model_dump_json(), encoding="utf-8")
-    with pytest.raises(IntegrityError, match="leads out"):
+    with pytest.raises(IntegrityError, match="is outside the folder"):
         make(tmp_path / "out", NAMES, 2)
     assert (tmp_path / "thesis.txt").exists()
 
@@ -140,10 +140,10 @@ def test_an_interrupted_build_knows_what_it_wrote(tmp_path: Path) -> None:
         ("home/..", "root or the home"),
         ("checkout", "checkout"),
         ("data", "contains the input"),
-        ("data/inside/deep", "lies in the input"),
+        ("data/inside/deep", "is inside the input"),
         ("above", "contains the input"),
         ("run", "folder of a run"),
-        ("run/elsewhere", "lies in the run"),
+        ("run/elsewhere", "is inside the run"),
         ("run/1_index/deep", "results of 'index'"),
         ("run/1_index", "results of 'index'"),
         ("full", "not empty"),
@@ -220,7 +220,7 @@ def test_no_command_takes_a_folder_with_other_files(tmp_path: Path, command: str
     COMMANDS["index"](tmp_path / "data", tmp_path / "other" / "1_index")
     before = tree(tmp_path)
     if not (command == "synth" and place == "data/below"):  # it reads nothing
-        with pytest.raises(UsageError, match="refused, nothing was changed"):
+        with pytest.raises(UsageError, match=r"refused: .*nothing was changed"):
             COMMANDS[command](tmp_path / "data", tmp_path / place)
     assert tree(tmp_path) == before
 
@@ -235,6 +235,6 @@ def test_a_file_under_the_name_of_a_result_is_not_overwritten(tmp_path: Path, co
     ensure(tmp_path / "second", Key(command, {"older": 1}, {}, ""), lambda _: BuildSummary({}, {}))
     mine.parent.mkdir(parents=True, exist_ok=True)
     mine.write_text("mine", encoding="utf-8")
-    with pytest.raises(UsageError, match="is there"):
+    with pytest.raises(UsageError, match="exists, and rsna_seq did not write it"):
         COMMANDS[command](tmp_path / "data", tmp_path / "second")
     assert mine.read_text(encoding="utf-8") == "mine"

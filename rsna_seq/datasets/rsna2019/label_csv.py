@@ -1,8 +1,8 @@
-"""The competition's label file: long (``ID,Label``, six rows an image) and wide (one row an image).
+"""Label files: long (``ID,Label``, six rows per image, as in the competition) and wide (one row per image).
 
-1. A file is read as text (:mod:`rsna_seq.datasets.csv_file`), a table of polars or pandas is taken as it is.
-2. Long to wide: one part for each class; the parts of a usual file hold the same images in the same order.
-3. Checks: values of 0 and 1, all six rows, no contradictions, ``any`` where a class is 1.
+1. A file is read as text (:mod:`rsna_seq.datasets.csv_file`); a polars or pandas table is used directly.
+2. Long to wide: one part per class; in most files all parts contain the same images in the same order.
+3. Checks: values are 0 or 1, all six rows exist, no contradictions, ``any`` is 1 if a class is 1.
 """
 
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 _NAMES = ("name", "slice", "image")
-"""What the column of a wide file may be called that names the slice."""
+"""Accepted names of the column of a wide file that contains the SOPInstanceUID."""
 _ANY = "any"
 _KINDS = tuple(c for c in CLASSES if c != _ANY)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels that were read and checked.
+    """Labels after reading and checking.
 
     Attributes:
         table: Column ``slice`` and six Int8 columns, one row per slice.
-        long: Whether the source was in the long form.
-        fixed: Slices whose ``any`` was 0 beside a class that is 1, and was set to 1.
-        any_alone: Slices with ``any`` = 1 and no class; they are kept as they are.
+        long: Whether the source was in long format.
+        fixed: Number of slices with ``any`` = 0 and a class = 1, where ``any`` was set to 1.
+        any_alone: Number of slices with ``any`` = 1 and no class = 1; they are not changed.
     """
 
     table: pl.DataFrame
@@ -42,30 +42,30 @@ class Labels:
     any_alone: int
 
     def notes(self) -> list[str]:
-        """Sentences on what was changed or is unusual; empty where nothing is."""
-        notes = [f"{self.fixed:,} slices had any = 0 beside a class = 1; any was set to 1"]
-        notes += [f"{self.any_alone:,} slices have any = 1 and no class; they are kept as they are"]
+        """Sentences on what was changed or is unusual; empty if nothing is."""
+        notes = [f"{self.fixed:,} slices had any = 0 and a class = 1; any was set to 1"]
+        notes += [f"{self.any_alone:,} slices have any = 1 and no class = 1; they are not changed"]
         return [note for note, count in zip(notes, (self.fixed, self.any_alone), strict=True) if count]
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A table of labels and where it comes from."""
+    """A table of labels and its source."""
 
     name: str
     table: pl.DataFrame
     file: CsvFile | None
 
     def refuse(self, found: pl.DataFrame, what: str, remedy: str = "") -> None:
-        """Raise where rows were found: how many different keys, the first few, and their lines.
+        """Raise an error if there are faulty rows: the number of keys, the first few, and their lines.
 
         Args:
-            found: The rows at fault: ``key``, and ``row`` in the source.
-            what: What is wrong with them.
-            remedy: What to do.
+            found: The faulty rows: ``key``, and ``row`` in the source.
+            what: What is wrong with the rows.
+            remedy: What the user can do.
 
         Raises:
-            UsageError: Any row was found.
+            UsageError: There is at least one faulty row.
         """
         if found.is_empty():
             return
@@ -85,26 +85,26 @@ def read_labels(source: "Path | pl.DataFrame | pd.DataFrame", *, fix_any: bool =
     """Read labels, long or wide.
 
     Args:
-        source: A CSV file, or such a table of polars or pandas.
-        fix_any: Set ``any`` to 1 where a class is 1, instead of refusing the labels.
+        source: A CSV file, or a polars or pandas table with the same columns.
+        fix_any: Set ``any`` to 1 if a class is 1, instead of refusing the labels.
 
     Returns:
         Column ``slice`` (SOPInstanceUID) and six Int8 columns, one row per slice, in the order of the source;
         identical duplicates are merged.
 
     Raises:
-        UsageError: The source is neither form, holds a label that is not 0 or 1, lacks some of an image's
-            six rows, names one slice twice with different labels, or has ``any`` = 0 beside a class = 1.
+        UsageError: The source is in neither format, contains a label that is not 0 or 1, lacks some of an
+            image's six rows, has different labels for one slice, or has ``any`` = 0 and a class = 1.
     """
     return check_labels(source, fix_any=fix_any).table
 
 
 def check_labels(source: "Path | pl.DataFrame | pd.DataFrame", *, fix_any: bool = False) -> Labels:
-    """Read labels as :func:`read_labels` does, and count what is unusual about them.
+    """Read labels as :func:`read_labels` does, and count unusual labels.
 
     Args:
-        source: A CSV file, or such a table of polars or pandas.
-        fix_any: Set ``any`` to 1 where a class is 1, instead of refusing the labels.
+        source: A CSV file, or a polars or pandas table with the same columns.
+        fix_any: Set ``any`` to 1 if a class is 1, instead of refusing the labels.
 
     Raises:
         UsageError: As :func:`read_labels`.
@@ -127,14 +127,14 @@ def check_labels(source: "Path | pl.DataFrame | pd.DataFrame", *, fix_any: bool 
         named = named.with_columns(pl.col("key").str.strip_chars())
     at = _Source(name, named, file)
     if named.is_empty():
-        raise UsageError(f"{name}: holds no labels")
-    at.refuse(named.filter(pl.col("key").fill_null("") == ""), "rows do not name their image")
+        raise UsageError(f"{name}: contains no labels")
+    at.refuse(named.filter(pl.col("key").fill_null("") == ""), "rows have no image id")
     wide = _widen(at) if long else _checked(at, list(CLASSES)).rename({"key": "slice"})
     return _consistent(at, _unique(at, wide), long=long, fix_any=fix_any)
 
 
 def to_long(wide: pl.DataFrame) -> pl.DataFrame:
-    """Turn labels of :func:`read_labels` back into ``ID,Label``, six rows an image."""
+    """Convert labels of :func:`read_labels` to long format: ``ID,Label``, six rows per image."""
     long = wide.with_row_index("at").unpivot(
         on=list(CLASSES), index=["at", "slice"], variable_name="class", value_name="Label"
     )
@@ -144,7 +144,7 @@ def to_long(wide: pl.DataFrame) -> pl.DataFrame:
 
 
 def is_long(columns: list[str]) -> bool:
-    """Whether these are the columns of the long form."""
+    """Whether these are the columns of the long format."""
     return {"ID", "Label"} <= set(columns)
 
 
@@ -153,12 +153,12 @@ def _frame(source: "pl.DataFrame | pd.DataFrame") -> pl.DataFrame:
 
 
 def _widen(at: _Source) -> pl.DataFrame:
-    """Six rows per image to one: ``slice``, ``row`` and the six classes."""
+    """Convert six rows per image to one: ``slice``, ``row`` and the six classes."""
     ends = {
         c: pl.col("key").str.ends_with(f"_{c}") & (pl.col("key").str.len_bytes() > len(c) + 1)
         for c in CLASSES
     }
-    at.refuse(at.table.filter(~pl.any_horizontal(ends.values())), "ids are not IMAGE_CLASS")
+    at.refuse(at.table.filter(~pl.any_horizontal(ends.values())), "ids do not have the form IMAGE_CLASS")
     table = _checked(at, ["Label"])
     parts = {
         c: table.filter(end).select(ROW, "Label", slice=pl.col("key").str.strip_suffix(f"_{c}"))
@@ -180,7 +180,7 @@ def _widen(at: _Source) -> pl.DataFrame:
 
 
 def _checked(at: _Source, columns: list[str]) -> pl.DataFrame:
-    """The columns as Int8, every value 0 or 1: a probability is no label, and is not rounded to one."""
+    """Convert the columns to Int8; refuse values other than 0 and 1, such as probabilities."""
     table = at.table
     usual = pl.all_horizontal(pl.col(columns).is_in(["0", "1"]).fill_null(value=False)).all()
     if all(table[c].dtype == pl.String for c in columns) and table.select(usual).item():
@@ -193,7 +193,7 @@ def _checked(at: _Source, columns: list[str]) -> pl.DataFrame:
 
 
 def _unique(at: _Source, wide: pl.DataFrame) -> pl.DataFrame:
-    """Merge identical rows; refuse rows that contradict each other."""
+    """Merge identical rows; refuse contradicting rows."""
     if not wide["slice"].is_duplicated().any():
         return wide
     _refuse_clash(at, wide, ["slice"], list(CLASSES))
@@ -201,21 +201,21 @@ def _unique(at: _Source, wide: pl.DataFrame) -> pl.DataFrame:
 
 
 def _refuse_clash(at: _Source, table: pl.DataFrame, key: list[str], values: list[str]) -> None:
-    """Refuse rows of one key and different values."""
+    """Refuse rows with equal keys and different values."""
     merged = table.unique([*key, *values], keep="first", maintain_order=True)
     clash = merged.filter(~pl.struct(key).is_first_distinct())
-    at.refuse(clash.select(ROW, key="slice"), "slices are labelled twice, differently")
+    at.refuse(clash.select(ROW, key="slice"), "slices have conflicting labels")
 
 
 def _consistent(at: _Source, wide: pl.DataFrame, *, long: bool, fix_any: bool) -> Labels:
-    """Hold ``any`` against the classes: it is 1 where one of them is."""
+    """Check that ``any`` is 1 if one of the classes is 1, or set it."""
     highest = pl.max_horizontal(_KINDS)
     below = wide.filter(highest > pl.col(_ANY))
     if not fix_any:
         at.refuse(
             below.select(ROW, key="slice"),
-            "slices have any = 0 beside a class = 1",
-            "; correct the file, or let any be set to 1 there: index.fix_any=true (labels --fix-any)",
+            "slices have any = 0 and a class = 1",
+            "; correct the file, or set any to 1 there with index.fix_any=true (labels --fix-any)",
         )
     alone = len(wide.filter(highest < pl.col(_ANY)))
     fixed = wide.with_columns(pl.max_horizontal(CLASSES).alias(_ANY)) if len(below) else wide

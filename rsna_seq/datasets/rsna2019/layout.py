@@ -1,4 +1,4 @@
-"""Where the competition's files lie, in the layouts that users have."""
+"""Find the competition's files in common folder layouts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of the competition's set below a root; None for what is not there."""
+    """Paths of the competition's files; None for files that do not exist."""
 
     train: Path | None
     test: Path | None
@@ -15,10 +15,10 @@ class Layout:
 
 
 def find_layout(root: Path, stage: int) -> Layout:
-    """Find image folders and CSVs of one stage: as downloaded, or nested below ``RSNA/stage_N``.
+    """Find the image folders and CSV files of one stage: as downloaded, or under ``RSNA/stage_N``.
 
     Args:
-        root: Folder of the data.
+        root: Root folder of the data.
         stage: Stage of the competition, 1 or 2.
     """
     name = f"stage_{stage}"

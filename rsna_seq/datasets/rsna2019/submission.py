@@ -1,7 +1,7 @@
-"""The competition's answer file, and the CSV tables of a prediction.
+"""The competition's submission file, and the CSV tables of a prediction.
 
-``submission.csv`` has the ids of the sample, byte for byte, in its order. Other CSVs are opened by people, in
-spreadsheets that run a cell which begins as a formula: there such text is written behind an apostrophe.
+``submission.csv`` has exactly the ids of the sample submission, in its order. Users open the other CSVs in
+spreadsheets, which would run text that starts like a formula: such text gets a leading apostrophe.
 """
 
 from pathlib import Path
@@ -18,21 +18,21 @@ from rsna_seq.scoring.metric import Interval, slice_losses
 from rsna_seq.store.files import atomic_path
 
 _ESCAPED = r"^['=+\-@\t\r\n]"
-"""First characters of text that is written behind an apostrophe: those with which a formula begins, by the
-OWASP page on CSV injection, and the apostrophe itself, so that reading gives back what was written."""
+"""Text that starts with one of these characters gets a leading apostrophe: characters that start a formula
+(OWASP, CSV injection), and the apostrophe itself, so that reading restores the text."""
 _TEXT = frozenset({"study", "series", "slice", "file"})
-"""Columns of ``slices.csv`` and ``studies.csv`` that are text; the ``_slice`` columns are too."""
+"""Text columns of ``slices.csv`` and ``studies.csv``, besides columns that end with ``_slice``."""
 
 
 def fill_excluded(slices: pl.DataFrame, excluded: pl.DataFrame) -> pl.DataFrame:
-    """Answer slices that could not be read by the slice of the same study that lies nearest.
+    """Give unreadable slices the probabilities of the nearest slice of the same study.
 
     Args:
         slices: PREDICTED_SLICES.
-        excluded: QUARANTINE; rows whose header still told study and slice are answered.
+        excluded: QUARANTINE; used are rows with study and slice.
 
     Returns:
-        slice and the six classes, for those that have a study to take an answer from.
+        slice and the six classes, for slices whose study has predictions.
     """
     lost = excluded.filter(
         pl.col("slice").is_not_null() & pl.col("study").is_in(slices["study"].unique().implode())
@@ -47,19 +47,19 @@ def fill_excluded(slices: pl.DataFrame, excluded: pl.DataFrame) -> pl.DataFrame:
 
 
 def submission(sample: Path, answers: pl.DataFrame, prior: Floats, clip: float) -> tuple[pl.DataFrame, int]:
-    """Answer the sample submission.
+    """Fill in the sample submission.
 
     Args:
         sample: The competition's sample, ``ID,Label``.
         answers: slice and the six classes.
-        prior: (6,) probabilities for a slice that nothing is known of.
-        clip: Probabilities are kept this far from 0 and 1.
+        prior: (6,) probabilities for a slice without a prediction.
+        clip: Minimum distance of probabilities from 0 and 1.
 
     Returns:
-        ``ID,Label`` in the sample's order, and the number of images that took the prior.
+        ``ID,Label`` in the sample's order, and the number of images that got the prior.
 
     Raises:
-        UsageError: The sample is no such file, or names a class that there is not.
+        UsageError: The file is not a sample submission, or contains an unknown class.
     """
     keys = read_sample(sample)
     long = answers.select("slice", *CLASSES).unpivot(index="slice", variable_name="name", value_name="Label")
@@ -72,19 +72,19 @@ def submission(sample: Path, answers: pl.DataFrame, prior: Floats, clip: float) 
 
 
 def read_sample(sample: Path) -> pl.DataFrame:
-    """The sample's ids, and what they ask for.
+    """Read the ids of the sample submission and split them into slice and class.
 
     Returns:
-        ``ID`` as it stands in the file, ``slice`` and ``name`` (of the class), in the file's order.
+        ``ID`` as in the file, ``slice`` and ``name`` (of the class), in the file's order.
 
     Raises:
-        UsageError: It is no CSV with the column ID, has no rows, or names a class that there is not.
+        UsageError: The file is not a CSV with a column ID, has no rows, or contains an unknown class.
     """
     file = open_csv(sample, ("ID",))
     if "ID" not in file.columns:
-        raise UsageError(f"{sample}: not a sample submission: there is no column ID in its header")
+        raise UsageError(f"{sample}: not a sample submission: the header has no column ID")
     if file.table.is_empty():
-        raise UsageError(f"{sample}: not a sample submission: it holds no ids")
+        raise UsageError(f"{sample}: not a sample submission: it contains no ids")
     bare = pl.col("ID").str.strip_chars()
     keys = file.table.select(
         "ID",
@@ -98,27 +98,30 @@ def read_sample(sample: Path) -> pl.DataFrame:
         row, first = unknown[ROW][0], unknown["ID"][0] or "no id"
         line = file.lines([row]).get(row, "?")
         raise UsageError(
-            f"{sample}: {len(unknown):,} ids are not IMAGE_CLASS, first {first[:80]} (line {line})"
+            f"{sample}: {len(unknown):,} ids do not have the form IMAGE_CLASS, "
+            f"first {first[:80]} (line {line})"
         )
     return keys.drop(ROW)
 
 
 def write_submission(answer: pl.DataFrame, sample: Path, path: Path) -> None:
-    """Check an answer against the sample and write it.
+    """Check a submission against the sample and write it.
 
     Raises:
-        AssertionError: The answer is not the sample's ids in the sample's order, each with a probability.
+        AssertionError: The ids differ from the sample's, or a value is not a probability.
     """
     wanted = read_sample(sample)["ID"]
     assert answer["ID"].equals(wanted), "the submission's ids are not the sample's"
     assert len(answer) == len(wanted), len(answer)
     label = answer["Label"]
-    assert label.is_between(0, 1, closed="none").fill_null(value=False).all(), "not all are probabilities"
+    assert label.is_between(0, 1, closed="none").fill_null(value=False).all(), (
+        "not all values are probabilities"
+    )
     write_csv(answer, path, escape=False)
 
 
 def studies_table(slices: pl.DataFrame) -> pl.DataFrame:
-    """One row a study: how many slices, and for each class the maximum, its z in mm and its slice.
+    """One row per study: number of slices, and for each class the maximum, its z in mm and its slice.
 
     Args:
         slices: PREDICTED_SLICES.
@@ -136,13 +139,13 @@ def studies_table(slices: pl.DataFrame) -> pl.DataFrame:
 
 
 def write_csv(table: pl.DataFrame, path: Path, *, escape: bool = True) -> None:
-    """Write a table as CSV, complete or not at all; eight decimals.
+    """Write a table as CSV with eight decimals, atomically.
 
     Args:
-        table: Any table without nested columns.
+        table: A table without nested columns.
         path: The file.
-        escape: Write an apostrophe before text that a spreadsheet would take for a formula;
-            :func:`read_escaped` takes it off. False for files that programs read.
+        escape: Write an apostrophe before text that a spreadsheet would read as a formula;
+            :func:`read_escaped` removes it. False for files that programs read.
     """
     if escape:
         text = pl.selectors.string()
@@ -153,10 +156,10 @@ def write_csv(table: pl.DataFrame, path: Path, *, escape: bool = True) -> None:
 
 
 def read_escaped(path: Path) -> pl.DataFrame:
-    """Read a CSV that :func:`write_csv` escaped; ids stay text, even where all are digits.
+    """Read a CSV that :func:`write_csv` escaped; ids remain text, also if they contain only digits.
 
     Raises:
-        UsageError: It is not there, or no such CSV.
+        UsageError: The file does not exist, or is not a CSV written by ``predict``.
     """
     try:
         header = pl.read_csv(path, n_rows=0, infer_schema=False).columns
@@ -168,19 +171,19 @@ def read_escaped(path: Path) -> pl.DataFrame:
 
 
 def score_answer(slices: Path, labels: Path, seed: int = 0) -> Interval:
-    """The official metric of a prediction whose truth is known; the interval resamples studies.
+    """Official metric of a prediction with known labels; the interval resamples studies.
 
     Args:
-        slices: A ``slices.csv`` that ``predict`` wrote.
-        labels: A label CSV; slices without a label do not count.
+        slices: A ``slices.csv`` written by ``predict``.
+        labels: A label CSV; slices without a label are ignored.
         seed: Seed of the bootstrap.
 
     Raises:
-        UsageError: No slice has a label, or one of the files is not such a CSV.
+        UsageError: No slice has a label, or one of the files is not valid.
     """
     truth = read_labels(labels).select("slice", *(pl.col(c).alias(f"y_{c}") for c in CLASSES))
     both = read_escaped(slices).join(truth, on="slice", how="inner")
     if both.is_empty():
-        raise UsageError(f"{slices}: no slice of it has a label in {labels}")
+        raise UsageError(f"{slices}: none of its slices has a label in {labels}")
     losses = slice_losses(both.select(f"y_{c}" for c in CLASSES).to_numpy(), both.select(CLASSES).to_numpy())
     return Bootstrap(both["study"].to_numpy(), seed=seed).mean(losses)

@@ -1,13 +1,14 @@
-"""Usual headers, many at a time: the way most slices of a large set are read.
+"""Vectorised reader for typical headers, which reads most slices of a large set.
 
-1. :func:`read_block`: the first 2 kB of each file, into one array (file, byte); 8 kB of those that need them.
-2. The elements are walked in step (DICOM PS3.5 7.1): each pass of the loop moves every file on by one
-   element, so that Python is paid once an element and not once an element and file.
-3. The text values are cut out of all files at once and parsed as one table.
-4. Only what is plainly a good CT slice stays: little endian, one frame, ASCII, a sound rescale, all pixels
-   there. Every other file is named, and :func:`rsna_seq.imaging.headers.fields.read_headers` says what it is.
+1. :func:`read_block` reads the first 2 kB of each file into one array (file, byte); 8 kB of files that need
+   it.
+2. The elements of all files are parsed in step (DICOM PS3.5 7.1): each iteration moves every file on by one
+   element, so that the cost of Python is per element and not per element and file.
+3. The text values of all files are extracted at once and parsed as one table.
+4. Only plainly valid CT slices are accepted: little endian, one frame, ASCII, a valid rescale, complete
+   pixels. All other files are returned, and :func:`rsna_seq.imaging.headers.single.read_headers` reads them.
 
-Where a header is taken here, it holds what ``read_headers`` reads from the same file.
+An accepted header has the same values that ``read_headers`` reads from the same file.
 """
 
 import os
@@ -24,8 +25,7 @@ from rsna_seq.imaging.headers.walk import LONGEST, Walked, cut, walk
 from rsna_seq.reasons import ExclusionError
 
 FIRST = (2048, 8192)
-"""Bytes of each file that are read, and once more where they do not hold the header; the competition's
-headers take 700 to 1,100."""
+"""Bytes that are read of each file, first and second try; headers of the competition take 700 to 1,100."""
 _SEPARATOR, _NEWLINE = 0x1F, 0x0A
 
 
@@ -37,11 +37,11 @@ def read_block(
     Args:
         root: Folder that the names are relative to.
         names: Paths of files, or members of archives.
-        sizes: Bytes of each, as listed.
-        mtimes_ns: When each was last changed, as listed.
+        sizes: Size of each in bytes, when listed.
+        mtimes_ns: Modification time of each, when listed.
 
     Returns:
-        Plain headers: the columns of COLUMNS, and ``at``, the file's index. And the indices of all other
+        Accepted headers: the columns of COLUMNS, and ``at``, the file's index. And the indices of all other
         files.
     """
     plain, odd = _read(root, names, sizes, mtimes_ns, FIRST[0])
@@ -57,7 +57,7 @@ def read_block(
 def _read(
     root: str, names: Sequence[str], sizes: Sequence[int], mtimes_ns: Sequence[int], first: int
 ) -> tuple[pl.DataFrame, list[int]]:
-    """Read the headers of some files from so many first bytes of each."""
+    """Read the headers of some files from the first bytes of each."""
     heads, same = _heads(root, names, sizes, mtimes_ns, first)
     walked = walk(heads, same)
     files, values = _values(walked)
@@ -72,8 +72,8 @@ def _read(
 def _heads(
     root: str, names: Sequence[str], sizes: Sequence[int], mtimes_ns: Sequence[int], first: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The first bytes of each file, and whether it is still what was listed."""
-    wide = first + LONGEST  # a value is cut out of a row without looking where the row ends
+    """Read the first bytes of each file, and check that it did not change since it was listed."""
+    wide = first + LONGEST  # values are extracted from a row without checking where the row ends
     heads = np.zeros((len(names), wide), dtype=np.uint8)
     same = np.zeros(len(names), dtype=bool)
     prefix, bytes_ = root.rstrip("/") + "/", memoryview(heads.reshape(-1))  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ def _heads(
 
 
 def _shorts(walked: Walked, files: NDArray[np.int64]) -> list[pl.Series]:
-    """16-bit values, -1 where absent, and where the pixels lie."""
+    """Return 16-bit values, -1 if absent, and the offset of the pixels."""
     words, row = walked.words, walked.row
     columns = []
     for i, keyword in enumerate(SHORTS, start=len(TEXTS)):
@@ -113,7 +113,7 @@ def _shorts(walked: Walked, files: NDArray[np.int64]) -> list[pl.Series]:
 
 
 def _values(walked: Walked) -> tuple[NDArray[np.int64], list[pl.Series]]:
-    """The usual files, and their text values by keyword: written as one table, parsed at once."""
+    """Return the typical files, and their text values by keyword, parsed as one table."""
     odd_shorts = ~np.isin(walked.length[len(TEXTS) :], (-1, 2)).all(axis=0)
     files = np.flatnonzero(walked.usual & ~odd_shorts & (walked.length[: len(TEXTS)] <= LONGEST).all(axis=0))
     fine = np.ones(len(files), dtype=bool)
@@ -123,7 +123,7 @@ def _values(walked: Walked) -> tuple[NDArray[np.int64], list[pl.Series]]:
         width = max(0, int(length.max(initial=0)))
         value = cut(walked.heads, files, walked.at[i, files], length, width)
         inside = np.arange(width) < length[:, None]
-        last = np.arange(width) == length[:, None] - 1  # a value may be padded by one zero
+        last = np.arange(width) == length[:, None] - 1  # a value may have one zero byte as padding
         fine &= ~((inside & (value < 0x20) & ~(last & (value == 0))) | (value > 0x7E)).any(axis=1)
         end = np.full((len(files), 1), _NEWLINE if i == len(TEXTS) - 1 else _SEPARATOR, dtype=np.uint8)
         pieces += [value, end]

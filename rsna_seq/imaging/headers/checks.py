@@ -1,6 +1,6 @@
-"""Which headers of a table are plainly good CT slices: the checks of ``dicom.header_of``, all rows at once.
+"""Select plainly valid CT slices: the checks of ``fields.header_of`` on a whole table of headers.
 
-What fails a check here is not set aside but read again, one by one: the reason is found there.
+Headers that fail are not excluded, but read again one by one, which gives the reason.
 """
 
 import polars as pl
@@ -25,9 +25,9 @@ _ASCII_SETS = (
     *("", "GB18030", "GBK", "ISO 2022 IR 6", "ISO 2022 IR 100"),
     *(f"ISO_IR {n}" for n in (6, 100, 101, 109, 110, 126, 127, 138, 144, 148, 166, 192, 203)),
 )
-"""Values of SpecificCharacterSet (PS3.3 C.12.1.1.2) in which the bytes of ASCII mean ASCII."""
+"""Values of SpecificCharacterSet (PS3.3 C.12.1.1.2) in which ASCII bytes are ASCII characters."""
 _SEVERAL = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
-"""Elements of several numbers."""
+"""Elements with several numbers."""
 _NUMERIC = (
     *(f"{name}{i}" for name, count in _SEVERAL.items() for i in range(count)),
     *("SliceLocation", "InstanceNumber", "RescaleSlope", "RescaleIntercept", "NumberOfFrames"),
@@ -67,11 +67,11 @@ COLUMNS: dict[str, pl.DataType] = {
     "lossy": pl.Boolean(),
     "description": pl.String(),
 }
-"""Columns of a table of headers, as ``dicom.Header`` has them; null where an element is absent."""
+"""Columns of a table of headers, as in ``fields.Header``; null if an element is absent."""
 
 
 def plain_headers(table: pl.DataFrame) -> pl.DataFrame:
-    """Keep the rows that are plainly good CT slices.
+    """Keep the rows that are plainly valid CT slices.
 
     Args:
         table: Text columns by keyword, empty where absent; 16-bit columns by keyword, -1 where absent;
@@ -92,7 +92,7 @@ def plain_headers(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _is_sound(name: str) -> pl.Expr:
-    """A number of a sane size, or no value at all: of several numbers none may be absent alone."""
+    """Whether numbers are plausible or all absent; it is invalid if only some of them are absent."""
     whole, value = pl.col(name.rstrip("0123456789")), pl.col(f"{name}_")
     good = value.abs() < _LARGE
     if name.startswith(("ImagePosition", "SliceLocation")):
@@ -105,7 +105,7 @@ def _is_sound(name: str) -> pl.Expr:
 
 
 def _plain_texts() -> pl.Expr:
-    """One CT image in ASCII, with the identifiers it needs; several values only where they belong."""
+    """Whether it is one CT image in ASCII with all identifiers; multiple values only where allowed."""
     slash = "\\"
     single = pl.concat_str([n for n in TEXTS if n not in {"ImageType", "ConvolutionKernel", *_SEVERAL}])
     counts = [
@@ -131,7 +131,7 @@ def _plain_texts() -> pl.Expr:
 
 
 def _plain_numbers() -> pl.Expr:
-    """16-bit monochrome pixels of a sane size that are all there, one frame, a sound rescale."""
+    """Whether the pixels are 16-bit monochrome, of plausible size, complete, one frame, validly rescaled."""
     wanted = 2 * pl.col("Rows").cast(pl.Int64) * pl.col("Columns")
     there = pl.col("size") - pl.col("pixels")
     lengths = pl.col("pixel_length")
@@ -149,7 +149,7 @@ def _plain_numbers() -> pl.Expr:
 
 
 def _columns() -> list[pl.Expr]:
-    """COLUMNS, from what the header holds under its keywords."""
+    """Make COLUMNS from the header values by keyword."""
     row, column = pl.col("PixelSpacing0_"), pl.col("PixelSpacing1_")
     spaced = row.is_between(*SPACING_MM) & column.is_between(*SPACING_MM)
     signed = pl.col("PixelRepresentation") == 1

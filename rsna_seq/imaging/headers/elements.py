@@ -1,11 +1,12 @@
-"""The elements of one DICOM header, by pydicom, under bounds that hold whatever the file claims.
+"""Read the elements of one DICOM header with pydicom, with limits that do not depend on the file.
 
-1. The file meta group (DICOM PS3.10 7.1) is walked here; without it the transfer syntax is sniffed.
-2. A deflated data set is inflated under a cap.
-3. pydicom reads the data set up to the pixels, through a reader that refuses what reaches beyond the file.
+1. The file meta group (DICOM PS3.10 7.1) is parsed here; without it the transfer syntax is guessed.
+2. A deflated data set is inflated up to a size limit.
+3. pydicom reads the data set up to the pixels, through a reader that refuses reads beyond the end of the
+   file.
 
-This is the slow and thorough way; :mod:`rsna_seq.imaging.headers.batch` reads usual headers by the
-thousand and passes every other one to this module.
+This is the slow and thorough reader; :mod:`rsna_seq.imaging.headers.batch` reads typical headers in batches
+and leaves all others to this module.
 """
 
 import io
@@ -33,30 +34,30 @@ PIXELS = 0x7FE00010
 LONG_VRS = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
-"""Value representations whose length has four bytes (PS3.5 7.1.2)."""
+"""Value representations with a length field of four bytes (PS3.5 7.1.2)."""
 UNDEFINED = 0xFFFFFFFF
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _MOST_BYTES = 64 << 20
-"""No element before the pixels is larger than this."""
+"""Maximum size of an element before the pixels."""
 _MOST_READS = 1_000_000
-"""A header of a thousand frames takes some 100,000."""
+"""A header of a thousand frames needs about 100,000."""
 _MOST_INFLATED = 256 << 20
 _INFLATES = 100
 _STEP, _SMALL = 1 << 20, 4 << 20
-"""A deflated slice grows by less than a hundred times; its first 4 MiB, which may be air, by more."""
+"""Maximum ratio for inflating: a slice stays below 100, but its first 4 MiB may be air and exceed that."""
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """A header, and where the pixels begin.
+    """A header, and the position of the pixels.
 
     Attributes:
         dataset: The elements before the pixels.
         syntax: TransferSyntaxUID.
-        pixels: First byte of the value of PixelData, in the file or, if deflated, in what it inflates to;
-            None where there is none.
+        pixels: First byte of the value of PixelData, in the file or, if deflated, in the inflated data;
+            None if there is no PixelData.
         length: Declared length of PixelData; None for encapsulated pixels.
-        size: Bytes of the file, or of what it inflates to.
+        size: Size of the file or of the inflated data, in bytes.
     """
 
     dataset: Dataset
@@ -67,7 +68,7 @@ class Parsed:
 
 
 class _Bounded:
-    """A file that is never asked for more than it has."""
+    """A file wrapper that refuses reads beyond the end of the file."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size, self.reads = file, size, 0
@@ -76,9 +77,9 @@ class _Bounded:
     def read(self, count: int = -1) -> bytes:
         self.reads += 1
         if self.reads > _MOST_READS:
-            raise ExclusionError(Reason.HEADER_INVALID, "more elements than any real header")
+            raise ExclusionError(Reason.HEADER_INVALID, "too many elements for a valid header")
         left = self.size - self.file.tell()
-        if count > left and count > 12:  # a tag at the very end is asked for in 8 or 12 bytes
+        if count > left and count > 12:  # a tag at the end of the file is read in 8 or 12 bytes
             if count > left + _MOST_BYTES // 64:
                 raise ExclusionError(Reason.LENGTH_OVERRUN, f"{count:,} bytes of {max(0, left):,}")
             raise ExclusionError(Reason.HEADER_TRUNCATED, f"{count:,} bytes of {max(0, left):,}")
@@ -94,7 +95,7 @@ def parse(path: str) -> Parsed:
         path: A file, or a member of an archive.
 
     Raises:
-        ExclusionError: It is empty, cannot be opened, is no DICOM file, or cannot be parsed.
+        ExclusionError: The file is empty, cannot be opened, is not a DICOM file, or cannot be parsed.
     """
     try:
         with open_file(path) as file:
@@ -108,10 +109,10 @@ def parse(path: str) -> Parsed:
 
 
 def inflate(packed: bytes) -> bytes:
-    """Inflate a deflated data set (PS3.5 A.5), under a cap.
+    """Inflate a deflated data set (PS3.5 A.5), up to a size limit.
 
     Raises:
-        ExclusionError: It is damaged, or grows beyond all measure.
+        ExclusionError: The data is damaged, or exceeds the size limit.
     """
     unpacker, pieces, size = zlib.decompressobj(-zlib.MAX_WBITS), [], 0
     left = packed
@@ -120,14 +121,16 @@ def inflate(packed: bytes) -> bytes:
             pieces.append(unpacker.decompress(left, _STEP))
             left, size = unpacker.unconsumed_tail, size + len(pieces[-1])
             if size > min(_MOST_INFLATED, max(_SMALL, _INFLATES * (len(packed) - len(left)))):
-                raise ExclusionError(Reason.INFLATES_TOO_FAR, f"{len(packed):,} bytes to more than {size:,}")
+                raise ExclusionError(
+                    Reason.INFLATES_TOO_FAR, f"{len(packed):,} bytes inflate to more than {size:,}"
+                )
     except zlib.error as error:
-        raise ExclusionError(Reason.HEADER_INVALID, "the deflated part is damaged") from error
+        raise ExclusionError(Reason.HEADER_INVALID, "the deflated data is damaged") from error
     return b"".join(pieces)
 
 
 def deflated_data(file: BinaryIO) -> bytes:
-    """The inflated data set of a file in the deflated transfer syntax.
+    """Read and inflate the data set of a file in the deflated transfer syntax.
 
     Raises:
         ExclusionError: As :func:`inflate`.
@@ -152,7 +155,7 @@ def _parse(file: BinaryIO, size: int) -> Parsed:
 
 
 def _meta(data: bytes) -> tuple[str, int, str]:
-    """Transfer syntax, end of the file meta group, and the media's SOP class; empty where there is none."""
+    """Transfer syntax, end of the file meta group, and MediaStorageSOPClassUID; empty if absent."""
     at = 132 if data[128:132] == b"DICM" else 0
     found: dict[int, str] = {}
     while len(data) >= at + 12 and data[at : at + 2] == b"\2\0":
@@ -167,12 +170,14 @@ def _meta(data: bytes) -> tuple[str, int, str]:
 
 
 def _sniffed(file: BinaryIO, size: int, first: bytes, start: int) -> Parsed:
-    """A data set without its transfer syntax: implicit VR, then explicit, if it begins like one."""
+    """Read a data set without transfer syntax: try implicit VR, then explicit VR, if it looks valid."""
     magic = first[128:132] == b"DICM"
     group, element = struct.unpack_from("<HH", first.ljust(4, b"\0"), start if start + 4 <= len(first) else 0)
     if not magic and not (group in {2, 8} and element < 0x2000 and len(first) > 8):
         raise ExclusionError(Reason.NOT_DICOM, action=Action.SKIPPED)
-    reason = ExclusionError(Reason.HEADER_INVALID, "no transfer syntax, and neither implicit nor explicit VR")
+    reason = ExclusionError(
+        Reason.HEADER_INVALID, "no transfer syntax, and neither implicit nor explicit VR fits"
+    )
     for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian):
         if (syntax == ExplicitVRLittleEndian) != first[start + 4 : start + 6].isalpha():
             continue
@@ -190,7 +195,7 @@ def _sniffed(file: BinaryIO, size: int, first: bytes, start: int) -> Parsed:
 
 
 def _read(file: BinaryIO, size: int, start: int, syntax: str) -> Parsed:
-    """Read the data set that begins at ``start``."""
+    """Read the data set that starts at ``start``."""
     implicit, big = syntax == ImplicitVRLittleEndian, syntax == ExplicitVRBigEndian
     bounded: Any = _Bounded(file, size)
     file.seek(start)
@@ -206,7 +211,7 @@ def _read(file: BinaryIO, size: int, start: int, syntax: str) -> Parsed:
         raise ExclusionError(Reason.HEADER_TRUNCATED, type(error).__name__) from error
     except MemoryError as error:
         raise ExclusionError(Reason.LENGTH_OVERRUN, type(error).__name__) from error
-    except Exception as error:  # a damaged header raises anything
+    except Exception as error:  # a damaged header may raise any exception
         raise ExclusionError(Reason.HEADER_INVALID, type(error).__name__) from error
     at = file.tell()
     pixels, length = _pixel_element(file.read(12), at, implicit=implicit, big=big)
@@ -218,13 +223,13 @@ def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 def _pixel_element(mark: bytes, at: int, *, implicit: bool, big: bool) -> tuple[int | None, int | None]:
-    """Where the value of PixelData begins and its length, from the bytes that follow the header."""
+    """Offset and length of the value of PixelData, from the bytes that follow the header."""
     order = ">" if big else "<"
     if len(mark) < (8 if implicit else 12) or struct.unpack_from(f"{order}HH", mark) != (0x7FE0, 0x0010):
         return None, None
     if (
         not implicit and mark[4:6] not in LONG_VRS
-    ):  # no VR that the standard gives pixels, yet its length is told
+    ):  # not a VR that the standard allows for pixels, but the length is known
         return at + 8, int(struct.unpack_from(f"{order}H", mark, 6)[0])
     length = struct.unpack_from(f"{order}I", mark, 4 if implicit else 8)[0]
     return at + (8 if implicit else 12), None if length == UNDEFINED else length

@@ -1,4 +1,4 @@
-"""What the pipeline wants to know of one slice, from the elements of its header as text."""
+"""Header fields of one slice that the pipeline uses, parsed from the elements as text."""
 
 import math
 from collections.abc import Mapping
@@ -26,44 +26,44 @@ SHORTS = (
     *("SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored"),
     *("PixelRepresentation", "PixelPaddingValue"),
 )
-"""Keywords (PS3.6) of the elements that are read: text, and 16-bit numbers."""
+"""Keywords (PS3.6) of the elements that are read: text, and 16-bit integers."""
 OPEN = frozenset(map(str, (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)))
-"""Transfer syntaxes whose pixels lie open in the file."""
+"""Transfer syntaxes with uncompressed pixels."""
 SMALLEST, LARGEST = 16, 8192
-"""Rows or columns below and beyond this are no CT slice."""
+"""Bounds of rows and columns of a CT slice."""
 FARTHEST_MM = 5000.0
-"""Positions farther from the scanner's origin are no positions, and are treated as missing."""
+"""Positions farther from the scanner's origin are treated as missing."""
 SPACING_MM = (0.01, 20.0)
-"""Pixels narrower or wider are no CT's: their spacing is treated as missing."""
+"""Pixel spacings outside these bounds are treated as missing."""
 LARGEST_COSINE = 2.0
-"""Direction cosines of a damaged header; sound ones are at most 1."""
+"""Larger direction cosines mean a damaged header; valid ones are at most 1."""
 SLOPES = (0.01, 100.0)
-"""Rescale slopes, but for their sign: with less, 16 bits do not reach from air to bone."""
+"""Bounds of the absolute rescale slope: with a smaller one, 16 bits do not cover air to bone."""
 LARGEST_INTERCEPT = 32768.0
 CT_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.2{kind}" for kind in ("", ".1", ".2"))
 """CT Image Storage, Enhanced CT Image Storage, Legacy Converted Enhanced CT Image Storage."""
 LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{i}" for i in (50, 51, 81))
-"""JPEG baseline and extended, near-lossless JPEG-LS; JPEG 2000 tells by LossyImageCompression."""
+"""JPEG baseline and extended, near-lossless JPEG-LS; for JPEG 2000 see LossyImageCompression."""
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-"""Secondary Capture Image Storage, single and multi-frame: its UID begins so."""
+"""Prefix of the UIDs of Secondary Capture Image Storage, single and multi-frame."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the pipeline wants to know of one slice.
+    """Header fields of one slice that the pipeline uses.
 
     Attributes:
-        slice: SOPInstanceUID; of a frame among others ``UID#N``, N from 1.
+        slice: SOPInstanceUID; ``UID#N`` for a frame of a multi-frame object, N from 1.
         frame: Number of the frame in its object, from 0.
-        position: ImagePositionPatient in mm, or None where it is absent or no position.
+        position: ImagePositionPatient in mm, or None if it is absent or invalid.
         orientation: ImageOrientationPatient, six direction cosines, or None.
         location: SliceLocation, or None.
         number: InstanceNumber, or None.
         padding: PixelPaddingValue, or None.
-        pixel_offset: First byte of uncompressed pixels, or None where they must be decoded.
-        kernel: ConvolutionKernel, empty where absent.
-        contrast: ContrastBolusAgent is named.
-        lossy: The pixels were once compressed with loss.
+        pixel_offset: First byte of uncompressed pixels, or None if they are compressed.
+        kernel: ConvolutionKernel, empty if absent.
+        contrast: Whether ContrastBolusAgent is given.
+        lossy: Whether the pixels were ever compressed with loss.
     """
 
     study: str
@@ -95,16 +95,16 @@ class Header:
 
 
 def header_of(values: Values, syntax: str, *, assume_hu: bool, frame: int = 0) -> Header:
-    """The header of one frame; where its pixels lie is not yet known.
+    """Parse the header of one frame, without the position of its pixels.
 
     Args:
         values: Elements as text, by keyword.
         syntax: TransferSyntaxUID.
-        assume_hu: Take stored values as HU where there is no rescale.
+        assume_hu: Use stored values as HU if there is no rescale.
         frame: Number of the frame in its object, from 0.
 
     Raises:
-        ExclusionError: It is no 16-bit monochrome image, or has no sound rescale.
+        ExclusionError: The image is not 16-bit monochrome, or has no valid rescale.
     """
     bits = _must_be_monochrome(values)
     slope, intercept = _rescale(values, assume_hu=assume_hu)
@@ -143,7 +143,7 @@ def header_of(values: Values, syntax: str, *, assume_hu: bool, frame: int = 0) -
 
 
 def _must_be_monochrome(values: Values) -> int:
-    """Refuse what is no 16-bit monochrome image of a sane size; its BitsStored."""
+    """Refuse images that are not 16-bit monochrome or implausible in size; return BitsStored."""
     rows, columns = integer(values, "Rows"), integer(values, "Columns")
     if not (SMALLEST <= rows <= LARGEST and SMALLEST <= columns <= LARGEST):
         raise ExclusionError(Reason.BAD_DIMENSIONS, f"{rows} x {columns}")
@@ -156,7 +156,7 @@ def _must_be_monochrome(values: Values) -> int:
 
 
 def _padding(value: int, *, signed: bool) -> int | None:
-    """PixelPaddingValue as pixels hold it: its VR does not always tell whether it is signed."""
+    """PixelPaddingValue as stored in pixels: its VR does not always show whether it is signed."""
     if not -32768 <= value <= 65535:
         return None
     if signed:
@@ -165,11 +165,11 @@ def _padding(value: int, *, signed: bool) -> int | None:
 
 
 UNITS = ("", "HU", "US")
-"""RescaleType (PS3.3 C.11.1) that is read as HU; toolkits write US (unspecified) into CT in HU."""
+"""Values of RescaleType (PS3.3 C.11.1) that are read as HU; some toolkits write US (unspecified)."""
 
 
 def _rescale(values: Values, *, assume_hu: bool) -> tuple[float, float]:
-    """Slope and intercept to HU."""
+    """Parse the rescale slope and intercept to HU."""
     slope, intercept = numbers(values, "RescaleSlope", 1), numbers(values, "RescaleIntercept", 1)
     unit = values.get("RescaleType", "")
     if unit not in UNITS:
@@ -184,7 +184,7 @@ def _rescale(values: Values, *, assume_hu: bool) -> tuple[float, float]:
 
 
 def position(values: Values) -> tuple[float, float, float] | None:
-    """ImagePositionPatient in mm; None where it is absent, or farther away than any scanner reaches."""
+    """ImagePositionPatient in mm; None if it is absent or implausibly far away."""
     found = numbers(values, "ImagePositionPatient", 3)
     if found is None or max(map(abs, found)) > FARTHEST_MM:
         return None
@@ -192,7 +192,7 @@ def position(values: Values) -> tuple[float, float, float] | None:
 
 
 def orientation(values: Values) -> tuple[float, ...] | None:
-    """ImageOrientationPatient, six direction cosines; None where they span no plane."""
+    """ImageOrientationPatient, six direction cosines; None if they do not span a plane."""
     cosines = numbers(values, "ImageOrientationPatient", 6)
     if cosines is None or max(map(abs, cosines)) > LARGEST_COSINE:
         return None
@@ -202,15 +202,15 @@ def orientation(values: Values) -> tuple[float, ...] | None:
 
 
 def cross(o: tuple[float, ...]) -> tuple[float, float, float]:
-    """Row direction x column direction: the slice normal."""
+    """Slice normal: cross product of row and column direction."""
     return o[1] * o[5] - o[2] * o[4], o[2] * o[3] - o[0] * o[5], o[0] * o[4] - o[1] * o[3]
 
 
 def with_pixels(header: Header, parsed: Parsed, *, frames: int) -> Header:
-    """Add where the pixels lie, where they lie open.
+    """Add the offset of uncompressed pixels.
 
     Raises:
-        ExclusionError: The file is too short for them.
+        ExclusionError: The file is too short for the pixels.
     """
     open_ = header.transfer_syntax in OPEN or header.transfer_syntax == DeflatedExplicitVRLittleEndian
     if not open_ or parsed.pixels is None:
@@ -220,14 +220,18 @@ def with_pixels(header: Header, parsed: Parsed, *, frames: int) -> Header:
     if there < wanted:
         raise ExclusionError(Reason.PIXELS_TRUNCATED, f"{max(0, there):,} of {wanted:,} bytes")
     if parsed.length is not None and parsed.length < wanted:
-        raise ExclusionError(Reason.PIXELS_TRUNCATED, f"declared as {parsed.length:,} of {wanted:,} bytes")
+        raise ExclusionError(
+            Reason.PIXELS_TRUNCATED, f"a declared length of {parsed.length:,} instead of {wanted:,} bytes"
+        )
     if parsed.length is not None and parsed.length > there:
-        raise ExclusionError(Reason.LENGTH_OVERRUN, f"pixels of {parsed.length:,} bytes, {there:,} there")
+        raise ExclusionError(
+            Reason.LENGTH_OVERRUN, f"a declared length of {parsed.length:,} bytes, {there:,} present"
+        )
     return replace(header, pixel_offset=parsed.pixels + header.frame * each)
 
 
 def numbers(values: Values, name: str, count: int) -> tuple[float, ...] | None:
-    """An element as finite numbers; None where it is absent, not numeric, or of another count."""
+    """An element as finite numbers; None if it is absent, not numeric, or has another number of values."""
     text = values.get(name)
     if not text:
         return None
@@ -242,6 +246,6 @@ def numbers(values: Values, name: str, count: int) -> tuple[float, ...] | None:
 
 
 def integer(values: Values, name: str) -> int:
-    """An element as a whole number; 0 where it is none."""
+    """An element as an integer; 0 if it is not one."""
     found = numbers(values, name, 1)
     return int(found[0]) if found else 0

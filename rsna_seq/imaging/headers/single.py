@@ -1,7 +1,7 @@
-"""The headers of one DICOM file: a slice, or the frames of a multi-frame object, or a typed reason why not.
+"""Read the headers of one DICOM file: a slice, or the frames of a multi-frame object, or a typed reason.
 
-A usual CT slice is one frame. An enhanced multi-frame object (DICOM PS3.3 A.38) becomes a header a frame; its
-geometry and rescale stand in the functional groups, the frame's own before the shared ones.
+A typical CT slice has one frame. An enhanced multi-frame object (DICOM PS3.3 A.38) gives one header per
+frame; its geometry and rescale are in the functional groups, where per-frame groups override shared groups.
 """
 
 import math
@@ -43,7 +43,7 @@ _GROUPS = (
     ("PixelValueTransformationSequence", "RescaleIntercept"),
     ("PixelValueTransformationSequence", "RescaleType"),
 )
-"""Functional groups (PS3.3 C.7.6.16, C.8.15.3) and what is read from each."""
+"""Functional groups (PS3.3 C.7.6.16, C.8.15.3) and the elements read from each."""
 
 
 def read_headers(path: str, assume_hu: bool = False) -> list[Header]:
@@ -51,10 +51,10 @@ def read_headers(path: str, assume_hu: bool = False) -> list[Header]:
 
     Args:
         path: A file, or a member of an archive (``studies.zip!/slice.dcm``).
-        assume_hu: Take stored values as HU where there is no rescale.
+        assume_hu: Use stored values as HU if there is no rescale.
 
     Raises:
-        ExclusionError: The file is no CT image that can be read.
+        ExclusionError: The file is not a readable CT image.
     """
     parsed = parse(path)
     values = texts(parsed.dataset)
@@ -73,7 +73,7 @@ def read_headers(path: str, assume_hu: bool = False) -> list[Header]:
 
 
 def texts(dataset: Dataset) -> dict[str, str]:
-    """The elements that are read as text; several values are joined by a backslash, empty ones left out."""
+    """Elements as text by keyword; multiple values are joined with a backslash, empty ones are omitted."""
     with warnings.catch_warnings(), disable_value_validation():
         warnings.simplefilter("ignore")
         found = {keyword: _text(dataset, keyword) for keyword in (*TEXTS, *SHORTS)}
@@ -81,21 +81,21 @@ def texts(dataset: Dataset) -> dict[str, str]:
 
 
 def _text(dataset: Dataset, keyword: str) -> str | None:
-    """An element as text; None where it is absent, cannot be converted, or is a sequence or bytes."""
+    """An element as text; None if it is absent, cannot be converted, or is a sequence or bytes."""
     try:
         value: Any = dataset.get(keyword)
-    except Exception:  # an element may be damaged beyond conversion
+    except Exception:  # a damaged element may raise any exception
         return None
     values = list(value) if isinstance(value, MultiValue) else [value]
     if not all(isinstance(v, (str, int, float, Decimal, PersonName)) for v in values):
         return None
     parts = [str(v) for v in values]
-    # what is no valid text, as a lone surrogate, is replaced: tables hold UTF-8
+    # invalid text, such as a lone surrogate, is replaced: tables contain UTF-8
     return "\\".join(part.strip(" \0") for part in parts).encode(errors="replace").decode()
 
 
 def _must_be_an_image(values: Values, parsed: Parsed) -> None:
-    """Refuse sound objects that hold no image: palettes, look-up tables, presentation states, raw data."""
+    """Refuse valid objects without an image: palettes, lookup tables, presentation states, raw data."""
     if parsed.pixels is not None or {"Rows", "Columns"} & set(values):
         return
     kind = values.get("SOPClassUID", "")
@@ -104,7 +104,7 @@ def _must_be_an_image(values: Values, parsed: Parsed) -> None:
 
 
 def _must_be_ct(values: Values, parsed: Parsed) -> None:
-    """Refuse other modalities, images without pixels, and headers cut short."""
+    """Refuse other modalities, images without pixels, and truncated headers."""
     modality, kind = values.get("Modality", ""), values.get("SOPClassUID", "")
     if modality and modality != "CT":
         raise ExclusionError(Reason.NOT_CT, modality[:16], action=Action.SKIPPED)
@@ -122,19 +122,19 @@ def _must_be_ct(values: Values, parsed: Parsed) -> None:
 
 
 def _reaches(parsed: Parsed, keyword: str) -> bool:
-    """Whether the header goes on behind an element, which is absent and not cut off then: tags rise."""
+    """Whether the header continues after a tag (tags increase), so that the element is not just truncated."""
     return parsed.pixels is not None or max(parsed.dataset.keys(), default=0) >= (
         tag_for_keyword(keyword) or 0
     )
 
 
 def _name_of(kind: str) -> str:
-    """The standard's name of a SOP class; of others the UID."""
+    """Name of a SOP class in the standard; the UID if it is unknown."""
     return UID_dictionary[kind][0] if kind in UID_dictionary else kind[:64]
 
 
 def _frames(parsed: Parsed, values: Values, *, assume_hu: bool) -> list[Header]:
-    """A header a frame of an enhanced multi-frame object."""
+    """Return one header per frame of an enhanced multi-frame object."""
     count = max(1, integer(values, "NumberOfFrames"))
     try:
         with warnings.catch_warnings(), disable_value_validation():
@@ -144,7 +144,7 @@ def _frames(parsed: Parsed, values: Values, *, assume_hu: bool) -> list[Header]:
             each = [_grouped([group, *shared]) for group in own]
     except RecursionError as error:
         raise ExclusionError(Reason.NESTED_TOO_DEEP) from error
-    except Exception as error:  # a damaged sequence raises anything
+    except Exception as error:  # a damaged sequence may raise any exception
         raise ExclusionError(Reason.HEADER_INVALID, type(error).__name__) from error
     if len(each) != count:
         raise ExclusionError(Reason.MULTI_FRAME, f"{count:,} frames, {len(each):,} with a position")
@@ -159,7 +159,7 @@ def _frames(parsed: Parsed, values: Values, *, assume_hu: bool) -> list[Header]:
 
 
 def _grouped(groups: list[Dataset]) -> dict[str, str]:
-    """What the functional groups of a frame say; the first group that has an element wins."""
+    """Elements from the functional groups of a frame; the first group with an element is used."""
     found: dict[str, str] = {}
     for sequence, keyword in _GROUPS:
         name = "ImageType" if keyword == "FrameType" else keyword
@@ -172,7 +172,7 @@ def _grouped(groups: list[Dataset]) -> dict[str, str]:
 
 
 def _place(position: tuple[float, ...] | None, orientation: tuple[float, ...] | None) -> float | None:
-    """Where a slice lies along its normal, in mm; ``geometry.place`` does the same for whole tables."""
+    """Position of a slice along its normal, in mm; ``geometry.place`` does the same for whole tables."""
     if position is None or orientation is None:
         return position[2] if position else None
     normal = cross(orientation)

@@ -1,4 +1,4 @@
-"""A walk over the elements of many headers in step (DICOM PS3.5 7.1): the middle of ``imaging.block``."""
+"""Parse the elements of many headers in step (DICOM PS3.5 7.1): step 2 of ``headers.batch``."""
 
 import sys
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from rsna_seq.imaging.headers.elements import LONG_VRS, PIXELS, UNDEFINED
 from rsna_seq.imaging.headers.fields import SHORTS, TEXTS
 
 LONGEST = 256
-"""Bytes of the longest text value that is read here."""
+"""Maximum length of a text value in bytes."""
 _MAGIC = 132
 _TAGS = np.array([tag_for_keyword(k) for k in (*TEXTS, *SHORTS)], dtype=np.uint32)
 _SORTED = np.argsort(_TAGS)
@@ -27,28 +27,28 @@ _VRS = np.array(
         for names in (dictionary_VR(int(tag)).split(" or ") for tag in _TAGS)
     ]
 )
-"""(element, 2) the value representations that the standard gives a wanted element."""
+"""(element, 2) value representations of the wanted elements in the standard."""
 _OW, _OB = (int.from_bytes(vr, "little") for vr in (b"OW", b"OB"))
 _PER_FRAME = tag_for_keyword("PerFrameFunctionalGroupsSequence")
 _OBJECTS = b"1.2.840.10008.5.1.4."
 _LONGEST_SYNTAX = 64
 _JPEG = "1.2.840.10008.1.2.4."
 _USUAL = (str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian), str(RLELossless))
-assert sys.byteorder == "little", "words of the header are read as the machine's own"
+assert sys.byteorder == "little", "words of the header are read in native byte order"
 
 
 @dataclass
 class Walked:
-    """Where each element lies in each file: what step 2 leaves behind.
+    """Position of each element in each file: the result of step 2.
 
     Attributes:
         heads: (file, byte) uint8.
         at: (element, file) first byte of the value, in order of TEXTS and SHORTS.
-        length: (element, file) bytes of the value; -1 where it is absent.
+        length: (element, file) length of the value in bytes; -1 if it is absent.
         pixels: (file,) first byte of the value of PixelData.
         pixel_length: (file,) its declared length; -1 for encapsulated pixels.
         syntax: (file,) TransferSyntaxUID.
-        usual: (file,) nothing met so far but what is usual.
+        usual: (file,) whether all elements so far are typical.
     """
 
     heads: NDArray[np.uint8]
@@ -61,26 +61,26 @@ class Walked:
 
     @property
     def words(self) -> NDArray[np.uint16]:
-        """All bytes as 16-bit words, file after file."""
+        """All bytes as 16-bit words, file by file."""
         return self.heads.view(np.uint16).ravel()
 
     @property
     def row(self) -> int:
-        """Words from one file to the next."""
+        """Number of words per file."""
         return int(self.heads.shape[1]) // 2
 
     @property
     def last(self) -> int:
-        """Words of a file up to which an element may begin."""
+        """Position in words up to which an element may start."""
         return (int(self.heads.shape[1]) - LONGEST) // 2 - 6
 
 
 def walk(heads: NDArray[np.uint8], usual: NDArray[np.bool_]) -> Walked:
-    """Walk over the elements of all files in step.
+    """Parse the elements of all files in step.
 
     Args:
-        heads: (file, byte) the first bytes of each file, and LONGEST more, which mean nothing.
-        usual: (file,) which to walk over.
+        heads: (file, byte) the first bytes of each file, followed by LONGEST bytes of padding.
+        usual: (file,) files to parse.
     """
     files = len(heads)
     magic = np.ascontiguousarray(heads[:, 128:_MAGIC]).view("S4")[:, 0] == b"DICM"
@@ -99,7 +99,7 @@ def walk(heads: NDArray[np.uint8], usual: NDArray[np.bool_]) -> Walked:
 
 
 def _walk_meta(walked: Walked) -> NDArray[np.int64]:
-    """Walk over the file meta group and note the transfer syntax; the word at which the data set begins."""
+    """Parse the file meta group and store the transfer syntax; return the first word of the data set."""
     words, row, last = walked.words, walked.row, walked.last
     at = np.full(len(walked.heads), _MAGIC // 2)
     begin_of, length_of = np.zeros_like(at), np.zeros_like(at)
@@ -134,20 +134,20 @@ def _walk_meta(walked: Walked) -> NDArray[np.int64]:
 def _of_images(
     heads: NDArray[np.uint8], files: NDArray[np.int64], at: NDArray[np.int64], length: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Whether the media's SOP class is one of the standard's for objects, and no DICOMDIR's."""
+    """Whether MediaStorageSOPClassUID is a class of the standard, other than DICOMDIR."""
     wide = len(_OBJECTS)
     same: NDArray[np.bool_] = cut(heads, files, at, length, wide).view(f"S{wide}")[:, 0] == _OBJECTS
     return same
 
 
 def _long(words: NDArray[np.uint16], at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A 32-bit length in two words."""
+    """A 32-bit length from two words."""
     length: NDArray[np.int64] = words[at] + (words[at + 1].astype(np.int64) << 16)
     return length
 
 
 def _walk_elements(walked: Walked, at: NDArray[np.int64]) -> None:
-    """Walk over the data set of each file up to its pixels, and note where each wanted value lies."""
+    """Parse the data set of each file up to the pixels, and store the position of each wanted value."""
     words, row, last = walked.words, walked.row, walked.last
     implicit = walked.syntax == ImplicitVRLittleEndian
     before = np.zeros(len(at), dtype=np.uint32)
@@ -184,7 +184,7 @@ def _note(
     begin: NDArray[np.int64],
     length: NDArray[np.int64],
 ) -> None:
-    """Note where the values of wanted elements lie; one that claims another representation is unusual."""
+    """Store the positions of wanted values; a file with another value representation is not typical."""
     slot = np.minimum(np.searchsorted(_TAGS[_SORTED], tag), len(_TAGS) - 1)
     element = _SORTED[slot]
     wanted = _TAGS[element] == tag
@@ -201,14 +201,14 @@ def cut(
     length: NDArray[np.int64],
     width: int,
 ) -> NDArray[np.uint8]:
-    """Cut one value out of each file, zeros behind its end.
+    """Extract one value from each file, padded with zeros.
 
     Args:
         heads: (file, byte).
-        files: Numbers of the files.
+        files: Indices of the files.
         at: First byte of the value, by file.
-        length: Bytes of the value, by file.
-        width: Bytes of the result.
+        length: Length of the value in bytes, by file.
+        width: Width of the result in bytes.
 
     Returns:
         (file, width) uint8.

@@ -88,7 +88,11 @@ def run(
     scan = index.scan(folders, indexing, workers=ctx.workers, limit=ctx.limit, title="predict")
     shared = _shared_patients(scan, trained)
     if shared:
-        say("predict", f"{shared:,} patients were also trained on: what is said of them is not unseen")
+        say(
+            "predict",
+            f"{shared:,} patients are in the training data: they are not unseen, and their probabilities are "
+            "too good",
+        )
     inputs = {f"{i} {name}": digest for i, t in enumerate(trained) for name, digest in t.content.items()}
     inputs |= {"slices": table_digest(scan.slices), "quarantine": table_digest(scan.quarantine)}
     inputs |= {"sample": digest_file(sample)} if sample else {}
@@ -100,7 +104,7 @@ def run(
             what = f"predict: no readable CT slice in {', '.join(map(str, folders))}"
             if sample is None:
                 raise nothing_usable(prediction.excluded, target, what)
-            say("predict", f"{what}: every answer is the prior")
+            say("predict", f"{what}: every row of the submission is the prevalence of its class")
         return _write(cfg, prediction, trained, scan, sample, target)
 
     key = Key("predict", config, inputs, source_digest(__name__))

@@ -24,7 +24,7 @@ class Prediction:
     """What is known of the studies of the inputs, unclipped.
 
     Attributes:
-        slices: PREDICTED_SLICES, one row a slice that was read.
+        slices: PREDICTED_SLICES, one row per slice that was read.
         excluded: QUARANTINE.
         unwrapped: Slices whose 12-bit wrap was corrected.
     """
@@ -73,7 +73,7 @@ def score_studies(cfg: PredictConfig, scan: index.Scan, trained: list[TrainedRun
 
 
 def _without_result(slices: pl.DataFrame) -> list[dict[str, object]]:
-    """Rows of QUARANTINE for slices whose probabilities are none."""
+    """Rows of QUARANTINE for slices whose probabilities are invalid."""
     error = ExclusionError(Reason.BAD_RESULT)
     told = slices.select("file", "study", "slice", "z_mm").iter_rows(named=True)
     return [error.row(row["file"]) | row for row in told]

@@ -1,4 +1,4 @@
-"""A finished run, loaded: what ``predict`` and the library score studies with."""
+"""A finished run, loaded for prediction."""
 
 import os
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from rsna_seq.store.tables import logit_table
 
 
 class TrainedRun:
-    """A finished run, loaded once: everything that a study needs to be scored.
+    """A finished run, loaded once: all networks and boosters that score a study.
 
     Args:
         folder: The folder of the run, with ``2_cache`` to ``5_stack``.

@@ -60,7 +60,7 @@ def test_identical_duplicates_are_merged() -> None:
 def test_contradictions_are_refused_and_the_first_five_named() -> None:
     rows = {f"ID_{i}": (0,) * N_CLASSES for i in range(7)}
     other = long(dict.fromkeys(rows, (0, 0, 0, 0, 1, 1)))
-    with pytest.raises(UsageError, match=r"7 slices are labelled twice, differently: ID_0, .*ID_4, \.\.\.$"):
+    with pytest.raises(UsageError, match=r"7 slices have conflicting labels: ID_0, .*ID_4, \.\.\.$"):
         read_labels(pl.concat([long(rows), other]))
 
 
@@ -73,7 +73,7 @@ def test_what_is_no_label_is_refused_and_never_rounded(value: object) -> None:
 
 def test_ids_without_a_class_and_images_without_all_rows_are_refused() -> None:
     table = long({"ID_a": (0,) * N_CLASSES, "ID_b": (0,) * N_CLASSES})
-    with pytest.raises(UsageError, match="1 ids are not IMAGE_CLASS: junk"):
+    with pytest.raises(UsageError, match="1 ids do not have the form IMAGE_CLASS: junk"):
         read_labels(pl.concat([table, pl.DataFrame({"ID": ["junk"], "Label": [0]})]))
     with pytest.raises(UsageError, match="1 images lack some of their six rows: ID_b"):
         read_labels(table.head(8))

@@ -108,7 +108,7 @@ def test_ids_of_any_sample_are_answered_byte_for_byte(tmp_path: Path) -> None:
     [
         (b"", "empty"),
         (b"Id_image,Label\nx,1\n", "no column ID"),
-        (b"ID,Label\n", "holds no ids"),
+        (b"ID,Label\n", "contains no ids"),
         (b"ID,Label\nID_a_any,0.5\nID_b,0.5\n", r"first ID_b \(line 3\)"),
         (b"ID,Label\nID_a_any,0.5\n,0.5\n\nID_b,0.5\n", r"first ID_b \(line 5\)"),
         (b"ID,Label\nID_a_any,0.5,7\n", "line 2 has 3 fields"),

@@ -224,7 +224,7 @@ def test_the_manifest_tells_how_it_was_made(walked: Path) -> None:
         (
             ["predict", "{tmp}/in", "--run", "{tmp}/none", "--out", "{tmp}/out"],
             6,
-            "no finished artefact here",
+            "no complete artefact here",
         ),
         (["index", "--out", "{tmp}/run", "data.root={tmp}/in"], 4, "no readable CT slice"),
     ],
@@ -349,7 +349,7 @@ def test_a_series_that_is_found_nowhere_is_refused(
 ) -> None:
     write_study(tmp_path / "in", "ID_good")
     words = [tmp_path / "in", "--run", walked / "run", "--out", tmp_path / "out", "--series"]
-    assert "'1.2.3' is found in no study" in here(*words, "1.2.3", code=2)
+    assert "'1.2.3' was not found in any study" in here(*words, "1.2.3", code=2)
     here(*words, "ID_good_series")
 
 
