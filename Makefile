@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test docs soak foreign fuzz lint clean
+.PHONY: demo test docs soak foreign fuzz faults lint clean
 
 demo: $(READY)
 	$(BIN)/python cli.py demo --config configs/demo.yaml --out runs/demo
@@ -33,6 +33,10 @@ SECONDS ?= 900
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[fuzz]"
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS)
+
+# every file of a finished run, damaged in four ways, read by every later command
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/corpus/walk_faults.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

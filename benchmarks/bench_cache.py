@@ -1,6 +1,6 @@
-"""DICOM of 512 to a cache of 256 in Hounsfield units, against those who read, shrink and save slices.
+"""Benchmark of ``cache``: 512 x 512 DICOM to a 256 x 256 cache in HU, against other read-resize-save code.
 
-The peers take the whole image, so the rows that are compared do so too; the last row crops to the head.
+The peers resize the whole image, so the compared rows do not crop either; the last row crops to the head.
 """
 
 import shutil
@@ -16,9 +16,11 @@ from peers import speed_pixels as peers
 from phantoms import plain, scratch, templates, write_copies
 
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
+from rsna_seq.context import Context
 from rsna_seq.imaging.pixels import read_hu
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.stages import cache, index
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.run_folder import RunFolder
 
 _UNIT = "slices/s"
 _PEERS: tuple[tuple[str, str, float], ...] = (
@@ -31,16 +33,16 @@ Writer = Callable[[Sequence[Path], Path, int], None]
 
 
 def measure(options: Options) -> list[Row]:
-    """All rows."""
+    """Measure all rows."""
     cv2.setNumThreads(1)
     with scratch(options.data) as folder:
         files = write_copies(plain(templates(options)), options.size, folder / "files")
-        index.run(IndexConfig(), DataConfig(root=folder / "files"), folder / "index")
+        index.run(IndexConfig(), Context(data=DataConfig(root=folder / "files")), RunFolder(folder))
         return _rows(folder, files, options)
 
 
 def _rows(folder: Path, files: list[Path], options: Options) -> list[Row]:
-    """Equal outputs first, then the race."""
+    """Check that outputs are equal, then time all contenders."""
     size = options.matrix // 2
     whole = CacheConfig(size=size, crop=False, thin_mm=0)
     there = {name: _writer(name) for name, package, _ in _PEERS if installed(package)}
@@ -54,7 +56,7 @@ def _rows(folder: Path, files: list[Path], options: Options) -> list[Row]:
     runs["floor"] = _floor(rows, folder, size)
     runs["cropped"] = lambda: run_stage(CacheConfig(size=size), folder)
     seconds = race(
-        runs, options, before=lambda: (_empty(out), shutil.rmtree(folder / "cache", ignore_errors=True))
+        runs, options, before=lambda: (_empty(out), shutil.rmtree(folder / "2_cache", ignore_errors=True))
     )
     rate = {name: len(files) / s for name, s in seconds.items()}
     what = f"{options.matrix} to {size}, to disk"
@@ -70,15 +72,15 @@ def _rows(folder: Path, files: list[Path], options: Options) -> list[Row]:
 
 
 def _floor(rows: pl.DataFrame, folder: Path, size: int) -> Callable[[], None]:
-    """Reading, shrinking and writing the pixels that were found to lie where they lie."""
+    """Return the lower bound: read the pixels at known offsets, resize and write them."""
     paths = [str(folder / "files" / file) for file in rows["file"]]
     offsets, shape = rows["pixel_offset"].to_list(), (rows["rows"][0], rows["columns"][0])
     return lambda: peers.write_floor(paths, offsets, shape, folder / "peer", size)
 
 
 def run_stage(cfg: CacheConfig, folder: Path) -> None:
-    """The stage, whole: tables, digests and manifest too."""
-    cache.run(cfg, folder / "index", folder / "files", folder / "cache", rebuild=True)
+    """Run the whole stage, including tables, digests and manifest."""
+    cache.run(cfg, Context(data=DataConfig(root=folder / "files"), rebuild=True), RunFolder(folder))
 
 
 def _writer(name: str) -> Writer:
@@ -96,23 +98,23 @@ def _empty(folder: Path) -> Path:
 
 
 def _located(folder: Path) -> pl.DataFrame:
-    """SLICES, with the row of the cache that holds each."""
-    slabs = PixelCache(folder / "cache").slabs.select("shard", "row", slice="slices").explode("slice")
-    slices = pl.read_parquet(folder / "index" / "slices.parquet").join(slabs, on="slice", how="left")
+    """Return SLICES with the shard and row of the cache for each slice."""
+    slabs = PixelCache(folder / "2_cache").slabs.select("shard", "row", slice="slices").explode("slice")
+    slices = pl.read_parquet(folder / "1_index" / "slices.parquet").join(slabs, on="slice", how="left")
     assert slices["row"].null_count() == 0
     return slices
 
 
 def assert_same(rows: pl.DataFrame, folder: Path, out: Path) -> None:
-    """A peer's arrays are the cache's, to the rounding of the last HU."""
-    pixels = PixelCache(folder / "cache")
+    """Assert that a peer's arrays equal the cache to within 1 HU."""
+    pixels = PixelCache(folder / "2_cache")
     for row in rows.iter_rows(named=True):
         theirs = np.load(out / f"{Path(row['file']).stem}.npy")
         assert np.abs(theirs.astype(int) - pixels.shard(row["shard"])[row["row"]]).max() <= 1
 
 
 def assert_same_images(rows: pl.DataFrame, root: Path, out: Path) -> None:
-    """A peer's PNGs show the Hounsfield units that the cache is made of, to one grey level."""
+    """Assert that a peer's PNGs equal the windowed HU of the slices to within one grey level."""
     row: dict[str, Any]
     for row in rows.iter_rows(named=True):
         image = cv2.imread(str(out / f"{Path(row['file']).stem}.png"), cv2.IMREAD_UNCHANGED)

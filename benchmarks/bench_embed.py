@@ -1,4 +1,4 @@
-"""The CNN's stage against the bare network on tensors that are ready: inference, and a training step."""
+"""Benchmark of ``embed`` against the network alone on prepared tensors: inference and training steps."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -15,27 +15,27 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from rsna_seq.config import EmbedConfig
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
 from rsna_seq.nets.augment import augment, draw
 from rsna_seq.nets.cnn import Embedder, weighted_bce, window_stack
 from rsna_seq.nets.data import SlabDataset
 from rsna_seq.stages import embed
+from rsna_seq.store.pixel_cache import PixelCache
 
 _UNIT = "slices/s"
 _STEPS = 3
-"""Steps of a training whose pace is taken; the first is not counted."""
+"""Training steps per round; the first is not timed."""
 
 
 def measure(options: Options) -> list[Row]:
-    """All rows."""
+    """Measure all rows."""
     torch.set_num_threads(len(cores()))
     batch = 4 if options.toy else 16
     cfg = EmbedConfig(
         backbone="test_resnet" if options.toy else "resnet18",
         pretrained=False,
         epochs=1,
-        batch=batch,
+        batch_size=batch,
         tta=False,
     )
     with scratch(options.data) as folder:
@@ -46,7 +46,7 @@ def measure(options: Options) -> list[Row]:
 
 
 def _inference(net: Embedder, cache: PixelCache, options: Options) -> Row:
-    """Studies out of the cache to vectors on the disk, against the network alone."""
+    """Compare the stage, from the cache to vectors on disk, with the network alone."""
     data = SlabDataset(cache, cache.slabs, net.cfg.neighbours, net.cfg.spacing_mm)
     studies = cache.slabs.with_row_index("at").group_by("study", maintain_order=True)
     names, ready = [], []
@@ -68,7 +68,7 @@ def _inference(net: Embedder, cache: PixelCache, options: Options) -> Row:
 
     seconds = race({"ours": stage, "bare": lambda: _bare(net, ready)}, options)
     rate = {name: len(data) / s for name, s in seconds.items()}
-    return Row("embedding, the whole stage", "forward alone", _UNIT, rate["ours"], rate["bare"], 0.95)
+    return Row("embedding, whole stage", "forward alone", _UNIT, rate["ours"], rate["bare"], 0.95)
 
 
 def _tensor(net: Embedder, hu: Tensor) -> Tensor:
@@ -82,15 +82,15 @@ def _bare(net: Embedder, ready: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 
 def _training(cfg: EmbedConfig, cache: PixelCache, folder: Path, options: Options) -> Row:
-    """Steps of the stage's own training, with reading and augmentation, against forward and backward."""
+    """Compare training steps of the stage, with reading and augmentation, with forward and backward alone."""
     random = np.random.default_rng(0)
     labels = [pl.Series(c, random.integers(0, 2, len(cache.slabs)), pl.Int8) for c in CLASSES]
-    train = cache.slabs.with_columns(labels).head(_STEPS * cfg.batch)
+    train = cache.slabs.with_columns(labels).head(_STEPS * cfg.batch_size)
     data = SlabDataset(cache, train, cfg.neighbours, cfg.spacing_mm)
     net = Embedder(cfg).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    hu, truth = data.__getitems__(list(range(cfg.batch)))
+    hu, truth = data.__getitems__(list(range(cfg.batch_size)))
     ready = _tensor(net, hu.float())
-    assert_still(cfg, net, hu.float(), ready)
+    assert_same_input(cfg, net, hu.float(), ready)
 
     def bare() -> None:
         net.zero_grad()
@@ -99,25 +99,25 @@ def _training(cfg: EmbedConfig, cache: PixelCache, folder: Path, options: Option
     bare()
     ours, theirs = [], []
     for turn in range(options.repeats):
-        ours += _pace(cfg, cache, train, folder / f"fit{turn}", options.now)
+        ours += _step_seconds(cfg, cache, train, folder / f"fit{turn}", options.now)
         theirs += _timed(bare, _STEPS - 1, options.now)
-    rate = [cfg.batch / statistics.median(seconds) for seconds in (ours, theirs)]
+    rate = [cfg.batch_size / statistics.median(seconds) for seconds in (ours, theirs)]
     return Row("training step, augmented", "forward and backward", _UNIT, rate[0], rate[1], 0.9)
 
 
-def assert_still(cfg: EmbedConfig, net: Embedder, hu: Tensor, ready: Tensor) -> None:
-    """Without augmentation the stage feeds the network what the bare network is fed."""
+def assert_same_input(cfg: EmbedConfig, net: Embedder, hu: Tensor, ready: Tensor) -> None:
+    """Assert that without augmentation the stage and the network alone get the same input."""
     still = dict.fromkeys(
-        ("flip", "depth_flip", "rotate_deg", "scale", "shift", "hu_scale", "hu_shift", "erase"), 0.0
+        ("flip_prob", "depth_flip", "rotate_deg", "scale", "shift", "hu_scale", "hu_shift", "erase"), 0.0
     )
     draws = draw(cfg.model_copy(update=still), len(hu), torch.Generator().manual_seed(0))
     assert torch.allclose(_tensor(net, augment(hu, draws)), ready, atol=1e-3)
 
 
-def _pace(
+def _step_seconds(
     cfg: EmbedConfig, cache: PixelCache, train: pl.DataFrame, folder: Path, now: Callable[[], float]
 ) -> list[float]:
-    """Seconds from one step of a training to the next."""
+    """Return the seconds between consecutive training steps."""
     with _starts(now) as at:
         embed.fit(cfg, cache, train, train.clear(), folder, device="cpu")
     return np.diff(at).tolist()
@@ -125,7 +125,7 @@ def _pace(
 
 @contextmanager
 def _starts(now: Callable[[], float]) -> Iterator[list[float]]:
-    """The times at which the network is called in training."""
+    """Record the times at which the network is called in training."""
     at: list[float] = []
 
     def note(module: Any, _: Any) -> None:

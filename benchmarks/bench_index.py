@@ -1,4 +1,7 @@
-"""Headers to a table of ordered slices, against those who read headers, and against reading 8 kB a file."""
+"""Benchmark of ``index``: headers to a table of ordered slices, against other header readers.
+
+The lower bound is reading 8 kB per file.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +37,7 @@ _PEERS: tuple[tuple[str, Callable[[Any], Any], float], ...] = (
 
 
 def measure(options: Options) -> list[Row]:
-    """All rows."""
+    """Measure all rows."""
     with scratch(options.data) as folder:
         files = write_copies(templates(options), options.size, folder / "files", hollow=True)
         return _rows(folder / "files", files, options)
@@ -68,7 +71,7 @@ def _rows(folder: Path, files: list[Path], options: Options) -> list[Row]:
 
 
 def assert_same(slices: pl.DataFrame, rows: list[dict[str, Any]]) -> None:
-    """Every slice, and cell for cell the same values."""
+    """Assert that all slices are found with the same values."""
     assert len(slices) == len(rows)
     ours = {row["slice"]: row for row in slices.iter_rows(named=True)}
     for theirs in rows:

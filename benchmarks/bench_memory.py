@@ -1,4 +1,4 @@
-"""Peak memory of ``index`` and ``cache`` as the studies grow tenfold, each in a process of its own."""
+"""Benchmark of the peak memory of ``index`` and ``cache`` for one and ten times the data."""
 
 import json
 import subprocess
@@ -9,54 +9,52 @@ from harness import Bench, Options, Row, main
 from phantoms import grow_index, scratch, templates, write_copies
 
 from rsna_seq.config import DataConfig, IndexConfig
+from rsna_seq.context import Context
 from rsna_seq.stages import index
+from rsna_seq.store.run_folder import RunFolder
 
 _TIMES = 10
 _GROWTH, _BYTES_A_SLICE = 1.1, 1024.0
 _DECODED = 0.1
-"""Share of the slices that are decoded too: their files are large."""
+"""Share of the slices that is used for ``cache``, because complete files are large."""
 
 
 def measure(options: Options) -> list[Row]:
-    """All rows."""
+    """Measure all rows."""
     return [_index(options), _cache(options)]
 
 
 def _index(options: Options) -> Row:
-    """Bytes that each further slice takes."""
+    """Measure the bytes per additional slice."""
     few, many = options.size, options.size * _TIMES
     with scratch(options.data) as folder:
         studies = templates(options)
         added = []
         for files in (few, many):
             write_copies(studies, files, folder / f"files{files}", hollow=True)
-            added.append(_above_base("index", folder / f"files{files}", folder, folder / f"index{files}"))
+            added.append(_above_base("index", folder / f"files{files}", folder / f"run{files}"))
     grown = (added[1] - added[0]) * 1e6 / (many - few)
-    note = f"{added[0]:.0f} MB above the imports at {few:,} slices, {added[1]:.0f} at {many:,}"
-    return Row("index, memory a slice", "limit", "B", grown, None, _BYTES_A_SLICE, "most", note)
+    note = f"{added[0]:.0f} MB at {few:,} slices, {added[1]:.0f} MB at {many:,}, without imports"
+    return Row("index, memory per slice", "limit", "B", grown, None, _BYTES_A_SLICE, "most", note)
 
 
 def _cache(options: Options) -> Row:
-    """The peak of ten times the studies over the peak of few."""
+    """Compare the peak for ten times the studies with the peak for one tenth."""
     few = max(1, round(options.size * _DECODED))
     with scratch(options.data) as folder:
         write_copies(templates(options), few, folder / "files")
-        index.run(IndexConfig(), DataConfig(root=folder / "files"), folder / "few")
-        grow_index(folder / "few", folder / "many", few * _TIMES)
-        small, large = (
-            _above_base("cache", folder / "files", folder / name, folder / f"cache_{name}")
-            for name in ("few", "many")
-        )
-    note = f"{few:,} slices, then {few * _TIMES:,}; above the imports"
-    return Row(
-        "cache, memory at its peak", "a tenth of the studies", "MB", large, small, _GROWTH, "most", note
-    )
+        small_run, large_run = RunFolder(folder / "few"), RunFolder(folder / "many")
+        index.run(IndexConfig(), Context(data=DataConfig(root=folder / "files")), small_run)
+        grow_index(small_run["index"], large_run["index"], few * _TIMES)
+        small, large = (_above_base("cache", folder / "files", run.path) for run in (small_run, large_run))
+    note = f"{few:,} and {few * _TIMES:,} slices, without imports"
+    return Row("cache, peak memory", "a tenth of the studies", "MB", large, small, _GROWTH, "most", note)
 
 
-def _above_base(stage: str, files: Path, index_: Path, out: Path) -> float:
-    """MB at the peak of a stage above those of its imports."""
+def _above_base(stage: str, files: Path, run: Path) -> float:
+    """Return the peak memory of a stage minus the memory after its imports, in MB."""
     script = Path(__file__).with_name("memory_child.py")
-    command = [sys.executable, str(script), stage, str(files), str(index_), str(out)]
+    command = [sys.executable, str(script), stage, str(files), str(run)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     told = json.loads(done.stdout.splitlines()[-1])
     return float(told["peak"] - told["base"])

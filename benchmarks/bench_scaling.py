@@ -1,6 +1,6 @@
-"""``index`` and ``cache`` with two workers against one.
+"""Benchmark of ``index`` and ``cache`` with two workers against one.
 
-The workers import this script anew, so it imports little before it measures.
+Each worker imports this script again, so imports are inside the functions.
 """
 
 import shutil
@@ -10,14 +10,14 @@ from harness import Bench, Options, Row, main, race
 
 _TARGET = 1.7
 _DISTINCT = 680
-"""Files that are decoded again and again: all stay in the page cache."""
+"""Distinct files, decoded repeatedly, so that all stay in the page cache."""
 _ROUNDS = 3
 _INDEXED = 10
-"""So many times the files for ``index``, which stays in one process for less."""
+"""Factor of the number of files for ``index``, which uses one process for fewer files."""
 
 
 def measure(options: Options) -> list[Row]:
-    """All rows."""
+    """Measure all rows."""
     return [_index(options), _cache(options)]
 
 
@@ -43,20 +43,22 @@ def _index(options: Options) -> Row:
 def _cache(options: Options) -> Row:
     from phantoms import grow_index, scratch, templates, write_copies
 
-    from rsna_seq.artifacts import read_manifest
     from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
+    from rsna_seq.context import Context
     from rsna_seq.stages import cache, index
+    from rsna_seq.store.artifacts import read_manifest
+    from rsna_seq.store.run_folder import RunFolder
 
     with scratch(options.data) as folder:
-        files, out = folder / "files", folder / "cache"
+        files, few, many = folder / "files", RunFolder(folder / "few"), RunFolder(folder / "many")
+        out = many["cache"]
         write_copies(templates(options), min(_DISTINCT, options.size), files)
-        index.run(IndexConfig(), DataConfig(root=files), folder / "few")
-        grow_index(folder / "few", folder / "many", options.size)
+        data = DataConfig(root=files)
+        index.run(IndexConfig(), Context(data=data), few)
+        grow_index(few["index"], many["index"], options.size)
 
         def run(workers: int) -> str:
-            return cache.run(
-                CacheConfig(), folder / "many", files, out, workers=workers, rebuild=True
-            ).content
+            return cache.run(CacheConfig(), Context(data=data, workers=workers, rebuild=True), many).content
 
         contents = set()
         for workers in (1, 2):

@@ -1,4 +1,4 @@
-"""Training of the sequence model to an equal held-out loss, against batches of four as published."""
+"""Benchmark of training the sequence model to the same held-out loss, against published batches of four."""
 
 import json
 import statistics
@@ -18,31 +18,31 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import ANY, N_CLASSES
-from rsna_seq.metric import log_loss
-from rsna_seq.nets.gru import SequenceModel
-from rsna_seq.nets.studies import Sequence, collate
+from rsna_seq.nets.sequence_model import SequenceModel
+from rsna_seq.nets.studies import EmbeddedStudy, collate
+from rsna_seq.scoring.metric import log_loss
 from rsna_seq.stages import sequence
 
 _FEATURES = 512
 _HELD_OUT = 0.25
 _EPOCHS = 12
-"""As published for batches of four."""
+"""As published, for batches of four."""
 _LR = 5e-3
-"""The best of 0.001, 0.003, 0.005 for batches of sixteen."""
+"""Best of 0.001, 0.003, 0.005 for batches of sixteen."""
 _ROUNDS = 3
 Train = Callable[[Path, int], object]
 
 
 @dataclass
 class Clock:
-    """Seconds spent in training, epoch by epoch: from a training's step on until its network is scored."""
+    """Seconds of training per epoch, from the first training step until the network is scored."""
 
     now: Callable[[], float]
     epochs: list[float] = field(default_factory=list)
     _since: float | None = None
 
     def note(self, module: nn.Module, _: Any) -> None:
-        """Called whenever a module runs."""
+        """Forward hook of all modules."""
         if not isinstance(module, SequenceModel):
             return
         if module.training and self._since is None:
@@ -53,7 +53,7 @@ class Clock:
 
 
 def measure(options: Options) -> list[Row]:
-    """All rows."""
+    """Measure all rows."""
     torch.set_num_threads(1)
     cfg = SequenceConfig(epochs=2 if options.toy else _EPOCHS, lr=_LR)
     studies = draw_studies(options.size)
@@ -77,12 +77,12 @@ def measure(options: Options) -> list[Row]:
     note = f"to a held-out loss of {statistics.median(p[2] for p in pairs):.4f}"
     return [
         Row("training to an equal loss", "batches of four", "trainings/min", mine, other, 2.0, note=note),
-        Row("an epoch", "batches of four", "epochs/min", quick, slow, rule=None),
+        Row("one epoch", "batches of four", "epochs/min", quick, slow, rule=None),
     ]
 
 
 def _curve(train: Train, folder: Path, seed: int, options: Options) -> list[tuple[float, float]]:
-    """Seconds of training so far, and the held-out loss, after each epoch."""
+    """Return cumulative training seconds and held-out loss after each epoch."""
     clock = Clock(options.now)
     hook = register_module_forward_pre_hook(clock.note)
     try:
@@ -95,20 +95,20 @@ def _curve(train: Train, folder: Path, seed: int, options: Options) -> list[tupl
 
 
 def reach(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> tuple[float, float, float]:
-    """Seconds until each comes to the best loss that both come to, and that loss."""
+    """Return the seconds until each reaches the best loss that both reach, and that loss."""
     goal = max(min(loss for _, loss in curve) for curve in (ours, theirs))
     mine, other = (next(s for s, loss in curve if loss <= goal) for curve in (ours, theirs))
     return mine, other, goal
 
 
-def _score(left: list[Sequence], net: nn.Module) -> float:
+def _score(left: list[EmbeddedStudy], net: nn.Module) -> float:
     assert isinstance(net, SequenceModel)
     logits = np.concatenate([sequence.apply([net], s.vectors, s.logits, s.z_mm) for s in left])
     return log_loss(np.concatenate([s.labels for s in left]), 1 / (1 + np.exp(-logits)))
 
 
-def assert_padding_is_masked(cfg: SequenceConfig, studies: list[Sequence]) -> None:
-    """Both train one network: it answers a study alike, alone and in a padded batch."""
+def assert_padding_is_masked(cfg: SequenceConfig, studies: list[EmbeddedStudy]) -> None:
+    """Assert that a study has the same logits alone and in a padded batch."""
     net = SequenceModel(cfg, _FEATURES).eval()
     with torch.inference_mode():
         together, _ = net(collate(studies)[0])
@@ -117,8 +117,8 @@ def assert_padding_is_masked(cfg: SequenceConfig, studies: list[Sequence]) -> No
             assert np.allclose(row[: len(s)].numpy(), alone, atol=1e-4)
 
 
-def draw_studies(count: int) -> list[Sequence]:
-    """Studies whose bleeds span slices, and whose vectors and logits tell of them through noise."""
+def draw_studies(count: int) -> list[EmbeddedStudy]:
+    """Generate studies with haemorrhages over several slices, and noisy vectors and logits."""
     random = np.random.default_rng(0)
     directions = random.normal(0, 1, (N_CLASSES, _FEATURES))
     studies = []
@@ -132,7 +132,9 @@ def draw_studies(count: int) -> list[Sequence]:
         labels[:, ANY] = labels[:, :ANY].max(axis=1)
         vectors = (labels @ directions * 0.1 + random.normal(0, 1, (n, _FEATURES))).astype(np.float32)
         logits = (4 * labels - 3 + random.normal(0, 2, labels.shape)).astype(np.float32)
-        studies.append(Sequence(f"S{i}", 0, 0, vectors, logits, 5 * np.arange(n, dtype=np.float32), labels))
+        studies.append(
+            EmbeddedStudy(f"S{i}", 0, 0, vectors, logits, 5 * np.arange(n, dtype=np.float32), labels)
+        )
     return studies
 
 

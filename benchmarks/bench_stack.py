@@ -1,4 +1,4 @@
-"""The stacker's features, against pandas."""
+"""Benchmark of the stacker's features against pandas."""
 
 import numpy as np
 import polars as pl
@@ -7,13 +7,13 @@ from peers.speed_features import features_pandas
 
 from rsna_seq.config import StackConfig
 from rsna_seq.labels import CLASSES
-from rsna_seq.stack_features import stack_features
+from rsna_seq.stacking.features import stack_features
 
 _COLUMNS = [f"{source}_{c}" for source in ("cnn", "seq") for c in CLASSES]
 
 
 def measure(options: Options) -> list[Row]:
-    """All rows."""
+    """Measure all rows."""
     table, neighbours = draw_table(options.size), StackConfig().neighbours
     theirs = table.to_pandas()
     assert_same(
@@ -31,7 +31,7 @@ def measure(options: Options) -> list[Row]:
 
 
 def draw_table(slices: int) -> pl.DataFrame:
-    """Logits and geometry of studies of usual lengths, as ``opinions`` brings them together."""
+    """Generate logits and geometry of studies of typical length, in the format of ``join_logits``."""
     random = np.random.default_rng(0)
     counts = random.integers(24, 57, slices // 24 + 1)
     study = np.repeat(np.arange(len(counts)), counts)[:slices]
@@ -51,7 +51,7 @@ def draw_table(slices: int) -> pl.DataFrame:
 
 
 def assert_same(ours: pl.DataFrame, theirs: pl.DataFrame) -> None:
-    """The same columns and, to 1e-6, the same values."""
+    """Assert equal columns and values, with a relative tolerance of 1e-6."""
     assert set(ours.columns) == set(theirs.columns)
     for name in ours.columns:
         mine, other = ours[name], theirs[name].fill_nan(None)

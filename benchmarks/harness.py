@@ -1,12 +1,12 @@
-"""How every benchmark of speed measures, and what it prints.
+"""Measurement and output of all speed benchmarks.
 
-1. The process is started anew on as many cores as the rows say, for thread pools are sized at import.
-2. :func:`race` runs all contenders of a row in turn, round after round; the median of each one's rounds
-   counts. Imports, and what the contenders find on the disk, are outside the timing; files are warm.
-   ``--clock cpu`` counts the seconds that the process was at work instead of those that passed: nearer to
-   the truth where others use the machine, but blind to waiting for the disk.
-3. A :class:`Row` sets ours beside the other and beside its target; :func:`main` prints the table, the peak
-   of memory, and as the last line everything as JSON.
+1. The script restarts itself on the cores of the benchmark, because thread pools are sized at import.
+2. :func:`race` runs all contenders of a row in turn, for several rounds, and takes the median per contender.
+   Imports and the preparation of input files are not timed; files are in the page cache. ``--clock cpu``
+   measures CPU time instead of wall time: more reliable on a shared machine, but it ignores waiting for the
+   disk.
+3. A :class:`Row` compares our figure with a peer and with a target. :func:`main` prints a table, the peak
+   memory and, as the last line, everything as JSON.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 SETTLED = "RSNA_SEQ_BENCH_SETTLED"
-"""Set in the environment of a process that is on its cores already."""
+"""Environment variable that is set after the restart on the benchmark's cores."""
 MISSING = "not installed (pip install -e .[peers])"
 _PACKAGES = (
     *("rsna-seq", "numpy", "polars", "pandas", "pydicom", "torch", "opencv-python-headless"),
@@ -34,28 +34,28 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLAR
 
 
 class PeerMissingError(Exception):
-    """A package that is compared with is not installed."""
+    """The package of a peer is not installed."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asked for."""
+    """Command-line options."""
 
     size: int
     repeats: int
     toy: bool
     data: Path
-    """Folder that keeps phantoms from one benchmark to the next."""
+    """Folder in which phantoms are kept between benchmarks."""
     clock: str = "wall"
     """``wall`` or ``cpu``."""
 
     @property
     def matrix(self) -> int:
-        """Rows and columns of the phantoms' slices."""
+        """Rows and columns of a phantom slice."""
         return 128 if self.toy else 512
 
     def now(self) -> float:
-        """Seconds on the clock."""
+        """Return the time of the selected clock in seconds."""
         return time.process_time() if self.clock == "cpu" else time.perf_counter()
 
 
@@ -65,7 +65,7 @@ class Bench:
 
     name: str
     unit: str
-    """What ``--size`` counts."""
+    """Unit of ``--size``."""
     size: int
     toy: int
     measure: Callable[[Options], "list[Row]"]
@@ -74,17 +74,17 @@ class Bench:
 
 @dataclass(frozen=True)
 class Row:
-    """Ours beside another, and beside a target.
+    """Comparison of our figure with a peer and a target.
 
     Attributes:
-        name: What is done.
-        peer: Who else does it, or what the limit is.
-        unit: Of ``ours`` and ``theirs``.
-        ours: Our figure.
-        theirs: The peer's; None where it is not installed, or the target is no ratio.
-        target: What the ratio (or, without ``theirs``, our figure) is to reach.
-        rule: ``least`` or ``most``; None is told for information.
-        note: What a reader has to know.
+        name: Measured task.
+        peer: Name of the peer or of the limit.
+        unit: Unit of ``ours`` and ``theirs``.
+        ours: Our figure; None if the peer is not installed.
+        theirs: Figure of the peer; None if it is not installed or the target is not a ratio.
+        target: Target for the ratio or, without ``theirs``, for our figure.
+        rule: ``least`` or ``most``: whether the target is a minimum or a maximum; None for information only.
+        note: Remark for the reader.
     """
 
     name: str
@@ -98,17 +98,17 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Ours over theirs."""
+        """``ours`` divided by ``theirs``."""
         return self.ours / self.theirs if self.ours is not None and self.theirs else None
 
     @property
     def value(self) -> float | None:
-        """What the target is about."""
+        """Value that is compared with the target."""
         return self.ratio if self.theirs is not None else self.ours
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is reached; None where there is none, or no figure."""
+        """Whether the target is met; None without target or figure."""
         if self.rule is None or self.target is None or self.value is None or self.note == MISSING:
             return None
         return self.value >= self.target if self.rule == "least" else self.value <= self.target
@@ -116,13 +116,13 @@ class Row:
 
 @dataclass
 class Timing:
-    """Seconds of each round."""
+    """Seconds per round."""
 
     rounds: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
-        """The round in the middle."""
+        """Median over the rounds, in seconds."""
         return statistics.median(self.rounds)
 
 
@@ -133,13 +133,16 @@ def race(
     before: Callable[[], object] | None = None,
     rounds: Mapping[str, int] | None = None,
 ) -> dict[str, float]:
-    """Median seconds of each contender, all in turn in every round.
+    """Time all contenders in turn in every round.
 
     Args:
-        contenders: What is run, by name; equal outputs have been asserted, so each has run once.
+        contenders: Functions by name. Each has already run once, because outputs are compared first.
         options: Rounds and clock.
-        before: Run before each contender, outside the timing.
-        rounds: Fewer rounds for slow contenders, by name.
+        before: Function to call before each contender, outside the timing.
+        rounds: Smaller number of rounds for slow contenders, by name.
+
+    Returns:
+        Median seconds by name.
     """
     timings = {name: Timing() for name in contenders}
     for turn in range(options.repeats):
@@ -155,7 +158,7 @@ def race(
 
 
 def installed(package: str) -> bool:
-    """Whether a peer's package is there."""
+    """Return whether a peer's package is installed."""
     try:
         version(package)
     except PackageNotFoundError:
@@ -164,12 +167,12 @@ def installed(package: str) -> bool:
 
 
 def absent(name: str, peer: str, unit: str, target: float) -> Row:
-    """The row of a peer that is not installed."""
+    """Return the row of a peer that is not installed."""
     return Row(name, peer, unit, None, None, target, note=MISSING)
 
 
 def peak_mb() -> float:
-    """Highest resident memory of this process so far, in MB."""
+    """Return the peak resident memory of this process, in MB."""
     try:
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM"):
@@ -184,14 +187,14 @@ def peak_mb() -> float:
 
 
 def cores() -> list[int]:
-    """The cores that this process may run on."""
+    """Return the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def machine() -> str:
-    """Model of the processor and number of cores, and nothing else about the machine."""
+    """Return the processor model and the number of cores."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -207,17 +210,17 @@ def main(bench: Bench, argv: list[str] | None = None) -> int:
     _settle(bench.cores)
     start = time.perf_counter()
     rows = bench.measure(options)
-    if options.toy:  # so small, nothing is told of speed
+    if options.toy:  # toy sizes are not compared with targets
         rows = [replace(row, rule=None) for row in rows]
     seconds = time.perf_counter() - start
     print(table(f"{bench.name}: {options.size:,} {bench.unit}", rows))
-    print(f"peak memory {peak_mb():,.0f} MB, {seconds:.1f} s in all, cores {len(cores())}")
+    print(f"peak memory {peak_mb():,.0f} MB, {seconds:.1f} s in total, cores: {len(cores())}")
     print(json.dumps(_report(bench, options, rows, seconds), sort_keys=True))
     return 0
 
 
 def table(title: str, rows: list[Row]) -> str:
-    """A small table for people."""
+    """Format the rows as a text table."""
     head = ("row", "peer", "ours", "theirs", "ratio", "target", "")
     cells = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
@@ -226,7 +229,7 @@ def table(title: str, rows: list[Row]) -> str:
 
 
 def figure_of(value: float | None) -> str:
-    """A figure with three significant digits."""
+    """Format a figure with three significant digits."""
     if value is None:
         return "-"
     if abs(value) >= 100:
@@ -235,8 +238,8 @@ def figure_of(value: float | None) -> str:
 
 
 def verdict(met: bool | None, note: str) -> str:
-    """``met``, ``short``, or why there is neither."""
-    return "met" if met else "short" if met is False else note if note == MISSING else ""
+    """Return ``met``, ``missed``, or why the target was not checked."""
+    return "met" if met else "missed" if met is False else note if note == MISSING else ""
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -266,7 +269,7 @@ def _report(bench: Bench, options: Options, rows: list[Row], seconds: float) -> 
 
 
 def _settle(count: int) -> None:
-    """Start this script anew on so many cores, unless it is there already."""
+    """Restart this script on the given number of cores, unless it has been restarted already."""
     if os.environ.get(SETTLED):
         return
     environment = {**os.environ, SETTLED: "1", **dict.fromkeys(_THREADS, str(count))}
@@ -277,12 +280,14 @@ def _settle(count: int) -> None:
 
 def _parse(bench: Bench, argv: list[str] | None) -> Options:
     parser = argparse.ArgumentParser(description=f"Speed of {bench.name}.")
-    parser.add_argument("--size", type=int, help=f"{bench.unit}; {bench.size:,}")
-    parser.add_argument("--repeats", type=int, help="rounds, of which the median counts; 5")
-    parser.add_argument("--toy", action="store_true", help="as small as it goes, one round")
+    parser.add_argument("--size", type=int, help=f"number of {bench.unit}; default {bench.size:,}")
+    parser.add_argument(
+        "--repeats", type=int, help="number of rounds, of which the median is used; default 5"
+    )
+    parser.add_argument("--toy", action="store_true", help="smallest size, one round: checks that it runs")
     home = Path(tempfile.gettempdir()) / "rsna_seq_bench"
-    parser.add_argument("--data", type=Path, default=home, help="keeps the phantoms")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="what is counted")
+    parser.add_argument("--data", type=Path, default=home, help="folder in which phantoms are kept")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="wall time or CPU time")
     asked = parser.parse_args(argv)
     size = asked.size or (bench.toy if asked.toy else bench.size)
     return Options(size, asked.repeats or (1 if asked.toy else 5), asked.toy, asked.data, asked.clock)

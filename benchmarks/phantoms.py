@@ -1,4 +1,4 @@
-"""What the benchmarks read: phantoms of the package's own ``synth``, and many files made of a few."""
+"""Input of the benchmarks: phantoms from ``synth``, and many files copied from a few."""
 
 import shutil
 import tempfile
@@ -11,33 +11,36 @@ import polars as pl
 from harness import Options
 from pydicom import config, dcmread
 
-from rsna_seq.artifacts import Key, Receipt, ensure
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig, SynthConfig
-from rsna_seq.imaging.volume import PixelCache
+from rsna_seq.context import Context
 from rsna_seq.stages import cache, index
-from rsna_seq.tables import SLICES, read_table, write_table
+from rsna_seq.store.artifacts import BuildSummary, Key
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.tables import SLICES, read_table, write_table
 from rsna_seq.tools import synth
 
 _ENOUGH = 4
-"""Studies that are rendered; all others are copies of them."""
+"""Number of rendered studies; all others are copies of them."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """One file that copies are made of."""
+    """File from which copies are made."""
 
     head: bytes
-    """Everything before the value of PixelData."""
+    """Bytes before the value of PixelData."""
     pixels: bytes
     ids: tuple[str, str, str]
     """SOPInstanceUID, StudyInstanceUID, SeriesInstanceUID."""
     plain: bool
-    """16 bits, not wrapped: what every peer reads alike."""
+    """16 bits stored without wrap-around, which all peers read in the same way."""
 
 
 @contextmanager
 def scratch(data: Path) -> Iterator[Path]:
-    """A folder that is gone afterwards."""
+    """Create a temporary folder and delete it afterwards."""
     data.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="scratch_", dir=data))
     try:
@@ -47,7 +50,7 @@ def scratch(data: Path) -> Iterator[Path]:
 
 
 def templates(options: Options) -> list[list[Template]]:
-    """Phantom studies, slices in the order of their places; rendered once and kept."""
+    """Return phantom studies with slices in the order of their positions; rendered once and kept."""
     matrix, studies = options.matrix, 2 if options.toy else _ENOUGH
     root = options.data / f"phantoms_{matrix}_{studies}"
     synth.run(
@@ -68,7 +71,7 @@ def templates(options: Options) -> list[list[Template]]:
 
 
 def plain(studies: list[list[Template]]) -> list[list[Template]]:
-    """The studies whose pixels every peer reads alike."""
+    """Return the studies whose pixels all peers read in the same way."""
     kept = [study for study in studies if all(t.plain for t in study)]
     assert kept, "no phantom study of 16 bits"
     return kept
@@ -82,16 +85,19 @@ def write_copies(
     hollow: bool = False,
     slices: int | None = None,
 ) -> list[Path]:
-    """Write studies with ids of their own, copy after copy, until there are so many files.
+    """Write copies of studies, each with its own ids, until the number of files is reached.
 
-    A copy keeps its patient: the same pixels under two names are a fault that the package looks for.
+    A copy keeps its patient, because the package reports equal pixels under two patients as a fault.
 
     Args:
-        studies: What is copied.
-        files: How many files; the last study may be cut short.
-        folder: Receives them, all in one folder as the competition has them.
-        hollow: Leave the pixels as a hole in the file: it has its size, and takes one block.
-        slices: Slices a study; None keeps the phantom's own.
+        studies: Studies to copy.
+        files: Number of files; the last study may be incomplete.
+        folder: Output folder; all files are in one folder, as in the competition.
+        hollow: Write the pixels as a hole of a sparse file, which needs one block on disk.
+        slices: Slices per study; None keeps the number of the phantom.
+
+    Returns:
+        Paths of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
@@ -106,7 +112,7 @@ def write_copies(
 
 
 def _write(template: Template, folder: Path, study: int, image: int, hollow: bool) -> Path:
-    """One copy: each id is replaced by another of its length."""
+    """Write one copy, with each id replaced by another id of the same length."""
     head = template.head
     numbers = (image, study, study)
     names = [f"ID_{n:0{len(old) - 3}x}" for old, n in zip(template.ids, numbers, strict=True)]
@@ -123,20 +129,24 @@ def _write(template: Template, folder: Path, study: int, image: int, hollow: boo
 
 
 def write_cache(options: Options, folder: Path, slices: int) -> PixelCache:
-    """Phantoms, indexed and cached in ``folder`` at half their size."""
+    """Index and cache phantoms in ``folder`` at half their size."""
     write_copies(templates(options), slices, folder / "files")
-    index.run(IndexConfig(), DataConfig(root=folder / "files"), folder / "1_index")
-    cache.run(CacheConfig(size=options.matrix // 2), folder / "1_index", folder / "files", folder / "2_cache")
+    index.run(IndexConfig(), Context(data=DataConfig(root=folder / "files")), RunFolder(folder))
+    cache.run(
+        CacheConfig(size=options.matrix // 2),
+        Context(data=DataConfig(root=folder / "files")),
+        RunFolder(folder),
+    )
     return PixelCache(folder / "2_cache")
 
 
 def grow_index(few: Path, many: Path, slices: int) -> None:
-    """An index of so many slices over the files of a small one: each is opened and read, and all stay cached.
+    """Write a large index over the files of a small one, so that all files stay in the page cache.
 
     Args:
         few: The folder of a finished index.
-        many: Receives the larger one; studies are copied whole, so it may hold some slices more.
-        slices: How many.
+        many: Output folder of the larger index. Whole studies are copied, so it may contain more slices.
+        slices: Minimum number of slices.
     """
     rows = read_table(few / "slices.parquet", SLICES)
     copies = [
@@ -144,8 +154,8 @@ def grow_index(few: Path, many: Path, slices: int) -> None:
         for k in range(-(-slices // len(rows)))
     ]
 
-    def build(out: Path) -> Receipt:
+    def build(out: Path) -> BuildSummary:
         write_table(pl.concat(copies), out / "slices.parquet", SLICES)
-        return Receipt({}, {})
+        return BuildSummary({}, {})
 
     ensure(many, Key("index", {"slices": slices}, {}, "benchmark"), build)

@@ -1,4 +1,7 @@
-"""What the quality benchmark says of its ways: intervals, targets, tables, a figure."""
+"""Output of the quality benchmark: intervals, targets, tables and a figure.
+
+A "way" is a model of the package or a peer.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,30 +12,30 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from rsna_seq.bootstrap import Bootstrap
-from rsna_seq.metric import Interval, slice_losses
 from rsna_seq.report.canvas import COLOURS, INK, SOFT, canvas, svg
-from rsna_seq.scores import Scope
+from rsna_seq.scoring.bootstrap import Bootstrap
+from rsna_seq.scoring.metric import Interval, slice_losses
+from rsna_seq.scoring.scores import Scope
 
 Floats = NDArray[np.float64]
 FLAT, CNN, GRU, STACK, FINAL = "2D CNN", "2.5D CNN", "GRU (ours)", "stack (ours)", "calibrated (ours)"
 CLEAR = ("gaussian smoothing", "lightgbm alone")
-"""Peers against which the paired interval must be clear of zero."""
+"""Peers for which the whole interval of the paired difference must be below zero."""
 _TIE = 1e-6
-"""A stack that refines nothing hands the logits on, and rounding may leave a difference of this size."""
+"""Tolerance for a stack that refines no class: it copies the logits, which may differ by rounding."""
 
 
 class Losses:
-    """The official metric of every way, slice by slice, and one set of draws of patients for all of them.
+    """The official metric per slice for every way, with shared bootstrap samples of patients.
 
     Args:
-        scope: Slices that are scored together; its rungs are the ways.
-        samples: Bootstrap samples.
+        scope: Slices that are scored together; its models are the ways.
+        samples: Number of bootstrap samples.
         seed: Seed of the bootstrap.
     """
 
     def __init__(self, scope: Scope, samples: int, seed: int) -> None:
-        self.ways = {name: slice_losses(scope.labels, p) for name, p in scope.rungs.items()}
+        self.ways = {name: slice_losses(scope.labels, p) for name, p in scope.models.items()}
         self.draws = Bootstrap(scope.patients, samples, seed)
         self.counts = {
             "slices": len(scope.labels),
@@ -41,20 +44,20 @@ class Losses:
         }
 
     def mean(self, way: str) -> Interval:
-        """Log loss of a way."""
+        """Compute the log loss of a way."""
         return self.draws.mean(self.ways[way])
 
     def gap(self, way: str, other: str, share: float = 1.0) -> Interval:
-        """Log loss of a way less a share of another's, paired."""
+        """Compute the paired difference: log loss of a way minus ``share`` times the log loss of another."""
         return self.draws.mean(self.ways[way] - share * self.ways[other])
 
     def ratio(self, way: str, other: str) -> float:
-        """Log loss of a way over another's."""
+        """Compute the log loss of a way divided by that of another."""
         return float(self.ways[way].mean() / self.ways[other].mean())
 
     @property
     def peers(self) -> list[str]:
-        """The ways that are no rung of the package's."""
+        """Ways that are not models of this package."""
         return [w for w in self.ways if w not in {"prior", FLAT, CNN, GRU, STACK, FINAL}]
 
 
@@ -63,11 +66,11 @@ class Target:
     """A target and whether it is met.
 
     Attributes:
-        name: What is asked.
-        scope: Where it is asked.
-        gap: What must not be above zero, with its interval; None where it cannot be measured.
-        met: Whether it is met; None where it cannot be measured.
-        words: The figure as a reader wants it.
+        name: Description of the target.
+        scope: Scope in which it is checked.
+        gap: Difference that must not be above zero, with its interval; None if it cannot be measured.
+        met: Whether it is met; None if it cannot be measured.
+        words: The figure as text.
     """
 
     name: str
@@ -78,10 +81,10 @@ class Target:
 
 
 def targets(scopes: Mapping[str, Losses]) -> list[Target]:
-    """Every target; ratios and peers are asked out of fold.
+    """Check all targets; ratios and peers are compared out of fold.
 
     Args:
-        scopes: ``out_of_fold`` and, where patients were held out, ``held_out``.
+        scopes: ``out_of_fold`` and, if patients were held out, ``held_out``.
     """
     seen = scopes["out_of_fold"]
     found = [
@@ -116,10 +119,10 @@ def _never_worse(losses: Losses, scope: str) -> Target:
 
 
 def ways_table(name: str, losses: Losses) -> Table:
-    """Every way's log loss, and its paired differences to the 2.5D CNN and to our sequence model."""
+    """Tabulate the log loss of every way, and the paired differences to the 2.5D CNN and to our GRU."""
     counts = ", ".join(f"{n:,} {what}" for what, n in losses.counts.items())
     title = f"log loss {name.replace('_', ' ')} ({counts}); 95 % intervals over patients"
-    table = _table(title, "way", "log loss", f"less {CNN}", f"less {GRU}")
+    table = _table(title, "model", "log loss", f"minus {CNN}", f"minus {GRU}")
     for way in losses.ways:
         table.add_row(
             way,
@@ -131,20 +134,20 @@ def ways_table(name: str, losses: Losses) -> Table:
 
 
 def targets_table(seeds: list[list[Target]]) -> Table:
-    """Each target of the first seed, and in how many seeds it is met."""
+    """Tabulate the targets of the first seed, and the number of seeds that meet each."""
     table = _table("targets", "target", "scope", "figure", "", *(["seeds"] if len(seeds) > 1 else []))
     for row in zip(*seeds, strict=True):
         first, met = row[0], sum(t.met is True for t in row)
-        verdict = "not measured" if first.met is None else "met" if first.met else "short"
+        verdict = "not measured" if first.met is None else "met" if first.met else "missed"
         shares = [f"{met} of {len(row)}"] if len(row) > 1 else []
         table.add_row(first.name, first.scope, first.words, verdict, *shares)
     return table
 
 
 def seeds_table(scope: str, seeds: list[Mapping[str, Losses]]) -> Table:
-    """Mean and spread over the seeds of everything above the CNN."""
-    title = f"log loss {scope.replace('_', ' ')} over {len(seeds)} seeds above one CNN"
-    table = _table(title, "way", "mean", "spread (sd)", "lowest to highest")
+    """Tabulate mean and standard deviation over the seeds for all models above the CNN."""
+    title = f"log loss {scope.replace('_', ' ')} over {len(seeds)} seeds, same CNN"
+    table = _table(title, "model", "mean", "standard deviation", "minimum to maximum")
     for way, row in spread(scope, seeds).items():
         table.add_row(
             way, f"{row['mean']:.4f}", f"{row['sd']:.4f}", f"{row['lowest']:.4f} to {row['highest']:.4f}"
@@ -153,7 +156,7 @@ def seeds_table(scope: str, seeds: list[Mapping[str, Losses]]) -> Table:
 
 
 def spread(scope: str, seeds: list[Mapping[str, Losses]]) -> dict[str, dict[str, float]]:
-    """Mean, standard deviation, lowest and highest log loss of each way that a seed changes."""
+    """Compute mean, standard deviation, minimum and maximum log loss of each way that depends on the seed."""
     rows = {}
     for way in [*seeds[0][scope].peers, GRU, STACK, FINAL]:
         losses = np.array([s[scope].ways[way].mean() for s in seeds])
@@ -167,7 +170,7 @@ def spread(scope: str, seeds: list[Mapping[str, Losses]]) -> dict[str, dict[str,
 
 
 def plain(scopes: Mapping[str, Losses]) -> dict[str, Any]:
-    """All figures of the scopes as plain data."""
+    """Return all figures of the scopes as plain data."""
     return {
         name: {
             "counts": losses.counts,
@@ -185,7 +188,7 @@ def plain(scopes: Mapping[str, Losses]) -> dict[str, Any]:
 
 
 def plain_targets(seeds: list[list[Target]]) -> Iterator[dict[str, Any]]:
-    """The targets as plain data: figures of the first seed, verdicts of all."""
+    """Return the targets as plain data: figures of the first seed, verdicts of all seeds."""
     for row in zip(*seeds, strict=True):
         gap = row[0].gap
         yield {
@@ -199,7 +202,7 @@ def plain_targets(seeds: list[list[Target]]) -> Iterator[dict[str, Any]]:
 
 
 def figure(losses: Losses, scope: str) -> str:
-    """Log loss of each way with its interval, ours in colour, as an SVG element; the prior lies far off."""
+    """Draw the log loss of each way, without the prior, as an SVG element; our models are in colour."""
     ways = [w for w in losses.ways if w != "prior"]
     drawn, axes = canvas(6.2, 0.42 * len(ways) + 0.75, 1.5)
     for at, way in enumerate(reversed(ways)):
@@ -214,7 +217,7 @@ def figure(losses: Losses, scope: str) -> str:
     axes.set_ylim(-0.5, len(ways) - 0.35)
     axes.set_xlim(0, 1.12 * max(losses.mean(w).high for w in ways))
     axes.set_xlabel(f"log loss {scope.replace('_', ' ')}, 95 % intervals over patients; lower is better")
-    return svg(drawn, f"log loss {scope.replace('_', ' ')} of each way with its 95 % interval")
+    return svg(drawn, f"log loss {scope.replace('_', ' ')} of each model with its 95 % interval")
 
 
 def _named(interval: Interval) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What the benchmarks found, as a Markdown table with bars and as a figure."""
+"""Results of the speed benchmarks as a Markdown table with bars and as a figure."""
 
 import math
 import re
@@ -8,49 +8,52 @@ from typing import Any
 from harness import MISSING, figure_of, verdict
 
 BENCHES = ("index", "order", "cache", "read", "embed", "sequence", "stack", "predict", "memory", "scaling")
-"""In the order in which they are run and told."""
+"""Order of running and reporting."""
 _BAR = 20
 _SPAN = 4.0
-"""A full bar is so many times the target, half a bar is the target."""
+"""Ratio to the target of a full bar; half a bar is the target."""
 
 
 _WHY = {
     (
         "index",
         "8 kB of each file",
-    ): "beside the read stand a listing with the status of every file, the parsing "
-    "of numbers and texts, and the ordering of all studies",
+    ): "in addition to reading, the stage lists the files with their status, parses numbers and text, and "
+    "orders all studies",
     (
         "cache",
         "read, resize, write",
-    ): "beside the floor stand the shift to HU, a digest of every shard, a hash "
-    "of every slice, and the tables",
-    ("sequence", "batches of four"): "an epoch is quicker, but larger batches take fewer steps and need more "
-    "epochs to the same loss",
+    ): "in addition, the stage converts to HU, computes a digest per shard and a hash per slice, and writes "
+    "the tables",
+    ("sequence", "batches of four"): "an epoch is faster, but larger batches take fewer steps and need more "
+    "epochs for the same loss",
     (
         "memory",
         "limit",
-    ): "some forty values a header, names and UIDs most of all, are held for all studies at "
-    "once, sorted and joined",
+    ): "about 40 values per header, mainly names and UIDs, are kept in memory for all studies, sorted and "
+    "joined",
     (
         "memory",
         "a tenth of the studies",
-    ): "pixels are flat; the tables of slices and slabs grow with the studies",
-    ("scaling", "one worker"): "the first lot is read alone, to learn the pace; a worker's imports take two "
-    "seconds; both share the memory's bandwidth",
+    ): "memory for pixels is constant; the tables of slices and slabs grow with the number of studies",
+    (
+        "scaling",
+        "one worker",
+    ): "the first chunk is read by one process, to measure the rate; the imports of a "
+    "worker take two seconds; both workers share the memory bandwidth",
 }
-"""Why a target is short, by benchmark and peer."""
+"""Why a target is missed, by benchmark and peer."""
 _TICKS = (0.25, 0.5, 1, 2, 4)
-_NO_GPU = "No GPU was at hand: nothing was measured on one, and nothing is claimed."
+_NO_GPU = "No GPU was available, so there are no GPU measurements."
 
 
 def slug(text: str) -> str:
-    """A name for a file."""
+    """Convert text to a file name."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
 def bar(goodness: float | None) -> str:
-    """A bar on a logarithmic scale; the target is a stroke in its middle."""
+    """Draw a bar on a logarithmic scale, with a mark in its middle for the target."""
     if goodness is None or goodness <= 0:
         return ""
     share = 0.5 + 0.5 * math.log(goodness) / math.log(_SPAN)
@@ -61,7 +64,7 @@ def bar(goodness: float | None) -> str:
 
 
 def goodness(row: dict[str, Any]) -> float | None:
-    """How many times the target is reached; 1 is just reached."""
+    """Return the ratio to the target; 1 meets the target exactly, larger is better."""
     value = row["ratio"] if row["theirs"] is not None else row["ours"]
     if row["target"] is None or row["rule"] is None or not value or row["note"] == MISSING:
         return None
@@ -70,17 +73,17 @@ def goodness(row: dict[str, Any]) -> float | None:
 
 
 def markdown(told: dict[str, Any]) -> str:
-    """The whole as a page."""
+    """Format the results as a Markdown page."""
     told = told | {"benches": {name: told["benches"][name] for name in BENCHES if name in told["benches"]}}
     rows = [row for bench in told["benches"].values() for row in bench["rows"]]
-    short = sum(row["met"] is False for row in rows)
+    missed = sum(row["met"] is False for row in rows)
     met = sum(row["met"] is True for row in rows)
     lines = [
         f"# Speed on {told['machine']}",
         "",
-        f"{told['date']}{', toy sizes' if told['toy'] else ''}: {met} targets met, {short} short. "
-        "Ratios are of medians of rounds in which both ran in turn. "
-        f"The stroke in a bar is the target, its ends are a {_SPAN:g}th and {_SPAN:g} times of it.",
+        f"{told['date']}{', toy sizes' if told['toy'] else ''}: {met} targets met, {missed} missed. "
+        "Ratios are ratios of medians over rounds in which both ran in turn. "
+        f"The mark in a bar is the target; the bar ranges from 1/{_SPAN:g} to {_SPAN:g} times the target.",
         "",
         "| bench | row | against | ours | theirs | ratio | target | | |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -104,16 +107,16 @@ def markdown(told: dict[str, Any]) -> str:
 
 
 def _reasons(told: dict[str, Any]) -> list[str]:
-    """What stands between a short row and its target."""
-    short = [
+    """Explain the missed targets."""
+    missed = [
         (name, row) for name, bench in told["benches"].items() for row in bench["rows"] if row["met"] is False
     ]
     words = [
         f"- {name}, {row['name']} / {row['peer']}: {_WHY[name, row['peer']]}."
-        for name, row in short
+        for name, row in missed
         if (name, row["peer"]) in _WHY
     ]
-    return ["", "Why some are short:", "", *words] if words else []
+    return ["", "Reasons for missed targets:", "", *words] if words else []
 
 
 def _line(name: str, row: dict[str, Any]) -> str:
@@ -127,11 +130,11 @@ def _line(name: str, row: dict[str, Any]) -> str:
 
 
 def write_figure(told: dict[str, Any], path: Path) -> None:
-    """The rows that have a target as horizontal bars, in multiples of it.
+    """Draw the rows with a target as horizontal bars, in multiples of the target.
 
     Args:
-        told: What ``run_all`` writes.
-        path: An SVG file; equal figures make equal bytes.
+        told: Results, as written by ``run_all``.
+        path: Output SVG file; equal figures give equal bytes.
     """
     import matplotlib as mpl
 

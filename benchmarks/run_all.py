@@ -1,9 +1,9 @@
-"""All benchmarks of speed, one after the other, and their tables.
+"""Run all speed benchmarks and write their results.
 
     python benchmarks/run_all.py [--toy] [--only index cache] [--repeats 5] [--out benchmarks/results]
 
-Each runs in a process of its own. ``MACHINE.json`` holds every figure, ``MACHINE.md`` a table with bars, and
-``MACHINE.svg`` the same as a figure; a target that is not reached stays in all three.
+Each benchmark runs in its own process. ``MACHINE.json`` contains all figures, ``MACHINE.md`` a table with
+bars and ``MACHINE.svg`` a figure; all three include missed targets.
 """
 
 import argparse
@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run, print, write."""
+    """Run the benchmarks, print their output and write the results; the exit code is 1 if one failed."""
     asked = _parse(argv)
     options = ["--toy"] if asked.toy else []
     options += ["--repeats", str(asked.repeats)] if asked.repeats else []
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_bench(name: str, options: list[str]) -> dict[str, Any] | None:
-    """Run one benchmark; what it reports, or None where it failed."""
+    """Run one benchmark and return its report, or None if it failed."""
     command = [sys.executable, str(HERE / f"bench_{name}.py"), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
@@ -55,7 +55,7 @@ def run_bench(name: str, options: list[str]) -> dict[str, Any] | None:
 
 
 def _merged(target: Path, reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """What was run now, in place of what lies there of the same name."""
+    """Replace the reports of the same name in the results file."""
     try:
         before: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))["benches"]
     except (OSError, ValueError, KeyError):
@@ -65,13 +65,15 @@ def _merged(target: Path, reports: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--toy", action="store_true", help="smallest size, one round: checks that they run")
+    parser.add_argument("--only", nargs="+", choices=BENCHES, help="run only these, keep other figures")
     parser.add_argument(
-        "--toy", action="store_true", help="as small as it goes: whether they run, not how fast"
+        "--repeats", type=int, help="number of rounds, of which the median is used; default 5"
     )
-    parser.add_argument("--only", nargs="+", choices=BENCHES, help="these; the others' figures stay")
-    parser.add_argument("--repeats", type=int, help="rounds, of which the median counts; 5")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="what is counted")
-    parser.add_argument("--out", type=Path, help="benchmarks/results; with --toy runs/bench_toy")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="wall time or CPU time")
+    parser.add_argument(
+        "--out", type=Path, help="output folder; default benchmarks/results, or runs/bench_toy with --toy"
+    )
     asked = parser.parse_args(argv)
     asked.out = asked.out or (HERE.parent / "runs" / "bench_toy" if asked.toy else HERE / "results")
     return asked

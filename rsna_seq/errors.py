@@ -1,4 +1,4 @@
-"""The errors that a user may meet, each with the exit code of the command line."""
+"""The errors that a user may see, each with the exit code of the command line."""
 
 
 class RsnaSeqError(Exception):
@@ -20,13 +20,13 @@ class QuarantinedError(RsnaSeqError):
 
 
 class NothingUsableError(RsnaSeqError):
-    """No slice, no label or no study was left to work on."""
+    """No usable slice, label or study remains."""
 
     exit_code = 4
 
 
 class EnvironmentFaultError(RsnaSeqError):
-    """The machine lacks something: a codec, disk space, pretrained weights."""
+    """The environment lacks something: a codec, disk space, memory or pretrained weights."""
 
     exit_code = 5
 

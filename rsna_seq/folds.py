@@ -1,4 +1,4 @@
-"""Folds by patient: stratified on the rare classes, crossed between stages, with patients no stage sees.
+"""Folds by patient: stratified on the rare classes, crossed between stages, with held-out patients.
 
 Source of the method: Sechidis, Tsoumakas & Vlahavas, On the Stratification of Multi-label Data, ECML 2011,
 with the patient in place of the sample.
@@ -14,17 +14,35 @@ from rsna_seq.config import IndexConfig
 from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
 
+HELD_OUT = -1
+"""Fold of patients that no stage sees; a fold is null where a patient has no labels."""
+
+
+def in_folds(column: str = "fold") -> pl.Expr:
+    """Rows of patients that are trained on: labelled, and not held out."""
+    return pl.col(column) > HELD_OUT
+
+
+def held_out(column: str = "fold") -> pl.Expr:
+    """Rows of patients that no stage sees."""
+    return pl.col(column) == HELD_OUT
+
+
+def labelled_rows(column: str = "fold") -> pl.Expr:
+    """Rows of patients with labels."""
+    return pl.col(column).is_not_null()
+
 
 def assign(patients: pl.DataFrame, cfg: IndexConfig, seed: int) -> pl.DataFrame:
-    """Give each patient a fold and a crossed fold.
+    """Assign a fold and a crossed fold to every patient.
 
     Args:
         patients: Column patient, unique, and six label columns: 1 where any of the patient's slices has it.
-        cfg: Number of folds, share of patients held out.
-        seed: Seed of the tie-breaking; the order of the rows does not matter.
+        cfg: Number of folds, fraction of patients held out.
+        seed: Seed for breaking ties; the result does not depend on the order of the rows.
 
     Returns:
-        patient, fold and cross_fold; both -1 for the held-out patients.
+        Columns patient, fold and cross_fold; both folds are -1 for held-out patients.
     """
     shuffled = patients.with_columns(at=pl.Series([_hash(p, seed) for p in patients["patient"]])).sort("at")
     marks = shuffled.select(CLASSES).to_numpy().astype(bool)
@@ -36,7 +54,7 @@ def assign(patients: pl.DataFrame, cfg: IndexConfig, seed: int) -> pl.DataFrame:
     cross = np.full(len(shuffled), -1)
     for k in range(cfg.folds):
         inside = fold == k
-        # each fold begins with another crossed fold, so that what is left over evens out
+        # each fold starts at another crossed fold, so that remainders are spread evenly
         share = spread(marks[inside], np.full(cfg.cross_folds, 1 / cfg.cross_folds))
         cross[inside] = (share + k) % cfg.cross_folds
     return shuffled.select(
@@ -45,14 +63,14 @@ def assign(patients: pl.DataFrame, cfg: IndexConfig, seed: int) -> pl.DataFrame:
 
 
 def spread(marks: NDArray[np.bool_], shares: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Spread rows over parts so that each part gets its share of every mark, rarest first.
+    """Distribute rows over parts so that each part gets its fraction of every label, rarest label first.
 
     Args:
-        marks: (row, mark).
-        shares: (part,) that sum to one.
+        marks: (row, label) whether the row has the label.
+        shares: (part,) fractions that sum to one.
 
     Returns:
-        (row,) part of each row.
+        (row,) number of the part of each row.
     """
     part = np.full(len(marks), -1)
     room = shares * len(marks)
@@ -71,20 +89,20 @@ def spread(marks: NDArray[np.bool_], shares: NDArray[np.float64]) -> NDArray[np.
 
 
 def must_keep_patients_whole(table: pl.DataFrame) -> None:
-    """Refuse folds that cut a patient: what a network learnt of one slice, it would meet again in the next.
+    """Refuse folds that split a patient, since slices of one patient in two folds would leak information.
 
     Args:
         table: Columns patient, fold, cross_fold.
 
     Raises:
-        IntegrityError: A patient stands in two folds, or in two crossed folds.
+        IntegrityError: A patient is in more than one fold, or in more than one crossed fold.
     """
     cut = table.group_by("patient").agg(pl.struct("fold", "cross_fold").n_unique().alias("folds"))
     count = len(cut.filter(pl.col("folds") > 1))
     if count:
         raise IntegrityError(
-            f"folds: {count:,} patients stand in more than one fold; index assigns whole patients, so the "
-            "table was changed by hand. Run index again"
+            f"folds: {count:,} patients are in more than one fold; index assigns whole patients, so the "
+            "table was edited after index wrote it. Run index again"
         )
 
 

@@ -1,4 +1,4 @@
-"""The six classes of the competition: their names, their order and their weights, once.
+"""The six classes of the competition: names, order and weights.
 
 Source: RSNA Intracranial Hemorrhage Detection (2019), evaluation page: a multi-label log loss in which
 ``any`` counts twice.
@@ -15,12 +15,12 @@ CLASSES: tuple[str, ...] = (
     "subdural",
     "any",
 )
-"""The classes in the order of every array and every table of this package."""
+"""The classes, in the order of all arrays and tables of this package."""
 
 N_CLASSES = len(CLASSES)
 
 ANY = CLASSES.index("any")
-"""Column of the class ``any``."""
+"""Index of the class ``any``."""
 
 CLASS_WEIGHTS: NDArray[np.float64] = np.array([1, 1, 1, 1, 1, 2], dtype=np.float64) / 7
 """Weight of each class in the official metric; they sum to one."""

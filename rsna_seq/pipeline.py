@@ -1,158 +1,112 @@
-"""The corridor, in order: from DICOM files to a scored submission.
+"""The stages in order: from DICOM files to a scored submission.
 
 ==============  ==========================================================================
-``1_index``     headers to a table: one row a slice, ordered, labelled, in folds
+``1_index``     headers to a table: one row per slice, ordered, labelled, in folds
 ``2_cache``     pixels to HU, decoded once, cropped to the head
-``3_embed``     a CNN over neighbouring slices: a vector and six logits a slice, out of fold
+``3_embed``     a CNN over neighbouring slices: a vector and six logits per slice, out of fold
 ``4_sequence``  a GRU over the whole study
-``5_stack``     boosted trees over both models' logits
-``6_evaluate``  the official metric, the ladder, the report
-``7_predict``   the competition's test images, answered
+``5_stack``     boosted trees over the logits of both models
+``6_evaluate``  the official metric, baselines, the report
+``7_predict``   the submission for the competition's test images
 ==============  ==========================================================================
 """
 
-import os
-from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 
-from rsna_seq.artifacts import MANIFEST
-from rsna_seq.config import Config
+from rsna_seq.config import Config, dump_config, load_config
 from rsna_seq.console import say
-from rsna_seq.layout import find_layout
+from rsna_seq.context import Context
+from rsna_seq.datasets.rsna2019.layout import find_layout
+from rsna_seq.errors import UsageError
+from rsna_seq.store.files import write_text
+from rsna_seq.store.run_folder import STAGES, RunFolder
 
-At = Mapping[str, Path]
-"""The folder of each stage."""
-
-
-def _index(cfg: Config, at: At, rebuild: bool) -> None:
-    from rsna_seq.stages import index
-
-    index.run(
-        cfg.index,
-        cfg.data,
-        at["index"],
-        seed=cfg.seed,
-        workers=workers_of(cfg),
-        limit=cfg.limit,
-        rebuild=rebuild,
-    )
+_CONFIG = "config.yaml"
+_HEADER = "# The config of this run, written by rsna_seq; later commands on this folder use it.\n"
 
 
-def _cache(cfg: Config, at: At, rebuild: bool) -> None:
-    from rsna_seq.stages import cache
+def config_of_run(run: Path, file: Path | None, overrides: list[str], *, limit: int | None = None) -> Config:
+    """Resolve the config of a command on a run: the file that is named, else the one that the run keeps.
 
-    cache.run(
-        cfg.cache,
-        at["index"],
-        cfg.data.root,
-        at["cache"],
-        workers=workers_of(cfg),
-        limit=cfg.limit,
-        rebuild=rebuild,
-    )
+    Args:
+        run: The run's folder.
+        file: ``--config``, or None.
+        overrides: Strings such as ``embed.epochs=3``.
+        limit: ``--limit``, or None.
 
-
-def _embed(cfg: Config, at: At, rebuild: bool) -> None:
-    from rsna_seq.stages import embed
-
-    embed.run(
-        cfg.embed,
-        at["cache"],
-        at["embed"],
-        seed=cfg.seed,
-        device=cfg.device,
-        workers=workers_of(cfg),
-        limit=cfg.limit,
-        rebuild=rebuild,
-    )
-
-
-def _sequence(cfg: Config, at: At, rebuild: bool) -> None:
-    from rsna_seq.stages import sequence
-
-    sequence.run(
-        cfg.sequence,
-        at["cache"],
-        at["embed"],
-        at["sequence"],
-        seed=cfg.seed,
-        device=cfg.device,
-        rebuild=rebuild,
-    )
-
-
-def _stack(cfg: Config, at: At, rebuild: bool) -> None:
-    from rsna_seq.stages import stack
-
-    stack.run(
-        cfg.stack, at["cache"], at["embed"], at["sequence"], at["stack"], seed=cfg.seed, rebuild=rebuild
-    )
-
-
-def _evaluate(cfg: Config, at: At, rebuild: bool) -> None:
-    from rsna_seq.stages import evaluate
-
-    evaluate.run(cfg.evaluate, at["evaluate"].parent, at["evaluate"], seed=cfg.seed, rebuild=rebuild)
-
-
-_WALK: Mapping[str, Callable[[Config, At, bool], None]] = {
-    "index": _index,
-    "cache": _cache,
-    "embed": _embed,
-    "sequence": _sequence,
-    "stack": _stack,
-    "evaluate": _evaluate,
-}
-
-STAGES = tuple(_WALK)
-"""The stages that a run walks, in order; ``predict`` follows where there are test images."""
-
-
-def workers_of(cfg: Config) -> int:
-    """Worker processes: as the config says, or one a core."""
-    return cfg.workers or os.cpu_count() or 1
-
-
-def folder_of(run: Path, stage: str) -> Path:
-    """The folder of a stage in a run, such as ``runs/NAME/3_embed``."""
-    return run / f"{(*STAGES, 'predict').index(stage) + 1}_{stage}"
+    Raises:
+        UsageError: The config is invalid.
+    """
+    kept = run / _CONFIG
+    words = [*overrides, *([] if limit is None else [f"limit={limit}"])]
+    if file is None and _is_kept(kept):
+        say("config", str(kept))
+        file = kept
+    return load_config(file, words)
 
 
 def run_stage(stage: str, cfg: Config, run: Path, *, rebuild: bool = False) -> None:
-    """Run one stage on what the stages before it left in the run's folder.
+    """Run one stage on the artefacts of the stages before it, and keep the config in the run's folder.
 
     Args:
-        stage: One of STAGES.
+        stage: One of STAGES but ``predict``.
         cfg: The resolved config.
         run: The run's folder.
-        rebuild: Make the stage anew, even where it is up to date or learned.
+        rebuild: Rebuild the stage, trained weights included.
 
     Raises:
         RsnaSeqError: As the stage's own ``run`` says.
     """
-    if stage not in _WALK:
+    if stage not in STAGES[:-1]:
         raise ValueError(f"no stage is called {stage!r}")
-    _WALK[stage](cfg, {name: folder_of(run, name) for name in STAGES}, rebuild)
+    _must_be_ours(run / _CONFIG)
+    module = import_module(f"rsna_seq.stages.{stage}")
+    module.run(getattr(cfg, stage), Context.of(cfg, rebuild=rebuild), RunFolder(run))
+    _keep(cfg, run / _CONFIG)
 
 
 def run_all(cfg: Config, run: Path, *, rebuild: bool = False) -> None:
-    """Walk the corridor, and answer the sample submission where the data has test images.
+    """Run all stages, and write the submission if the data has test images.
 
     Args:
         cfg: The resolved config.
         run: The run's folder.
-        rebuild: Make every stage anew.
+        rebuild: Rebuild every stage.
     """
-    for stage in STAGES:
+    folder = RunFolder(run)
+    for stage in STAGES[:-1]:
         run_stage(stage, cfg, run, rebuild=rebuild)
-        if not (folder_of(run, stage) / MANIFEST).is_file():
+        if not folder.is_finished(stage):
             return  # other jobs train the folds that are missing
     layout = find_layout(cfg.data.root, cfg.data.stage)
     if layout.test is not None:
         # a series that is asked for is one of the training studies: `index` has found it there
         unseen = cfg.model_copy(update={"index": cfg.index.model_copy(update={"series": None})})
-        out = folder_of(run, "predict")
-        predict([layout.test], [run], out, unseen, sample=layout.sample, rebuild=rebuild)
+        predict([layout.test], [run], folder["predict"], unseen, sample=layout.sample, rebuild=rebuild)
+
+
+def _is_kept(file: Path) -> bool:
+    """Whether a config file is one that a run keeps."""
+    try:
+        return file.read_text(encoding="utf-8").startswith(_HEADER)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _must_be_ours(file: Path) -> None:
+    """Refuse a run's folder in which somebody keeps a config of their own."""
+    if file.exists() and not _is_kept(file):
+        raise UsageError(f"{file}: is there, and rsna_seq did not write it; move it, or choose another --out")
+
+
+def _keep(cfg: Config, file: Path) -> None:
+    """Write the config of a run, without what belongs to one command or one machine."""
+    once = {"limit": None, "workers": 0, "device": "auto"}
+    embed = cfg.embed.model_copy(update={"folds": None})
+    text = _HEADER + dump_config(cfg.model_copy(update={**once, "embed": embed}))
+    if not file.exists() or file.read_text(encoding="utf-8") != text:
+        write_text(file, text)
 
 
 def predict(
@@ -164,44 +118,34 @@ def predict(
     sample: Path | None = None,
     rebuild: bool = False,
 ) -> None:
-    """Score the studies below some folders with finished runs.
+    """Score studies with one or more finished runs.
 
     Args:
-        folders: Folders of DICOM studies.
+        folders: Folders of DICOM studies, zip files or DICOM files.
         runs: Folders of finished runs, averaged.
         out: Receives the tables and the report.
         cfg: The resolved config.
-        sample: The competition's sample submission, to be answered.
-        rebuild: Predict anew what is there.
+        sample: The competition's sample submission, for which ``submission.csv`` is written.
+        rebuild: Predict again, even if the output is up to date.
     """
-    from rsna_seq.stages import predict as stage
+    from rsna_seq.stages.predict import run as stage
 
-    stage.run(
-        cfg.predict,
-        folders,
-        runs,
-        out,
-        indexing=cfg.index,
-        sample=sample,
-        device=cfg.device,
-        workers=workers_of(cfg),
-        limit=cfg.limit,
-        rebuild=rebuild,
-    )
+    ctx = Context.of(cfg, rebuild=rebuild)
+    stage.run(cfg.predict, ctx, folders, runs, out, indexing=cfg.index, sample=sample)
 
 
 def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> None:
-    """Phantoms, the whole corridor on them, and a prediction for phantoms that it never saw.
+    """Write phantoms, run all stages on them, and predict phantoms that the run has not seen.
 
     Args:
         cfg: The resolved config; its data root is replaced by the phantoms.
         out: Everything is written below this folder.
-        rebuild: Make everything anew but the phantoms.
+        rebuild: Rebuild everything but the phantoms.
     """
-    from rsna_seq.submission import score_answer
+    from rsna_seq.datasets.rsna2019.submission import score_answer
     from rsna_seq.tools import synth
 
-    workers = workers_of(cfg)
+    workers = Context.of(cfg).workers
     seen, unseen = out / "phantoms", out / "unseen_phantoms"
     synth.run(cfg.synth, seen, seed=cfg.seed, workers=workers)
     others = cfg.synth.model_copy(update={"studies": cfg.synth.test_studies, "test_studies": 0})
@@ -210,6 +154,6 @@ def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> None:
     answer = out / "8_unseen"
     predict([unseen / f"stage_{cfg.data.stage}_train"], [out], answer, cfg, rebuild=rebuild)
     loss = score_answer(answer / "slices.csv", unseen / f"stage_{cfg.data.stage}_train.csv", cfg.seed)
-    say("demo", f"log loss on phantoms of another seed: {loss.value:.4f} ({loss.low:.4f} to {loss.high:.4f})")
-    say("demo", f"the report: {folder_of(out, 'evaluate') / 'report.html'}")
-    say("demo", f"the unseen studies, slice by slice: {answer / 'report.html'}")
+    say("demo", f"log loss on unseen phantoms: {loss.value:.4f} ({loss.low:.4f} to {loss.high:.4f})")
+    say("demo", f"report of the run: {RunFolder(out)['evaluate'] / 'report.html'}")
+    say("demo", f"report of the unseen studies: {answer / 'report.html'}")

@@ -1,18 +1,18 @@
-"""Why a file, a series or a study was set aside: one typed set, each with the sentence a user reads."""
+"""Reason codes of files, series and studies that are not read, each with a sentence for the user."""
 
 from collections.abc import Sequence
 from enum import StrEnum
 
 
 class Action(StrEnum):
-    """What was done with an input that is not read."""
+    """What was done with an input that is not used."""
 
     QUARANTINED = "quarantined"
-    """It should have been readable and is not."""
+    """The input should be readable, but is not."""
     SKIPPED = "skipped"
-    """It is sound, but not what this package reads."""
+    """The input is valid, but of a type that this package does not read."""
     MERGED = "merged"
-    """It is a second copy of something already read."""
+    """The input is a second copy of an image that was already read."""
 
 
 class Reason(StrEnum):
@@ -62,7 +62,7 @@ class Reason(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """The reason in words."""
+        """The reason as a sentence."""
         return _SENTENCES[self]
 
 
@@ -70,61 +70,61 @@ _SENTENCES = {
     Reason.EMPTY_FILE: "the file is empty",
     Reason.NOT_DICOM: "not a DICOM file",
     Reason.UNREADABLE_FILE: "the file cannot be opened",
-    Reason.BAD_NAME: "the file's name is not UTF-8 or holds control characters; rename it",
-    Reason.BAD_TIME: "the file was last changed before 1678 or after 2261; `touch` it",
-    Reason.BAD_ARCHIVE: "the zip file is damaged",
-    Reason.BAD_MEMBER: "this member of a zip file is damaged",
-    Reason.FILE_CHANGED: "the file changed while it was read",
-    Reason.HEADER_TRUNCATED: "the header is cut short",
+    Reason.BAD_NAME: "the file name is not UTF-8 or contains control characters; rename the file",
+    Reason.BAD_TIME: "the modification time is before 1678 or after 2261; run `touch` on the file",
+    Reason.BAD_ARCHIVE: "the zip file is corrupt",
+    Reason.BAD_MEMBER: "this member of a zip file is corrupt",
+    Reason.FILE_CHANGED: "the file changed while it was being read",
+    Reason.HEADER_TRUNCATED: "the header is truncated",
     Reason.HEADER_INVALID: "the header cannot be parsed",
-    Reason.PIXELS_MISSING: "an image without pixel data",
-    Reason.PIXELS_TRUNCATED: "the pixel data is cut short",
+    Reason.PIXELS_MISSING: "the image has no pixel data",
+    Reason.PIXELS_TRUNCATED: "the pixel data is truncated",
     Reason.PIXELS_UNDECODABLE: "the pixel data cannot be decoded",
-    Reason.LENGTH_OVERRUN: "an element claims to reach beyond the end of the file",
-    Reason.NESTED_TOO_DEEP: "sequences are nested deeper than any real header",
-    Reason.INFLATES_TOO_FAR: "a deflated file grows beyond all measure",
-    Reason.BAD_DIMENSIONS: "rows or columns are zero or absurd",
-    Reason.BAD_PIXEL_FORMAT: "not 16-bit monochrome pixels",
-    Reason.FRAME_IMPLAUSIBLE: "the file is far too small for the rows and columns that its header declares",
-    Reason.MULTI_FRAME: "several frames in one object, without a position for each",
-    Reason.NO_RESCALE: "no rescale, so HU are unknown (index.assume_hu=true takes stored values as HU)",
-    Reason.BAD_RESCALE: "the rescale slope or intercept is zero or absurd",
-    Reason.NOT_HU: "the rescale leads to another unit than Hounsfield units (RescaleType)",
-    Reason.MODALITY_LUT: "a modality look-up table in place of a rescale, which is not read",
-    Reason.IMPLAUSIBLE_HU: "the pixels are not in the range of Hounsfield units",
-    Reason.NO_UID: "an image without SOPInstanceUID or StudyInstanceUID",
-    Reason.NO_PLACE: "no usable position or orientation, among slices of its series that have one",
+    Reason.LENGTH_OVERRUN: "the declared length of an element exceeds the end of the file",
+    Reason.NESTED_TOO_DEEP: "sequences are nested too deeply for a valid header",
+    Reason.INFLATES_TOO_FAR: "the deflated data set exceeds the size limit when it is inflated",
+    Reason.BAD_DIMENSIONS: "the number of rows or columns is zero or implausible",
+    Reason.BAD_PIXEL_FORMAT: "the pixels are not 16-bit monochrome",
+    Reason.FRAME_IMPLAUSIBLE: "the file is too small for the rows and columns declared in its header",
+    Reason.MULTI_FRAME: "a multi-frame object without a position for every frame",
+    Reason.NO_RESCALE: "no rescale, so HU are unknown (index.assume_hu=true uses the stored values as HU)",
+    Reason.BAD_RESCALE: "the rescale slope or intercept is zero or implausible",
+    Reason.NOT_HU: "the rescaled values are not in Hounsfield units (RescaleType)",
+    Reason.MODALITY_LUT: "a modality lookup table instead of a rescale, which is not supported",
+    Reason.IMPLAUSIBLE_HU: "the pixel values are outside the plausible range of Hounsfield units",
+    Reason.NO_UID: "the SOPInstanceUID or the StudyInstanceUID is missing",
+    Reason.NO_PLACE: "no usable position or orientation, while other slices of the series have one",
     Reason.DUPLICATE_UID: "two different images share one SOPInstanceUID",
-    Reason.DUPLICATE_FILE: "a second copy of the same image",
+    Reason.DUPLICATE_FILE: "duplicate of an image that was already read",
     Reason.LOCALIZER: "a localizer (scout) image",
     Reason.NOT_AXIAL: "not an axial image",
-    Reason.NOT_CT: "another modality than CT",
-    Reason.NOT_AN_IMAGE: "a DICOM object without an image",
+    Reason.NOT_CT: "the modality is not CT",
+    Reason.NOT_AN_IMAGE: "the DICOM object is not an image",
     Reason.DERIVED_IMAGE: "a secondary capture or derived image",
-    Reason.OTHER_SERIES: "another series of the study is read",
-    Reason.MIXED_PATIENTS: "one StudyInstanceUID holds two patients",
-    Reason.DICOMDIR: "a directory of files, never followed",
-    Reason.LINK: "a link, never followed",
+    Reason.OTHER_SERIES: "another series of the study was selected",
+    Reason.MIXED_PATIENTS: "two patients share one StudyInstanceUID",
+    Reason.DICOMDIR: "a DICOMDIR, whose references are never followed",
+    Reason.LINK: "a symbolic link, which is never followed",
     Reason.WORKER_DIED: "the decoder crashed on this file",
     Reason.DECODE_TIMEOUT: "the decoder did not finish in time",
-    Reason.BAD_RESULT: "the networks gave no probability between 0 and 1",
+    Reason.BAD_RESULT: "the networks did not return a probability between 0 and 1",
 }
 
 
 _FLAGS = {
-    "no_position": "ordered by SliceLocation or InstanceNumber, for want of a position",
-    "interpolated": "with slices without a position, placed between their neighbours by InstanceNumber",
-    "overlap": "with slices closer than half their usual gap; neighbours are taken at least that far away",
-    "gap": "with gaps of nearly twice the spacing or more; neighbours are found in mm",
-    "contrast": "with contrast agent, which is bright as blood is",
-    "lossy": "once compressed with loss",
-    "wrap_suspected": "whose header allows for a 12-bit wrap; it is corrected only where pixels prove it",
+    "no_position": "without ImagePositionPatient; slices are ordered by SliceLocation or InstanceNumber",
+    "interpolated": "with slices without a position, interpolated from their neighbours by InstanceNumber",
+    "overlap": "with slices closer than half the median gap; neighbours are at least that far away",
+    "gap": "with gaps of nearly twice the spacing or more; neighbours are selected by distance in mm",
+    "contrast": "with contrast agent, which can look like blood",
+    "lossy": "with lossy compression",
+    "wrap_suspected": "whose header allows a 12-bit wrap; it is corrected only if the pixels prove it",
 }
-"""Flags of a study that a user is told of, in words."""
+"""Flags of a study that are printed for the user, as sentences."""
 
 
-def worth_knowing(flags: Sequence[str]) -> list[str]:
-    """Lines for a user on what was accepted, but is unusual.
+def flag_sentences(flags: Sequence[str]) -> list[str]:
+    """Lines that report inputs that were accepted, but are unusual.
 
     Args:
         flags: The flags of each study, comma-separated.
@@ -133,8 +133,8 @@ def worth_knowing(flags: Sequence[str]) -> list[str]:
     return [f"{n:,} {'study' if n == 1 else 'studies'} {_FLAGS[word]}" for word, n in counts.items() if n]
 
 
-class SetAsideError(Exception):
-    """A file is not read, for a typed reason; what its header still told comes along."""
+class ExclusionError(Exception):
+    """A file is not read, for a typed reason; carries what its header still contained."""
 
     def __init__(self, reason: Reason, detail: str = "", *, action: Action = Action.QUARANTINED) -> None:
         super().__init__(f"{reason}: {detail}")

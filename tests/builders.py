@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 
 from rsna_seq.labels import CLASSES, N_CLASSES
-from rsna_seq.provenance import digest_file
-from rsna_seq.store.arrays import array_writer
-from rsna_seq.store.artifacts import Key, Receipt, load_manifest
+from rsna_seq.store.array_file import array_writer
+from rsna_seq.store.artifacts import BuildSummary, Key, load_manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json
-from rsna_seq.tables import SLABS, write_table
+from rsna_seq.store.provenance import digest_file
+from rsna_seq.store.tables import SLABS, write_table
 
 
 def tiny_cache(folder: Path, *, studies: int = 8, size: int = 32, folds: int = 2, seed: int = 0) -> Path:
@@ -27,10 +27,10 @@ def tiny_cache(folder: Path, *, studies: int = 8, size: int = 32, folds: int = 2
         pixels.append(_heads(labels, size, random))
         rows += _rows(f"S{i:03d}", labels, start=len(rows), fold=i % folds, cross=(i // folds) % 2)
 
-    def build(out: Path) -> Receipt:
+    def build(out: Path) -> BuildSummary:
         write_array(out / "shard_0000.npy", np.concatenate(pixels))
         write_table(pl.DataFrame(rows, schema=dict(SLABS)), out / "slabs.parquet", SLABS)
-        return Receipt({"slices": len(rows)}, {})
+        return BuildSummary({"slices": len(rows)}, {})
 
     ensure(folder, Key("cache", {"seed": seed, "size": size}, {}, "test"), build)
     return folder

@@ -6,12 +6,22 @@ import numpy as np
 import polars as pl
 from builders import write_array
 
-from rsna_seq.artifacts import Key, Receipt, ensure
 from rsna_seq.labels import ANY, CLASSES, N_CLASSES
-from rsna_seq.tables import LOGITS, QUARANTINE, SLABS, SLICES, from_rows, logit_table, read_table, write_table
+from rsna_seq.store.artifacts import BuildSummary, Key
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.tables import (
+    LOGITS,
+    QUARANTINE,
+    SLABS,
+    SLICES,
+    from_rows,
+    logit_table,
+    read_table,
+    write_table,
+)
 
 NOISE = {"3_embed": 1.6, "4_sequence": 0.7, "5_stack": 0.6}
-"""What stands between a rung's logits and the truth."""
+"""What stands between a model's logits and the truth."""
 FOLDS = 3
 
 
@@ -80,12 +90,12 @@ def write_logits(run: Path, stage: str, *, noise: float | None = None, seed: int
 def finish(folder: Path, tables: dict, pixels: np.ndarray | None = None) -> None:
     """A finished artefact that holds some tables."""
 
-    def build(out: Path) -> Receipt:
+    def build(out: Path) -> BuildSummary:
         for name, (rows, schema) in tables.items():
             write_table(from_rows(rows, schema), out / name, schema)
         if pixels is not None:
             write_array(out / "shard_0000.npy", pixels)
-        return Receipt({}, {})
+        return BuildSummary({}, {})
 
     ensure(folder, Key(folder.name[2:], {"made": "by a test"}, {}, "test"), build, rebuild=True)
 

@@ -9,25 +9,36 @@ import pytest
 from builders import replace_table, tiny_cache
 from dicoms import head, write_set, write_slice
 
-from rsna_seq.bootstrap import Bootstrap
-from rsna_seq.config import CacheConfig, EmbedConfig, IndexConfig, SequenceConfig, StackConfig
+from rsna_seq.config import CacheConfig, DataConfig, EmbedConfig, IndexConfig, SequenceConfig, StackConfig
+from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
-from rsna_seq.metric import slice_losses
+from rsna_seq.scoring.baselines import prior_of
+from rsna_seq.scoring.bootstrap import Bootstrap
+from rsna_seq.scoring.metric import slice_losses
 from rsna_seq.stages import cache, embed, index, sequence, stack
-from rsna_seq.submission import prior_of
-from rsna_seq.tables import LOGITS, SLABS, read_table
-from rsna_seq.trained import TrainedRun
+from rsna_seq.stages.predict.trained import TrainedRun
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.tables import LOGITS, SLABS, read_table
 
-EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=3, batch=8, lr=3e-3)
-SEQUENCE = SequenceConfig(epochs=4, batch=4, project=16, hidden=8)
+CPU = Context(device="cpu")
+EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=3, batch_size=8, lr=3e-3)
+SEQUENCE = SequenceConfig(epochs=4, batch_size=4, projection_dim=16, hidden=8)
 STACK = StackConfig(rounds=20, min_leaf=2)
 STAGES = ("3_embed", "4_sequence", "5_stack")
 
 
 LEARNS_BY_HEART = EMBED.model_copy(
-    update={"epochs": 12, "drop": 0, "flip": 0, "depth_flip": 0, "rotate_deg": 0, "scale": 0, "shift": 0}
+    update={
+        "epochs": 12,
+        "dropout": 0,
+        "flip_prob": 0,
+        "depth_flip": 0,
+        "rotate_deg": 0,
+        "scale": 0,
+        "shift": 0,
+    }
     | {"hu_scale": 0, "hu_shift": 0, "erase": 0}
 )
 """A network that would know every label that it is shown, were it shown those of its own fold."""
@@ -35,9 +46,9 @@ LEARNS_BY_HEART = EMBED.model_copy(
 
 def walk(run: Path, embedding: EmbedConfig = EMBED) -> Path:
     """The three learned stages."""
-    embed.run(embedding, run / "2_cache", run / "3_embed", device="cpu")
-    sequence.run(SEQUENCE, run / "2_cache", run / "3_embed", run / "4_sequence", device="cpu")
-    stack.run(STACK, run / "2_cache", run / "3_embed", run / "4_sequence", run / "5_stack")
+    embed.run(embedding, CPU, RunFolder(run))
+    sequence.run(SEQUENCE, CPU, RunFolder(run))
+    stack.run(STACK, CPU, RunFolder(run))
     return run
 
 
@@ -84,7 +95,7 @@ def test_with_true_labels_the_cnn_does_beat_the_prior(tmp_path: Path) -> None:
     """The canary above sings: the same networks learn where there is something to be learnt."""
     tiny_cache(tmp_path / "2_cache", studies=24)
     longer = EMBED.model_copy(update={"epochs": 8, "folds": (0,)})
-    embed.run(longer, tmp_path / "2_cache", tmp_path / "3_embed", device="cpu")
+    embed.run(longer, CPU, RunFolder(tmp_path))
     table = read_table(tmp_path / "3_embed" / "fold0" / "logits.parquet", LOGITS)
     slabs = PixelCache(tmp_path / "2_cache").slabs.filter(pl.col("fold") == 0)
     rows = slabs.select("study", "slab").join(table, on=["study", "slab"], how="left", maintain_order="left")
@@ -158,15 +169,15 @@ def test_pixels_under_two_patients_are_found(tmp_path: Path, capfd: pytest.Captu
             hu = head(5.0 * k, bleed=k == 1) + np.random.default_rng(k).integers(0, 9, (64, 64))
             name = f"ID_{patient}{k}"
             write_slice(tmp_path / "d", name, study=f"S_{patient}", patient=patient, z=5.0 * k, hu=hu)
-    index.run(IndexConfig(), index.DataConfig(root=tmp_path / "d"), tmp_path / "1_index")
-    made = cache.run(CacheConfig(size=32), tmp_path / "1_index", tmp_path / "d", tmp_path / "2_cache")
+    index.run(IndexConfig(), Context(data=DataConfig(root=tmp_path / "d")), RunFolder(tmp_path))
+    made = cache.run(CacheConfig(size=32), Context(data=DataConfig(root=tmp_path / "d")), RunFolder(tmp_path))
     assert made.counts["slices with another patient's pixels"] == 6
-    assert "leaks" in capfd.readouterr().err
+    assert "it leaks across folds" in capfd.readouterr().err
 
 
 def test_patients_that_were_trained_on_are_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from rsna_seq.config import PredictConfig
-    from rsna_seq.stages import predict
+    from rsna_seq.stages.predict import run as predict
 
     tiny_cache(tmp_path / "run" / "2_cache")
     walk(tmp_path / "run")
@@ -174,6 +185,6 @@ def test_patients_that_were_trained_on_are_counted(tmp_path: Path, capfd: pytest
         for k in range(3):
             write_slice(tmp_path / "d", f"ID_{i}{k}", study=f"T{i}", patient=patient, z=5.0 * k)
     folders, runs = [tmp_path / "d"], [tmp_path / "run"]
-    made = predict.run(PredictConfig(), folders, runs, tmp_path / "out", indexing=IndexConfig(), device="cpu")
+    made = predict.run(PredictConfig(), CPU, folders, runs, tmp_path / "out", indexing=IndexConfig())
     assert made.counts["patients also trained on"] == 2
     assert "2 patients were also trained on" in capfd.readouterr().err

@@ -16,9 +16,9 @@ from dicoms import write_set
 from safetensors.numpy import save_file
 from test_config import command
 
-from rsna_seq import failures
 from rsna_seq.errors import IntegrityError
 from rsna_seq.store.files import atomic_path
+from rsna_seq.terminal import failures
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -147,7 +147,7 @@ def test_labels_without_any_are_refused_by_line_or_corrected_and_counted(data: P
     assert "index.fix_any=true" in printed
     code, printed = shell(f"$R {' '.join(words)} index.fix_any=true")
     assert code == 0, printed
-    assert "1 slices had any = 0 beside a class = 1; any was set to 1" in printed
+    assert "1 slices had any = 0 and a class = 1; any was set to 1" in printed
     assert "1 slices have any = 1 and no class" in printed
     table = pl.read_parquet(tmp_path / "run" / "1_index" / "slices.parquet")
     assert table.filter(pl.col("slice") == lines[number].split("_any")[0])["any"].item() == 1

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from rsna_seq.__main__ import main
 from rsna_seq.config import Config, dump_config, load_config
-from rsna_seq.config_types import Section
 from rsna_seq.errors import UsageError
+from rsna_seq.settings.types import Section
 
 
 def command(*words: str) -> tuple[int, str]:
@@ -77,7 +77,8 @@ REFUSED = [
     "embed.backbone=''", 'embed.backbone="a\\0b"', 'index.series="\\ud800"', 'data.root="a\\0"',
     "data.root=''", 'embed.pretrained="\\0"', "device=nonsense",
     "device=cuda:", "device=cuda:x", "device=meta", "device=CPU",
-    "stack.sources=[]", "stack.sources=[cnn, cnn]", "cache.thin_mm=6", "predict.clip=1e-9", "data.stage=3",
+    "stack.sources=[]", "stack.sources=[cnn, cnn]", "cache.thin_mm=6", "predict.prob_clip=1e-9",
+    "data.stage=3",
     "cache.crop=2", "seed=!!python/object:os.system x", "seed=!!int x", "seed=!x 1", "seed=&a [*a]",
     "seed=*a", "seed={a: 1, a: 2}",
     "seed=" + "[" * 3000, "seed=[" + "1," * 11_000 + "]", "seed=" + "x" * 300_000,
@@ -105,12 +106,12 @@ FILES: dict[str, tuple[bytes, str]] = {
     "latin-1": (b"seed: 1\ndata:\n  root: caf\xe9\n", "line 3 is not UTF-8"),
     "binary": (bytes(range(256)), "not UTF-8|not readable as YAML"),
     "a NUL byte": (b"seed: 1\0", "not readable as YAML"),
-    "a key twice": (b"seed: 1\nembed:\n  epochs: 1\n  epochs: 2\n", "line 4: the key epochs stands twice"),
-    "a section twice": (b"embed: {epochs: 1}\nembed: {batch: 2}\n", "the key embed stands twice"),
+    "a key twice": (b"seed: 1\nembed:\n  epochs: 1\n  epochs: 2\n", "line 4: duplicate key epochs"),
+    "a section twice": (b"embed: {epochs: 1}\nembed: {batch: 2}\n", "duplicate key embed"),
     "a tag": (b"seed: !!python/object/apply:os.system [ls]\n", r"line 1: a tag \(!\)"),
     "many aliases": (_laughs(9, 9).encode(), "aliases"),
     "deep aliases": (_laughs(30, 1).encode(), "no such key"),
-    "an endless alias": (b"seed: &a\n  - *a\n", "line 2: .* stands within what it names"),
+    "an endless alias": (b"seed: &a\n  - *a\n", "line 2: .* is inside the value"),
     "an unknown alias": (b"seed: *a\n", "line 1"),
     "nested": (b"seed: " + b"[" * 5000, "nested deeper"),
     "large": (b"# " + b"x" * 300_000, "larger than 256 KiB"),
@@ -148,8 +149,8 @@ def test_what_people_write_stays_allowed(tmp_path: Path) -> None:
         b"\xef\xbb\xbfsequence: &fit\n  lr: 1e-3\n  epochs: 3\n"
         b"embed:\n  <<: *fit\n  epochs: 4\ndata: {root: 2019-01-01}\n"
     )
-    config = load_config(file, ["embed={batch: 8}", "device=cuda:1", "data.root=.", "embed.folds=[7]"])
-    assert (config.embed.epochs, config.embed.batch, config.embed.lr, config.sequence.epochs) == (
+    config = load_config(file, ["embed={batch_size: 8}", "device=cuda:1", "data.root=.", "embed.folds=[7]"])
+    assert (config.embed.epochs, config.embed.batch_size, config.embed.lr, config.sequence.epochs) == (
         4,
         8,
         1e-3,
@@ -206,3 +207,20 @@ def test_any_file_is_taken_or_refused(
     for content in (text, text[:at] + noise + text[at:], dump_config(Config()).encode()[:at] + noise):
         file.write_bytes(content)
         _holds(*command("config", "--config", str(file)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("embed.batch=8", "embed.batch_size"),
+        ("sequence.project=16", "sequence.projection_dim"),
+        ("stack.share=0.3", "stack.blend_weight"),
+        ("predict.clip=0.001", "predict.prob_clip"),
+        ("embed.clip=1", "embed.max_grad_norm"),
+    ],
+)
+def test_a_former_key_is_an_error_that_names_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(UsageError, match=rf"was renamed to {new}"):
+        load_config(None, [old])
+    section, _, key = new.partition(".")
+    assert key in getattr(load_config(), section).model_dump()

@@ -1,1 +1,1 @@
-"""What others do with the same files and the same slices, each written anew from its description."""
+"""Methods of others for the same files and slices, each reimplemented from its description."""

@@ -1,4 +1,4 @@
-"""What a peer is, and how it comes to answers for studies it never saw."""
+"""Interface of a peer, and its out-of-fold evaluation."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -7,17 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsna_seq.config import SequenceConfig
-from rsna_seq.metric import log_loss
-from rsna_seq.nets.studies import Sequence
+from rsna_seq.nets.studies import EmbeddedStudy
+from rsna_seq.scoring.metric import log_loss
 
 Floats = NDArray[np.float64]
-Scorer = Callable[[Sequence], Floats]
-"""Gives a study (slab, 6) logits."""
+Scorer = Callable[[EmbeddedStudy], Floats]
+"""Returns the (slab, 6) logits of a study."""
 _EPS = 1e-6
 
 
 class Peer(Protocol):
-    """A way from embeddings, logits and positions of a study's slices to better logits."""
+    """A method that refines logits from the embeddings, logits and positions of a study's slices."""
 
     @property
     def name(self) -> str:
@@ -25,27 +25,27 @@ class Peer(Protocol):
 
     @property
     def settings(self) -> tuple[Any, ...]:
-        """At most four settings that are tried, the one nearest to the publication first."""
+        """At most four settings to try, starting with the one closest to the publication."""
 
     def fit(
-        self, setting: Any, train: list[Sequence], budget: SequenceConfig, seed: int, device: str
+        self, setting: Any, train: list[EmbeddedStudy], budget: SequenceConfig, seed: int, device: str
     ) -> Scorer:
-        """Learn from labelled studies.
+        """Train on labelled studies.
 
         Args:
             setting: One of ``settings``.
-            train: Labelled studies, each in one network's space.
-            budget: Epochs, batch, augmentation and networks to average: those of the package's own model.
-            seed: Seed of everything random.
+            train: Labelled studies, each embedded by one network.
+            budget: Epochs, batch size, augmentation and number of averaged networks of the package's model.
+            seed: Random seed.
             device: ``auto`` or a torch device.
         """
 
 
 class Answer(NamedTuple):
-    """What a model of one crossed fold says of a study that it never saw."""
+    """Prediction of a model of one crossed fold for a study that it was not trained on."""
 
     study: int
-    """Place in the list of studies."""
+    """Index in the list of studies."""
     cross: int
     """The crossed fold that the model was not trained on."""
     logits: Floats
@@ -53,19 +53,19 @@ class Answer(NamedTuple):
 
 
 def cross(
-    peer: Peer, studies: list[Sequence], budget: SequenceConfig, *, seed: int = 0, device: str = "cpu"
+    peer: Peer, studies: list[EmbeddedStudy], budget: SequenceConfig, *, seed: int = 0, device: str = "cpu"
 ) -> tuple[list[Answer], dict[int, str]]:
-    """Let a peer learn on the crossed folds and score what each leaves out.
+    """Train a peer on the crossed folds and predict the studies that each fold leaves out.
 
     Args:
         peer: The peer.
         studies: All studies; those of crossed fold -1 are held out and scored by the models of every fold.
         budget: See :meth:`Peer.fit`.
-        seed: Seed of everything random.
+        seed: Random seed.
         device: ``auto`` or a torch device.
 
     Returns:
-        The answers, and the setting that each fold picked.
+        The predictions, and the selected setting by fold.
     """
     answers, chosen = [], {}
     for fold in sorted({s.cross_fold for s in studies if s.cross_fold >= 0}):
@@ -77,10 +77,10 @@ def cross(
     return answers, chosen
 
 
-def pick(peer: Peer, train: list[Sequence], budget: SequenceConfig, *, seed: int, device: str) -> Any:
-    """Try a peer's settings on the last crossed fold among the studies it may learn from; keep the best.
+def pick(peer: Peer, train: list[EmbeddedStudy], budget: SequenceConfig, *, seed: int, device: str) -> Any:
+    """Select the best setting of a peer on the last crossed fold of its training studies.
 
-    Where these are all of one fold, nothing can be tried, and the first setting it is.
+    If all training studies are of one fold, the first setting is used.
     """
     last = max(s.cross_fold for s in train)
     inner = [s for s in train if s.cross_fold != last]
@@ -98,13 +98,13 @@ def pick(peer: Peer, train: list[Sequence], budget: SequenceConfig, *, seed: int
 
 
 def sigmoid(logits: NDArray[np.floating]) -> Floats:
-    """Probabilities of logits."""
+    """Convert logits to probabilities."""
     p: Floats = 1 / (1 + np.exp(-np.asarray(logits, dtype=np.float64)))
     return p
 
 
 def logit(probabilities: Floats) -> Floats:
-    """Logits of probabilities, kept away from 0 and 1."""
+    """Convert probabilities to logits, clipped away from 0 and 1."""
     p = np.clip(probabilities, _EPS, 1 - _EPS)
     z: Floats = np.log(p / (1 - p))
     return z

@@ -1,4 +1,4 @@
-"""LightGBM over the probabilities of neighbouring slices alone, one booster a class."""
+"""LightGBM over the probabilities of neighbouring slices alone, one booster per class."""
 
 from typing import Any, NamedTuple
 
@@ -8,27 +8,27 @@ import numpy as np
 from peers.base import Floats, Scorer, logit, sigmoid
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
-from rsna_seq.nets.studies import Sequence
+from rsna_seq.nets.studies import EmbeddedStudy
 
 _REACH = 5
-"""Slices either side."""
+"""Neighbouring slices on each side."""
 
 
 class BoostSetting(NamedTuple):
-    """How far a booster may go."""
+    """Size of a booster."""
 
     rounds: int
     min_leaf: int
 
 
 class NeighbourBoosting:
-    """Boosted trees of a class over its probabilities at five slices either side and all six of the slice.
+    """Boosted trees per class over its probabilities in five slices on each side and all six of the slice.
 
-    Source: appian42/kaggle-rsna-intracranial-hemorrhage, ``src/meta`` (the open 2019 solution that many
-    built on): also the number of slices, the position and the study's mean; learning rate 0.02, 30 leaves,
-    depth 5, bagging 0.7 every second round, 0.9 of the columns, L1 and L2 of 0.9. Scaled: reach 5 for 9;
-    rounds fixed at one of four numbers where they stopped early on the scored fold; least leaf 5 as
-    published, or 60.
+    Source: appian42/kaggle-rsna-intracranial-hemorrhage, ``src/meta`` (a public 2019 solution that many
+    others used). Further features as published: number of slices, position and the study's mean; learning
+    rate 0.02, 30 leaves, depth 5, bagging 0.7 every second round, 0.9 of the columns, L1 and L2 of 0.9.
+    Changes: 5 neighbours on each side instead of 9; a fixed number of rounds (four settings) instead of early
+    stopping on the scored fold; ``min_data_in_leaf`` of 5 as published, or 60.
     """
 
     name = "lightgbm alone"
@@ -40,15 +40,15 @@ class NeighbourBoosting:
     )
 
     def fit(
-        self, setting: Any, train: list[Sequence], budget: SequenceConfig, seed: int, device: str
+        self, setting: Any, train: list[EmbeddedStudy], budget: SequenceConfig, seed: int, device: str
     ) -> Scorer:
-        """Boost each class; one of which only one label is seen keeps its share of the training slices.
+        """Train the boosters; a class with a single label gets its smoothed prevalence.
 
         Args:
             setting: A :class:`BoostSetting`.
             train: Labelled studies.
-            budget: ``seeds`` boosters of a class are averaged.
-            seed: Seed of bagging and columns.
+            budget: ``seeds`` is the number of averaged boosters per class.
+            seed: Seed of bagging and column sampling.
             device: Not used.
         """
         labels = np.concatenate([s.labels for s in train])
@@ -59,7 +59,7 @@ class NeighbourBoosting:
         ]
         shares = logit((labels.sum(axis=0, dtype=np.float64) + 0.5) / (len(labels) + 1))
 
-        def score(study: Sequence) -> Floats:
+        def score(study: EmbeddedStudy) -> Floats:
             answer = np.tile(shares, (len(study), 1))
             for c, (table, boosters) in enumerate(zip(_features(study), models, strict=True)):
                 if boosters:
@@ -70,7 +70,7 @@ class NeighbourBoosting:
 
 
 def _boost(table: Floats, labels: Any, setting: BoostSetting, seeds: int, seed: int) -> list[Any]:
-    """Boosters of one class; none where there is nothing to tell apart."""
+    """Train the boosters of one class; none if only one label occurs."""
     if len(np.unique(labels)) < 2:
         return []
     params = {
@@ -94,8 +94,8 @@ def _boost(table: Floats, labels: Any, setting: BoostSetting, seeds: int, seed: 
     ]
 
 
-def _features(study: Sequence) -> list[Floats]:
-    """(slab, feature) of each class; what lies beyond a study's ends is missing."""
+def _features(study: EmbeddedStudy) -> list[Floats]:
+    """Compute (slab, feature) per class; neighbours beyond the ends of the study are missing values."""
     p, n = sigmoid(study.logits), len(study)
     padded = np.pad(p, ((_REACH, _REACH), (0, 0)), constant_values=np.nan)
     around = [padded[_REACH + k : _REACH + k + n] for k in range(-_REACH, _REACH + 1) if k]

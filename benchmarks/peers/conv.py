@@ -1,4 +1,4 @@
-"""A dilated 1D convolution along the study, over what is said of each class."""
+"""A dilated 1D convolution along the slices of a study, over the probabilities of each class."""
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +10,17 @@ from rsna_seq.labels import N_CLASSES
 class StudyConv(nn.Module):
     """Five convolutions along the slices, shared by the classes, over probabilities and position.
 
-    Source: SeuTao/RSNA2019_Intracranial-Hemorrhage-Detection (1st place of 2019), ``SequenceModel``, its
-    convolution branch: features through two pointwise layers to an auxiliary opinion that has a loss of its
-    own; it joins the CNN's opinion and the position; kernels of 5, 3, 3, 3, 3 with dilations 1, 2, 4, 2, 1.
-    Scaled: 64 and 32 channels for 512 and 256, for they read fifteen networks and this reads one; 128 and
-    64 pointwise for 512 and 128; the CNN's logit stands beside its probability, which saturates; their two
-    GRU branches are left out; padding is masked in the norms.
+    Source: SeuTao/RSNA2019_Intracranial-Hemorrhage-Detection (1st place of 2019), convolution branch of
+    ``SequenceModel``: two pointwise layers map the features to auxiliary logits, which have their own loss;
+    the convolutions read the auxiliary and the CNN's probabilities and the position; kernels of 5, 3, 3, 3, 3
+    with dilations 1, 2, 4, 2, 1. Changes: 64 and 32 channels instead of 512 and 256, because the original
+    reads fifteen networks and this one reads one; 128 and 64 pointwise units instead of 512 and 128; the
+    CNN's logit is an additional input, because its probability saturates; the two GRU branches are left out;
+    padding is masked in the norms.
 
     Args:
         features: Width of the inputs.
-        wide: Channels of the first convolution; half of it in the others.
+        wide: Channels of the first convolution; the others have half as many.
         drop: Dropout before the pointwise layers.
     """
 
@@ -40,7 +41,7 @@ class StudyConv(nn.Module):
         self.final = nn.Conv1d(half, 1, 3, padding=1, bias=False)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, ...]:
-        """Logits (study, slab, 6), and those of the auxiliary opinion."""
+        """Compute the logits (study, slab, 6) and the auxiliary logits of the same shape."""
         mask = inputs.mask
         hidden = torch.relu(self.reduce_norm(self.reduce(self.drop(inputs.x)), mask))
         hidden = torch.relu(self.squeeze_norm(self.squeeze(self.drop(hidden)), mask))
@@ -48,13 +49,13 @@ class StudyConv(nn.Module):
         scaled = inputs.x[..., -N_CLASSES:]
         steps = torch.arange(mask.shape[1], device=mask.device, dtype=scaled.dtype)
         position = steps[None] / (mask.sum(dim=1, keepdim=True) - 1).clamp_min(1)
-        opinions = (
+        per_class = (
             scaled,
             torch.sigmoid(scaled * LOGIT_SCALE),
             torch.sigmoid(auxiliary),
             position[..., None].expand_as(scaled),
         )
-        x = torch.stack(opinions, dim=-1).transpose(1, 2).flatten(0, 1)  # a class is a row of its own
+        x = torch.stack(per_class, dim=-1).transpose(1, 2).flatten(0, 1)  # one row per study and class
         rows = mask.repeat_interleave(N_CLASSES, dim=0)
         x = x * rows[..., None]
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -65,14 +66,14 @@ class StudyConv(nn.Module):
 
 
 class _MaskedNorm(nn.Module):
-    """Batch norm over the slabs that there are."""
+    """Batch norm over slabs without padding."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(channels)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Normalise (row, slab, channel); padded places stay as they are."""
+        """Normalise (row, slab, channel); padded positions stay unchanged."""
         out = x.clone()
         inside = x[mask]
         out[mask] = self.norm(inside) if len(inside) > 1 or not self.training else inside

@@ -9,18 +9,18 @@ from rsna_seq.labels import N_CLASSES
 
 
 class DeltaLSTM(nn.Module):
-    """The states of both LSTMs, a rectified linear map of each, and the embedding twice, summed.
+    """Sum of the states of both LSTMs, a ReLU-activated linear map of each, and the embedding twice.
 
     Source: D. Hanley & D. Larko, 2nd place of the 2019 competition, darraghdog/rsna, ``trainlstmdeltasum``:
-    2048 units for vectors of 2048 features, 12 epochs, batches of 4. Scaled: 128 units, to which the inputs
-    are projected so that the sum keeps its shape; a dropout of whole features of 0.3, their default, which
-    20,000 studies did without; padding is masked. Epochs, batch and learning rate are the shared ones of
-    :mod:`peers.networks`.
+    2048 units for vectors of 2048 features, 12 epochs, batches of 4. Changes: 128 units, and a projection of
+    the inputs to 128, so that the shapes of the sum match; dropout of whole features of 0.3, their default,
+    which was not used for their 20,000 studies; padding is masked. Epochs, batch size and learning rate are
+    those of :mod:`peers.networks`.
 
     Args:
         features: Width of the inputs.
         units: Width of each direction.
-        drop: Share of features left out.
+        drop: Dropout probability of whole features.
     """
 
     def __init__(self, features: int, units: int = 128, drop: float = 0.3) -> None:
@@ -34,7 +34,7 @@ class DeltaLSTM(nn.Module):
         self.classify = nn.Linear(2 * units, N_CLASSES)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, ...]:
-        """Logits (study, slab, 6)."""
+        """Compute the logits (study, slab, 6)."""
         x = self.drop(self.project(inputs.x).transpose(1, 2)).transpose(1, 2)
         step = (x[:, 1:] - x[:, :-1]) * inputs.mask[:, 1:, None]
         edge = torch.zeros_like(x[:, :1])

@@ -1,9 +1,9 @@
-"""How the peers that are networks learn: one loop, the data and the budget of the package's own model.
+"""Training of the peers that are networks, with the data and the budget of the package's own model.
 
-Shared by all three: epochs, batch, weight decay, clipping, augmentation and number of averaged networks are
-those of ``sequence`` in the config; Adam with a rising, then cosine learning rate; the output starts at the
-log odds of the training slices. Each tries the same four settings: with the vectors or on logits alone, at
-the learning rate of ``sequence`` or a third of it.
+Common to all three: epochs, batch size, weight decay, gradient clipping, augmentation and the number of
+averaged networks are those of ``sequence`` in the config; AdamW with linear warm-up and cosine decay; the
+output bias is initialised to the log odds of the training slices. Each tries the same four settings: vectors
+and logits or logits alone, at the learning rate of ``sequence`` or a third of it.
 """
 
 import math
@@ -21,35 +21,35 @@ from peers.base import Floats, Scorer, logit
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
 from rsna_seq.nets.cnn import weighted_bce
-from rsna_seq.nets.gru import Studies
 from rsna_seq.nets.loop import resolve_device
-from rsna_seq.nets.studies import Sequence, collate, length_batches, to_device, vary
+from rsna_seq.nets.sequence_model import Studies
+from rsna_seq.nets.studies import EmbeddedStudy, augment_study, collate, length_batches, to_device
 
 LOGIT_SCALE = 4.0
-"""Logits enter divided by it, so that they are of the size of normalised vectors."""
+"""Divisor of the input logits, which brings them to the scale of normalised vectors."""
 
 
 class NetworkSetting(NamedTuple):
-    """What the network reads, and how fast it learns."""
+    """Inputs and learning rate of the network."""
 
     vectors: bool
     lr_share: float
-    """Of the learning rate of ``sequence``."""
+    """Factor of the learning rate of ``sequence``."""
 
 
 class Inputs(NamedTuple):
-    """A padded batch as a peer's network sees it."""
+    """A padded batch as input of a peer's network."""
 
     x: Tensor
-    """(study, slab, feature): normalised vectors where they are read, then the six scaled logits."""
+    """(study, slab, feature): normalised vectors, if used, then the six scaled logits."""
     mask: Tensor
-    """(study, slab): True where there is a slab."""
+    """(study, slab): True for slabs, False for padding."""
     lengths: Tensor
-    """(study,) slabs, on the CPU."""
+    """(study,) number of slabs, on the CPU."""
 
 
 class Network(Protocol):
-    """(study, slab, 6) logits, the answer first; any others are trained beside it."""
+    """Returns (study, slab, 6) logits; the first are the prediction, others have an auxiliary loss."""
 
     def __call__(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """Score a batch."""
@@ -61,7 +61,8 @@ class NetworkPeer:
 
     Attributes:
         name: Name in tables.
-        build: Makes the network for so many input features.
+        build: Creates the network for a number of input features.
+        settings: Settings to try.
     """
 
     name: str
@@ -74,9 +75,9 @@ class NetworkPeer:
     )
 
     def fit(
-        self, setting: Any, train: list[Sequence], budget: SequenceConfig, seed: int, device: str
+        self, setting: Any, train: list[EmbeddedStudy], budget: SequenceConfig, seed: int, device: str
     ) -> Scorer:
-        """Train the budget's number of networks and average their logits; see :class:`peers.base.Peer`."""
+        """Train ``budget.seeds`` networks and average their logits; see :class:`peers.base.Peer`."""
         where = resolve_device(device)
         studies = [_reduced(s, setting) for s in train]
         nets = [
@@ -84,7 +85,7 @@ class NetworkPeer:
             for number in range(budget.seeds)
         ]
 
-        def score(study: Sequence) -> Floats:
+        def score(study: EmbeddedStudy) -> Floats:
             batch = to_device(collate([_reduced(study, setting)])[0], where)
             with torch.inference_mode():
                 answers = torch.stack([net(batch)[0][0].double() for net in nets])
@@ -95,7 +96,7 @@ class NetworkPeer:
 
 
 class Biased(nn.Module):
-    """A peer's network over a padded batch of studies, its logits starting at those of the prevalences."""
+    """A peer's network on padded batches, with an output bias initialised to the log odds of the classes."""
 
     def __init__(self, net: nn.Module, odds: Floats) -> None:
         super().__init__()
@@ -103,7 +104,7 @@ class Biased(nn.Module):
         self.bias = nn.Parameter(torch.tensor(odds, dtype=torch.float32))
 
     def forward(self, studies: Studies) -> tuple[Tensor, ...]:
-        """Logits (study, slab, 6); what stands at padded places means nothing."""
+        """Compute logits (study, slab, 6); values at padded positions are undefined."""
         vectors = studies.vectors
         if vectors.shape[-1]:
             vectors = F.layer_norm(vectors, vectors.shape[-1:])
@@ -114,13 +115,13 @@ class Biased(nn.Module):
 
 
 def run_packed(rnn: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
-    """States of a recurrent network that never sees padding, (study, slab, state)."""
+    """Run a recurrent network on packed sequences, without padding; returns (study, slab, state)."""
     packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
     states: Tensor = pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.shape[1])[0]
     return states
 
 
-def _reduced(study: Sequence, setting: NetworkSetting) -> Sequence:
+def _reduced(study: EmbeddedStudy, setting: NetworkSetting) -> EmbeddedStudy:
     if setting.vectors:
         return study
     return replace(study, vectors=np.empty((len(study), 0), dtype=np.float32))
@@ -128,13 +129,13 @@ def _reduced(study: Sequence, setting: NetworkSetting) -> Sequence:
 
 def _train(
     build: Callable[[int], nn.Module],
-    studies: list[Sequence],
+    studies: list[EmbeddedStudy],
     setting: NetworkSetting,
     budget: SequenceConfig,
     seed: int,
     device: torch.device,
 ) -> Biased:
-    """One network; everything random follows from the seed."""
+    """Train one network; all randomness follows from the seed."""
     torch.manual_seed(seed)
     labels = np.concatenate([s.labels for s in studies])
     odds = logit((labels.sum(axis=0, dtype=np.float64) + 0.5) / (len(labels) + 1))
@@ -142,23 +143,25 @@ def _train(
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=budget.lr * setting.lr_share, weight_decay=budget.weight_decay
     )
-    steps = -(-len(studies) // budget.batch) * budget.epochs
+    steps = -(-len(studies) // budget.batch_size) * budget.epochs
     rise = max(1, round(budget.warmup * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / rise) * (1 + math.cos(math.pi * step / steps)) / 2
     )
     for epoch in range(budget.epochs):
         random = np.random.default_rng([seed, epoch, 1])
-        for chosen in length_batches(studies, budget.batch, seed=seed, epoch=epoch):
-            varied = [vary(s, random, reverse=budget.reverse, drop=budget.drop_slices) for s in chosen]
-            _step(net, varied, budget.clip, optimizer, device)
+        for chosen in length_batches(studies, budget.batch_size, seed=seed, epoch=epoch):
+            varied = [
+                augment_study(s, random, reverse=budget.reverse, drop=budget.drop_slices) for s in chosen
+            ]
+            _step(net, varied, budget.max_grad_norm, optimizer, device)
             schedule.step()
     return net.eval()
 
 
 def _step(
     net: Biased,
-    studies: list[Sequence],
+    studies: list[EmbeddedStudy],
     clip: float,
     optimizer: torch.optim.Optimizer,
     device: torch.device,

@@ -1,7 +1,7 @@
-"""What others put between the slices' logits and the answer, as one tuple of peers.
+"""Peers of the quality benchmark: methods that turn logits of slices into predictions for a study.
 
-Every peer reads the same out-of-fold embeddings, learns on the same crossed folds, and picks one of at most
-four settings on studies that it will not be scored on (:func:`peers.base.cross`).
+All peers read the same out-of-fold embeddings, are trained on the same crossed folds, and select one of at
+most four settings on studies that are not used for scoring (:func:`peers.base.cross`).
 """
 
 from peers.base import Answer, Peer, Scorer, cross
@@ -19,6 +19,6 @@ PEERS: tuple[Peer, ...] = (
     CONV,
     TRANSFORMER,
 )
-"""From the simplest to the most elaborate."""
+"""Ordered from the simplest to the most complex."""
 
 __all__ = ["CONV", "LSTM", "PEERS", "TRANSFORMER", "Answer", "Peer", "Scorer", "cross"]

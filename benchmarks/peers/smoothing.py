@@ -1,4 +1,4 @@
-"""Smoothing along z: what many 2019 solutions ended with, and what any sequence model has to beat."""
+"""Smoothing along z: the last step of many 2019 solutions, and the baseline of sequence models."""
 
 from typing import Any
 
@@ -6,27 +6,27 @@ import numpy as np
 
 from peers.base import Floats, Scorer, logit, sigmoid
 from rsna_seq.config import SequenceConfig
-from rsna_seq.nets.studies import Sequence
-from rsna_seq.smoothing import smooth_along_z
+from rsna_seq.nets.studies import EmbeddedStudy
+from rsna_seq.scoring.smoothing import smooth_along_z
 
 
 class RollingMean:
-    """Mean of the probabilities of three neighbouring slices; at a study's ends the edge slice is repeated.
+    """Mean of the probabilities of three neighbouring slices; the edge slice is repeated at the ends.
 
     Source: D. Hanley, 2nd place of the 2019 competition, README of darraghdog/rsna: rolling mean, window 3,
-    plain or weighted 0.6 : 1.8 : 0.6. The settings are these two shares of the centre. Nothing was scaled.
+    plain or weighted 0.6 : 1.8 : 0.6. The settings are the two weights of the centre slice. No changes.
     """
 
     name = "rolling mean"
     settings: tuple[Any, ...] = (1 / 3, 0.6)
 
     def fit(
-        self, setting: Any, train: list[Sequence], budget: SequenceConfig, seed: int, device: str
+        self, setting: Any, train: list[EmbeddedStudy], budget: SequenceConfig, seed: int, device: str
     ) -> Scorer:
-        """Nothing is learnt but the share, which is picked outside."""
+        """Return the scorer; the only parameter is the weight, which is selected by ``pick``."""
         share = float(setting)
 
-        def score(study: Sequence) -> Floats:
+        def score(study: EmbeddedStudy) -> Floats:
             p = sigmoid(study.logits)
             padded = np.pad(p, ((1, 1), (0, 0)), mode="edge")
             return logit(share * p + (1 - share) / 2 * (padded[:-2] + padded[2:]))
@@ -35,20 +35,20 @@ class RollingMean:
 
 
 class GaussianSmoothing:
-    """Probabilities averaged along z under a Gaussian in millimetres.
+    """Gaussian smoothing of the probabilities along z, in mm.
 
-    Source: the ladder's own cheap baseline (:mod:`rsna_seq.smoothing`), here with four widths to pick from.
+    Source: the baseline of ``evaluate`` (:mod:`rsna_seq.scoring.smoothing`), here with four widths.
     """
 
     name = "gaussian smoothing"
     settings: tuple[Any, ...] = (5.0, 2.5, 8.0, 15.0)
 
     def fit(
-        self, setting: Any, train: list[Sequence], budget: SequenceConfig, seed: int, device: str
+        self, setting: Any, train: list[EmbeddedStudy], budget: SequenceConfig, seed: int, device: str
     ) -> Scorer:
-        """Nothing is learnt but the width, which is picked outside."""
+        """Return the scorer; the only parameter is the width, which is selected by ``pick``."""
 
-        def score(study: Sequence) -> Floats:
+        def score(study: EmbeddedStudy) -> Floats:
             return logit(smooth_along_z(sigmoid(study.logits), study.z_mm, float(setting)))
 
         return score

@@ -1,4 +1,4 @@
-"""The stacker's features as the notebooks of 2019 make them: pandas, groupby and shift, column by column."""
+"""The stacker's features as in notebooks of 2019: pandas groupby and shift, column by column."""
 
 import numpy as np
 import pandas as pd
@@ -8,12 +8,12 @@ _SPAN = 3
 
 
 def features_pandas(table: pd.DataFrame, columns: list[str], neighbours: int) -> pd.DataFrame:
-    """Neighbours, running means and maxima both ways, the study's own statistics, position and gaps.
+    """Compute neighbours, running means and maxima in both directions, study statistics, position and gaps.
 
     Args:
         table: GROUP, ``columns``, z_mm and both gaps; sorted by group and slab.
-        columns: Logits.
-        neighbours: Slices either side.
+        columns: Names of the columns with logits.
+        neighbours: Neighbouring slices on each side.
     """
     found: dict[str, pd.Series] = {name: table[name] for name in columns}
     grouped = table.groupby(GROUP, sort=False)
@@ -32,7 +32,7 @@ def features_pandas(table: pd.DataFrame, columns: list[str], neighbours: int) ->
 
 
 def _running(table: pd.DataFrame, name: str) -> dict[str, pd.Series]:
-    """Running statistics in both directions, and the study's own, of one column."""
+    """Compute running statistics in both directions and study statistics of one column."""
     column = table.groupby(GROUP, sort=False)[name]
     backward = table[::-1].groupby(GROUP, sort=False)[name]
     return {
@@ -47,5 +47,5 @@ def _running(table: pd.DataFrame, name: str) -> dict[str, pd.Series]:
 
 
 def _upper(values: pd.Series) -> float:
-    """The upper quartile, a value that is there; halves are rounded up."""
+    """Return the upper quartile as one of the values (nearest rank, halves rounded up)."""
     return float(np.sort(values.to_numpy())[int(0.75 * (len(values) - 1) + 0.5)])

@@ -1,6 +1,6 @@
-"""The header of each file as values, as others read it: pydicom, dicomsdl, fastai, and the floor below all.
+"""Header values of each file, read with pydicom, dicomsdl and fastai; and the lower bound of the time.
 
-pydicom, and fastai through it, are spared the check of values, which makes them faster.
+Value validation is switched off in pydicom, which fastai uses too; both are faster without it.
 """
 
 import os
@@ -19,7 +19,7 @@ config.settings.reading_validation_mode = config.IGNORE
 
 
 def read_pydicom(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """``dcmread(stop_before_pixels=True)``, and the values that an index wants."""
+    """Read with ``dcmread(stop_before_pixels=True)`` and convert the values of the index."""
     rows = []
     for file in files:
         header = dcmread(file, stop_before_pixels=True)
@@ -32,7 +32,7 @@ def read_pydicom(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def read_dicomsdl(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """``open_file(load_until=)``, and the same values in one call."""
+    """Read with ``open_file(load_until=)`` and get the same values in one call."""
     import dicomsdl
 
     wanted = [*TEXTS, *NUMBERS, *SEVERAL, "TransferSyntaxUID"]
@@ -44,7 +44,7 @@ def read_dicomsdl(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def read_fastai(files: Sequence[Path]) -> Any:
-    """``DataFrame.from_dicoms(px_summ=False)``, as the competition's fastai notebooks read headers."""
+    """Read with ``DataFrame.from_dicoms(px_summ=False)``, as in the competition's fastai notebooks."""
     import fastai.medical.imaging  # noqa: F401  (puts from_dicoms on DataFrame)
     import pandas as pd
 
@@ -52,7 +52,7 @@ def read_fastai(files: Sequence[Path]) -> Any:
 
 
 def rows_of_fastai(frame: Any) -> list[dict[str, Any]]:
-    """The columns of fastai under the keywords: of several values it makes a column each."""
+    """Rename fastai's columns to DICOM keywords; fastai splits multi-valued elements into several columns."""
     counts = dict(zip(SEVERAL, (3, 6, 2), strict=True))
     rows = []
     for record in frame.to_dict("records"):
@@ -65,7 +65,7 @@ def rows_of_fastai(frame: Any) -> list[dict[str, Any]]:
 
 
 def read_first_bytes(files: Sequence[str]) -> int:
-    """The first 8 kB of each file and nothing else: no header can be read faster."""
+    """Read only the first 8 kB of each file: the lower bound of reading a header."""
     total = 0
     for file in files:
         handle = os.open(file, os.O_RDONLY)
@@ -75,6 +75,6 @@ def read_first_bytes(files: Sequence[str]) -> int:
 
 
 def find_first_bytes(folder: str) -> int:
-    """The same of files that must be found first, with their sizes and times."""
+    """List the files with their status, then read the first 8 kB of each."""
     found = [(entry.path, entry.stat().st_size) for entry in os.scandir(folder)]
     return read_first_bytes([path for path, _ in sorted(found)])

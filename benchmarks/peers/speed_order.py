@@ -1,4 +1,4 @@
-"""Slices put in order as the notebooks of 2019 do it: pandas, a Python function a study."""
+"""Slice order as in notebooks of 2019: pandas, one Python function call per study."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ import pandas as pd
 
 
 def arrange_pandas(headers: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Order, gaps and studies.
+    """Compute order, gaps and the table of studies.
 
     Args:
         headers: Columns study, patient, slice, o_0..o_5, p_0..p_2.
 
     Returns:
-        Slices with z_mm, order and gap_below_mm; one row a study.
+        Slices with z_mm, order, gap_below_mm and gap_above_mm; and studies, one row per study.
     """
     o = headers[[f"o_{i}" for i in range(6)]].to_numpy()
     normal = np.cross(o[:, :3], o[:, 3:])

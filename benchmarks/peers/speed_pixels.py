@@ -1,4 +1,4 @@
-"""DICOM files to files of pixels, slice by slice, as others do it; and the floor below all."""
+"""DICOM files to pixel files, slice by slice, with other libraries; and the lower bound of the time."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ config.settings.reading_validation_mode = config.IGNORE
 
 
 def write_naive(files: Sequence[Path], out: Path, size: int) -> None:
-    """The way of most notebooks: each file read twice, windows in float64, a PNG of the full size."""
+    """Do as most notebooks: read each file twice, window in float64, write a PNG of the full size."""
     del size
     for file in files:
         header = dcmread(file)
@@ -29,7 +29,7 @@ def write_naive(files: Sequence[Path], out: Path, size: int) -> None:
 
 
 def write_pydicom(files: Sequence[Path], out: Path, size: int) -> None:
-    """pydicom, OpenCV's area resize, ``np.save``."""
+    """Use pydicom, OpenCV's area resize and ``np.save``."""
     for file in files:
         header = dcmread(file)
         hu = header.pixel_array.astype(np.float32) * float(header.RescaleSlope) + float(
@@ -40,7 +40,7 @@ def write_pydicom(files: Sequence[Path], out: Path, size: int) -> None:
 
 
 def monai_writer() -> Callable[[Sequence[Path], Path, int], None]:
-    """MONAI: ``LoadImage``, ``Resize`` by area, ``np.save``; the transforms are made once."""
+    """Use MONAI's ``LoadImage`` and ``Resize`` by area, and ``np.save``."""
     from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Resize, ThresholdIntensity
 
     def write(files: Sequence[Path], out: Path, size: int) -> None:
@@ -60,7 +60,7 @@ def monai_writer() -> Callable[[Sequence[Path], Path, int], None]:
 
 
 def sitk_writer() -> Callable[[Sequence[Path], Path, int], None]:
-    """SimpleITK: ``ReadImage``, ``BinShrink``, ``np.save``."""
+    """Use SimpleITK's ``ReadImage`` and ``BinShrink``, and ``np.save``."""
     import SimpleITK as sitk  # noqa: N813
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
@@ -80,7 +80,7 @@ def sitk_writer() -> Callable[[Sequence[Path], Path, int], None]:
 def write_floor(
     files: Sequence[str], offsets: Sequence[int], shape: tuple[int, int], out: Path, size: int
 ) -> None:
-    """One read of the pixels, one area resize, one write: nothing that reads and shrinks can do less."""
+    """Do one read of the pixels, one area resize and one write per file: the lower bound of the task."""
     count = 2 * shape[0] * shape[1]
     with (out / "all.bin").open("wb") as target:
         for file, offset in zip(files, offsets, strict=True):

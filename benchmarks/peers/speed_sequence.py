@@ -1,4 +1,4 @@
-"""The sequence model trained as published: batches of four studies in any order, padded to the longest."""
+"""The sequence model trained as published: shuffled batches of four studies, padded to the longest."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 from rsna_seq.config import SequenceConfig
 from rsna_seq.nets.cnn import weighted_bce
-from rsna_seq.nets.gru import SequenceModel, Studies
 from rsna_seq.nets.loop import Job, fit
-from rsna_seq.nets.studies import Sequence, collate, vary
+from rsna_seq.nets.sequence_model import SequenceModel, Studies
+from rsna_seq.nets.studies import EmbeddedStudy, augment_study, collate
 
 _BATCH = 4
 _LR = 2e-3
-"""The best of 0.0005, 0.001, 0.002 for batches of four."""
+"""Best of 0.0005, 0.001, 0.002 for batches of four."""
 
 
 def fit_fours(
     cfg: SequenceConfig,
-    train: list[Sequence],
+    train: list[EmbeddedStudy],
     score: Callable[[nn.Module], float],
     folder: Path,
     *,
@@ -33,12 +33,12 @@ def fit_fours(
     Args:
         cfg: Network and training.
         train: Labelled studies.
-        score: Held-out loss of a network, taken after each epoch.
-        folder: Receives ``history.json``.
-        seed: Seed of everything random.
+        score: Computes the held-out loss of a network; called after each epoch.
+        folder: Output folder of ``history.json``.
+        seed: Random seed.
     """
     torch.manual_seed(seed)
-    cfg = cfg.model_copy(update={"batch": _BATCH, "lr": _LR})
+    cfg = cfg.model_copy(update={"batch_size": _BATCH, "lr": _LR})
     net = SequenceModel(cfg, train[0].vectors.shape[1])
 
     def batches(epoch: int) -> Iterator[tuple[Studies, Tensor]]:
@@ -46,12 +46,14 @@ def fit_fours(
         order = random.permutation(len(train))
         for at in range(0, len(train), _BATCH):
             chosen = [train[i] for i in order[at : at + _BATCH]]
-            yield collate([vary(s, random, reverse=cfg.reverse, drop=cfg.drop_slices) for s in chosen])
+            yield collate(
+                [augment_study(s, random, reverse=cfg.reverse, drop=cfg.drop_slices) for s in chosen]
+            )
 
     def loss(model: nn.Module, batch: tuple[Studies, Tensor]) -> Tensor:
         mask, truth = batch[0].mask, batch[1][batch[0].mask]
-        refined, mended = model(batch[0])
-        return weighted_bce(refined[mask], truth) + cfg.slice_loss * weighted_bce(mended[mask], truth)
+        final, refined = model(batch[0])
+        return weighted_bce(final[mask], truth) + cfg.slice_loss * weighted_bce(refined[mask], truth)
 
     steps = -(-len(train) // _BATCH)
     job = Job("fours", net, steps, batches, loss, lambda batch, _: [(batch, 1.0)], score)

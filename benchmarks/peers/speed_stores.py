@@ -1,4 +1,4 @@
-"""Slices with their neighbours out of other stores: one PNG a slice, one zarr chunk a slice."""
+"""Slices with their neighbours from other stores: one PNG per slice, one zarr chunk per slice."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,14 +13,14 @@ Batch = NDArray[np.generic]
 
 
 def shown(hu: NDArray[np.int16]) -> NDArray[np.uint8]:
-    """Three windows as the channels of an image, (y, x, window)."""
+    """Convert HU to an 8-bit image with three windows as channels, (y, x, window)."""
     low, width = (np.array(v) for v in zip(*((level - w / 2, w) for level, w in WINDOWS), strict=True))
     image: NDArray[np.uint8] = np.rint(np.clip((hu[..., None] - low) / width, 0, 1) * 255).astype(np.uint8)
     return image
 
 
 def write_pngs(slices: Iterable[NDArray[np.int16]], folder: Path) -> list[str]:
-    """A windowed PNG a slice; their paths."""
+    """Write one windowed PNG per slice and return their paths."""
     folder.mkdir(parents=True)
     paths = []
     for i, hu in enumerate(slices):
@@ -30,7 +30,7 @@ def write_pngs(slices: Iterable[NDArray[np.int16]], folder: Path) -> list[str]:
 
 
 def read_pngs(paths: list[str], rows: NDArray[np.int64]) -> Batch:
-    """(n, neighbour, y, x, window), each image read for itself."""
+    """Read (n, neighbour, y, x, window), one file per image."""
     first = cv2.imread(paths[rows[0, 0]], cv2.IMREAD_UNCHANGED)
     batch = np.empty((*rows.shape, *first.shape), dtype=np.uint8)
     for i, neighbours in enumerate(rows):
@@ -40,7 +40,7 @@ def read_pngs(paths: list[str], rows: NDArray[np.int64]) -> Batch:
 
 
 def write_zarr(hu: NDArray[np.int16], folder: Path) -> Any:
-    """A zarr array with a chunk a slice, compressed as zarr does by default."""
+    """Write a zarr array with one chunk per slice and zarr's default compression."""
     import zarr
 
     array = zarr.create_array(store=str(folder), shape=hu.shape, chunks=(1, *hu.shape[1:]), dtype=hu.dtype)
@@ -49,7 +49,7 @@ def write_zarr(hu: NDArray[np.int16], folder: Path) -> Any:
 
 
 def read_zarr(array: Any, rows: NDArray[np.int64]) -> Batch:
-    """(n, neighbour, y, x): neighbours that lie together in one selection, others for themselves."""
+    """Read (n, neighbour, y, x): contiguous neighbours in one selection, others one by one."""
     batch = np.empty((*rows.shape, *array.shape[1:]), dtype=np.int16)
     for i, neighbours in enumerate(rows):
         if (np.diff(neighbours) == 1).all():

@@ -12,11 +12,11 @@ _WAVES = 10_000.0
 
 
 class SliceTransformer(nn.Module):
-    """Projected inputs and sinusoidal positions through an encoder, to six logits a slice.
+    """Transformer encoder over projected inputs with sinusoidal positions; six logits per slice.
 
     Source: Shang et al., An Effective Transformer-based Solution for RSNA Intracranial Hemorrhage Detection
-    Competition, 2022 (a transformer between slices in place of the recurrent network); the layer is that of
-    Vaswani et al., Attention Is All You Need, 2017, norms first. Scaled, by ourselves: 2 layers, width 128,
+    Competition, 2022 (a transformer over slices instead of the recurrent network); the layer is that of
+    Vaswani et al., Attention Is All You Need, 2017, with pre-norm. Our choice of size: 2 layers, width 128,
     4 heads, dropout 0.3.
 
     Args:
@@ -35,14 +35,14 @@ class SliceTransformer(nn.Module):
         self.classify = nn.Linear(width, N_CLASSES)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, ...]:
-        """Logits (study, slab, 6)."""
+        """Compute the logits (study, slab, 6)."""
         x = self.project(inputs.x)
         x = self.drop(x + _positions(x.shape[1], x.shape[2]).to(x))
         return (self.classify(self.encoder(x, src_key_padding_mask=~inputs.mask)),)
 
 
 def _positions(count: int, width: int) -> Tensor:
-    """(slab, width) of sines and cosines."""
+    """Compute sinusoidal position encodings, (slab, width)."""
     rates = torch.exp(torch.arange(0, width, 2) * (-math.log(_WAVES) / width))
     angles = torch.arange(count)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)

@@ -1,1 +1,1 @@
-"""DICOM, geometry, windows: from files to Hounsfield units in order."""
+"""Input: from DICOM files to sorted slices in Hounsfield units."""

@@ -1,11 +1,11 @@
-"""Zip files as input: looked through before anything is read, and refused where they are no plain archive.
+"""Zip files as input: checked before any member is read, and refused if they are unsafe.
 
-A member is written ``studies.zip!/folder/slice.dcm``: an archive's path, ``!/``, the name within it. A path
-that holds ``!/`` is that of a file all the same where such a file is there: :func:`member_of` alone decides.
-Nothing is ever unpacked to disk.
+The path of a member is ``studies.zip!/folder/slice.dcm``: the archive's path, ``!/``, the member's name. If a
+file with such a path exists, the path is that of the file: only :func:`member_of` decides. Nothing is
+unpacked to disk.
 
-1. :func:`members` looks through the directory of an archive.
-2. :func:`open_member` opens a member; what is damaged in it raises ``SetAsideError`` while it is read, and
+1. :func:`members` checks the directory of an archive and lists its members.
+2. :func:`open_member` opens a member; damage raises ``ExclusionError`` while the member is read, and
    ``Member.verify`` compares its length and checksum.
 """
 
@@ -16,25 +16,25 @@ import zipfile
 
 from rsna_seq.errors import IntegrityError
 from rsna_seq.imaging.zip_files import STREAMED, WHOLE, Member, inflated, opened, typed
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 MARK = "!/"
-"""Between the path of an archive and the name of a member."""
+"""Separator between the path of an archive and the name of a member."""
 _MOST_MEMBERS = 1_000_000
-"""The competition's own archive holds 874,035 slices."""
+"""The competition's archive contains 874,035 slices."""
 _LARGEST_MEMBER = 2 << 30
 _LARGEST_TOTAL = 1 << 40
 _RATIO = 200
-"""Noise does not compress: a slice of real tissue shrinks by 2 to 6, one of pure air by less than this."""
+"""Limit of the compression ratio: real tissue reaches 2 to 6, and pure air stays below this limit."""
 _SMALL = 1 << 20
-"""Members below so many bytes may shrink by any ratio: they cannot harm."""
+"""Members below this size in bytes may have any compression ratio, since they are harmless."""
 
 
 def member_of(path: str) -> tuple[str, str] | None:
-    """The archive's path and the member's name; None where the path is that of a file.
+    """Split a path into the archive's path and the member's name; None if it is the path of a file.
 
-    A file of exactly this path comes first; else the longest part before a ``!/`` that is a file is the
-    archive. So folders such as ``Scans!`` and members with ``!/`` in their names are what they are.
+    An existing file of exactly this path has priority; otherwise the archive is the longest part before a
+    ``!/`` that is a file. So folders such as ``Scans!`` and members with ``!/`` in their names work.
     """
     if MARK not in path or os.path.lexists(path):
         return None
@@ -47,40 +47,40 @@ def member_of(path: str) -> tuple[str, str] | None:
 
 
 def joined(archive: str, name: str) -> str:
-    """The path of a member: an archive's path, the mark, the member's name."""
+    """Join an archive's path, the separator and a member's name."""
     return f"{archive}{MARK}{name}"
 
 
 def is_archive(path: str) -> bool:
-    """Whether a file that the user names is to be read as an archive: by its name, or by its content."""
+    """Whether a file given by the user is read as an archive, by its name or its content."""
     if path.lower().endswith(".zip"):
         return True
     with open(path, "rb") as file:  # noqa: PTH123
         return file.read(132)[128:] != b"DICM" and zipfile.is_zipfile(file)
 
 
-def members(archive: str) -> tuple[list[tuple[str, int]], int, list[tuple[str, SetAsideError]]]:
-    """Members of an archive that hold bytes, in the archive's order.
+def members(archive: str) -> tuple[list[tuple[str, int]], int, list[tuple[str, ExclusionError]]]:
+    """List the members of an archive that are not empty, in the archive's order.
 
     Args:
         archive: Path of a zip file.
 
     Returns:
-        Name and size in bytes of each; when the archive was last changed, in ns; and the members that cannot
-        be read, with the reason.
+        Name and size in bytes of each member; modification time of the archive in ns; and the members that
+        cannot be read, with the reason.
 
     Raises:
-        SetAsideError: It is no zip file, or its directory is damaged.
-        IntegrityError: It is refused: a name that leads out of it, a link, an encrypted member, an archive
-            in the archive, or sizes of a bomb. Nothing has been read then.
+        ExclusionError: The file is not a zip file, or its directory is damaged.
+        IntegrityError: The archive is refused, before anything is read: a path outside the archive, a link,
+            an encrypted member, a nested archive, or the sizes of a zip bomb.
     """
     held = opened(archive)
     found = held.file.infolist()
     damaged = {m.filename: error for m in found if (error := _damage(m, held.size))}
     fault = _fault_of_all(found, damaged, held.size) or next(filter(None, map(_fault, found)), None)
     if fault is not None:
-        raise IntegrityError(f"{archive}: refused: {fault}; unpack it yourself if you trust it")
-    files = [m for m in found if m.file_size or not m.is_dir()]
+        raise IntegrityError(f"{archive}: refused: {fault}; if you trust it, unpack it and give the folder")
+    files = [m for m in found if m.file_size or not m.filename.endswith("/")]
     sound = [(m.filename, m.file_size) for m in files if m.filename not in damaged]
     return sound, held.mtime_ns, list(damaged.items())
 
@@ -90,10 +90,10 @@ def open_member(archive: str, name: str) -> Member:
 
     Args:
         archive: Path of the archive.
-        name: Name of the member within it.
+        name: Name of the member in the archive.
 
     Raises:
-        SetAsideError: The archive or the member cannot be read.
+        ExclusionError: The archive or the member cannot be read.
     """
     held = opened(archive)
 
@@ -107,52 +107,54 @@ def open_member(archive: str, name: str) -> Member:
 
 
 def member_status(archive: str, name: str) -> tuple[int, int]:
-    """Size in bytes of a member, and when its archive was last changed, in ns.
+    """Size of a member in bytes, and modification time of its archive in ns.
 
     Raises:
-        SetAsideError: The archive cannot be opened, or has no such member.
+        ExclusionError: The archive cannot be opened, or the member does not exist.
     """
     held = opened(archive)
     return typed(lambda: held.file.getinfo(name)).file_size, held.mtime_ns
 
 
-def _damage(member: zipfile.ZipInfo, size: int) -> SetAsideError | None:
-    """Why a member cannot be read at all, while its neighbours can."""
+def _damage(member: zipfile.ZipInfo, size: int) -> ExclusionError | None:
+    """Return why a single member cannot be read, or None."""
     if member.header_offset + member.compress_size > size:
-        return SetAsideError(Reason.BAD_MEMBER, "it reaches beyond the end of the archive")
+        return ExclusionError(Reason.BAD_MEMBER, "it extends beyond the end of the archive")
     if member.compress_type not in STREAMED | WHOLE:
-        return SetAsideError(Reason.BAD_MEMBER, f"compression method {member.compress_type} is not supported")
+        return ExclusionError(
+            Reason.BAD_MEMBER, f"compression method {member.compress_type} is not supported"
+        )
     return None
 
 
-def _fault_of_all(found: list[zipfile.ZipInfo], damaged: dict[str, SetAsideError], size: int) -> str | None:
-    """What is wrong with an archive as a whole."""
+def _fault_of_all(found: list[zipfile.ZipInfo], damaged: dict[str, ExclusionError], size: int) -> str | None:
+    """Return what is wrong with an archive as a whole, or None."""
     total = sum(m.file_size for m in found)
     packed = sum(m.compress_size for m in found if m.filename not in damaged)
     if len(found) > _MOST_MEMBERS:
         return f"{len(found):,} members, more than {_MOST_MEMBERS:,}"
     if total > _LARGEST_TOTAL:
-        return f"{total:,} bytes in all, more than {_LARGEST_TOTAL:,}"
+        return f"{total:,} bytes in total, more than {_LARGEST_TOTAL:,}"
     if packed > size:
         return "its members overlap"
     if total > 16 * _SMALL and total > _RATIO / 2 * size:
-        return f"it grows from {size:,} to {total:,} bytes"
+        return f"it inflates from {size:,} to {total:,} bytes"
     if len({m.filename for m in found}) < len(found):
-        return "two members have one name"
+        return "two members have the same name"
     return None
 
 
 def _fault(member: zipfile.ZipInfo) -> str | None:
-    """What is wrong with one member."""
+    """Return what is wrong with one member, or None."""
     name = member.filename.replace("\\", "/")
     size, packed = member.file_size, max(1, member.compress_size)
     faults = {
-        "leads out of the archive": name.startswith("/") or ".." in name.split("/") or name[1:2] == ":",
+        "is outside the archive": name.startswith("/") or ".." in name.split("/") or name[1:2] == ":",
         "is a link": stat.S_ISLNK(member.external_attr >> 16),
         "is encrypted": bool(member.flag_bits & 1),
-        "is an archive itself": name.lower().endswith(".zip"),
-        f"holds {size:,} bytes": size > _LARGEST_MEMBER,
-        f"grows from {packed:,} to {size:,} bytes": size > max(_SMALL, _RATIO * packed),
+        "is a nested archive": name.lower().endswith(".zip"),
+        f"has {size:,} bytes": size > _LARGEST_MEMBER,
+        f"inflates from {packed:,} to {size:,} bytes": size > max(_SMALL, _RATIO * packed),
     }
     fault = next((words for words, found in faults.items() if found), None)
     return None if fault is None else f"member {member.filename!r} {fault}"

@@ -1,7 +1,7 @@
-"""One run of :mod:`rsna_seq.imaging.codec_server`: started, spoken to in plain bytes, ended.
+"""Client of one :mod:`rsna_seq.imaging.codec_server` process: start it, exchange messages, end it.
 
-The process runs nothing of the user's: no script is imported again, and of the environment only a few
-variables are inherited. What it answers is checked against what was asked before anything is allocated.
+The process runs no user code: the caller's script is not imported again, and only a few environment variables
+are inherited. Replies are checked against the request before memory is allocated.
 """
 
 import contextlib
@@ -26,20 +26,20 @@ _ENVIRONMENT = (
     *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD"),
     *("DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
 )
-"""Variables that the process inherits: what finds libraries, and how names of files are encoded."""
+"""Environment variables that the process inherits: library paths and the encoding of file names."""
 _CODE = (
     "import sys; sys.path[:] = sys.argv[2:]; "
     "from rsna_seq.imaging.codec_server import serve; serve(int(sys.argv[1]))"
 )
 _GRACE_S = 5.0
-"""How long a process may take to end: one that waits for a disk cannot even be killed."""
+"""Seconds to wait for the end of a process: a process that waits for a disk cannot be killed."""
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 Answer = tuple[Status, NDArray[np.integer] | str]
-"""What a reply says, and the stored values or a reason."""
+"""Status of a reply, and the stored values or a reason."""
 
 
 class LostError(Exception):
-    """The process died, did not answer in time, or answered what was not asked; it has been ended."""
+    """The process died, did not reply in time, or sent an invalid reply; it has been ended."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -47,14 +47,14 @@ class LostError(Exception):
 
 
 class CodecProcess:
-    """A process that is ready to decode.
+    """A running process that can decode frames.
 
     Args:
-        memory_bytes: What it may allocate.
-        start_s: Seconds in which it must be ready.
+        memory_bytes: Memory that the process may allocate.
+        start_s: Seconds within which the process must be ready.
 
     Raises:
-        EnvironmentFaultError: It cannot be started, or is not ready in time.
+        EnvironmentFaultError: The process cannot be started, or is not ready in time.
     """
 
     def __init__(self, memory_bytes: int, start_s: float) -> None:
@@ -65,7 +65,10 @@ class CodecProcess:
                 self._process = _start(theirs, memory_bytes)
             status, why = self._answer((0, 0), None, time.monotonic() + start_s)
         except TimeoutError:
-            status, why = Status.NO_START, f"it was not ready after {start_s:g} s, is the machine overloaded?"
+            status, why = (
+                Status.NO_START,
+                f"it was not ready after {start_s:g} s; the machine may be overloaded",
+            )
         except (OSError, EOFError, LostError) as error:
             code = self.end(grace_s=_GRACE_S)
             status, why = Status.NO_START, str(error) if code is None else _ending(code)
@@ -76,17 +79,17 @@ class CodecProcess:
             self.end()
             raise EnvironmentFaultError(
                 f"the process that decodes compressed pixels cannot be started by {sys.executable}: {why}; "
-                "no file is at fault: free memory or processors and run the same command again"
+                "no input file is the cause: free memory or CPU cores and run the same command again"
             )
 
     @property
     def pid(self) -> int | None:
-        """Its number, None once it was ended."""
+        """Process id; None after the process was ended."""
         return None if self._process is None else self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it was not ended and did not die."""
+        """Whether the process is still running."""
         return self._process is not None and self._process.poll() is None
 
     def exchange(
@@ -99,18 +102,18 @@ class CodecProcess:
         cpu_s: float,
         wall_s: float,
     ) -> Answer:
-        """Send a request and read its answer.
+        """Send a request and read the reply.
 
         Args:
-            path: A file that does not depend on the working directory, or a member of an archive.
+            path: Absolute path of a file, or of a member of an archive.
             frame: Number of the frame, from 0.
-            shape: Rows and columns that the answer must have.
-            out: Memory of this shape for the values, used where they have 16 bits.
-            cpu_s: Seconds of CPU time that the decoding may take.
-            wall_s: Seconds after which a process that does not answer is ended.
+            shape: Rows and columns that the reply must have.
+            out: Array of this shape for the values, used if they have 16 bits.
+            cpu_s: Limit of CPU time for decoding, in seconds.
+            wall_s: Seconds after which a process that does not reply is ended.
 
         Raises:
-            LostError: The process died, did not answer in time, or answered what was not asked.
+            LostError: The process died, did not reply in time, or sent an invalid reply.
         """
         name = path.encode("utf-8", "surrogatepass")
         try:
@@ -119,24 +122,24 @@ class CodecProcess:
             return self._answer(shape, out, time.monotonic() + wall_s)
         except TimeoutError as error:
             self.end()
-            raise LostError(Reason.DECODE_TIMEOUT, f"no answer in {wall_s:g} s") from error
+            raise LostError(Reason.DECODE_TIMEOUT, f"no reply within {wall_s:g} s") from error
         except (OSError, EOFError) as error:
             code = self.end(grace_s=_GRACE_S)
             if code == -signal.SIGPROF:
                 raise LostError(Reason.DECODE_TIMEOUT, f"more than {cpu_s:g} s of CPU time") from error
             raise LostError(Reason.WORKER_DIED, _ending(code)) from error
-        except BaseException:  # an answer that is still under way must not be taken for the next one
+        except BaseException:  # a late reply must not be read as the reply to the next request
             self.end()
             raise
 
     def end(self, *, grace_s: float = 0.0) -> int | None:
-        """End the process and take its exit status, so that no zombie stays.
+        """End the process and collect its exit status, so that no zombie process remains.
 
         Args:
-            grace_s: Seconds in which it may end of itself: what a process died of is told by its status.
+            grace_s: Seconds in which it may exit by itself, so that its exit status gives the cause.
 
         Returns:
-            The exit status as ``subprocess`` has it; None where the process was never started.
+            The exit status as in ``subprocess``; None if the process was never started.
         """
         process, self._process = self._process, None
         if process is not None and grace_s:
@@ -152,26 +155,28 @@ class CodecProcess:
         return process.returncode
 
     def forget(self) -> None:
-        """Drop the process without ending it: it belongs to the process that this one was forked from."""
+        """Release the process without ending it: it belongs to the parent of this forked process."""
         process, self._process = self._process, None
         self._connection.close()
         if process is not None:
-            process.returncode = 0  # else its finalizer would wait for a process that is no child of this one
+            process.returncode = (
+                0  # otherwise its finalizer would wait for a process that is not a child of this one
+            )
 
     def _answer(self, shape: tuple[int, int], out: NDArray[np.int16] | None, deadline: float) -> Answer:
-        """Read one reply: a reason, or the values of a frame of the shape that was asked for."""
+        """Read one reply: a reason, or the values of a frame of the requested shape."""
         head = bytearray(REPLY.size)
         self._fill(memoryview(head), deadline)
         magic, status, kind, rows, columns, length = REPLY.unpack(head)
         if magic != MAGIC or status not in list(Status):
-            raise LostError(Reason.WORKER_DIED, "it answered what is no reply")
+            raise LostError(Reason.WORKER_DIED, "it sent an invalid reply")
         if status != Status.PIXELS:
             text = bytearray(min(length, LONGEST_TEXT))
             self._fill(memoryview(text), deadline)
             return Status(status), text.decode(errors="replace")
         dtype = np.dtype(DTYPES[min(kind, len(DTYPES) - 1)])
         if (rows, columns) != shape or length != rows * columns * dtype.itemsize or not length:
-            raise LostError(Reason.WORKER_DIED, "it answered with a frame of another size")
+            raise LostError(Reason.WORKER_DIED, "it sent a frame of another size")
         if out is not None and dtype.itemsize == out.itemsize:
             values: NDArray[np.integer] = out.view(dtype)
         else:
@@ -180,11 +185,11 @@ class CodecProcess:
         return Status.PIXELS, values
 
     def _fill(self, target: memoryview, deadline: float) -> None:
-        """Receive exactly as many bytes as the target holds.
+        """Receive exactly as many bytes as the target has.
 
         Raises:
-            TimeoutError: They did not come in time.
-            EOFError: The process ended before.
+            TimeoutError: The bytes did not arrive in time.
+            EOFError: The process ended before it sent all bytes.
         """
         at = 0
         while at < len(target):
@@ -196,8 +201,8 @@ class CodecProcess:
 
 
 def _start(connection: socket.socket, memory_bytes: int) -> "subprocess.Popen[bytes]":
-    """Start the process with its end of the connection as standard input."""
-    flags = ["-I"]  # neither the user's script nor variables of the environment decide what is imported
+    """Start the process with the server end of the connection as standard input."""
+    flags = ["-I"]  # imports must not depend on the user's script or environment variables
     flags += ["-X", "utf8"] if sys.flags.utf8_mode else []
     flags += ["-B"] if sys.flags.dont_write_bytecode else []
     return subprocess.Popen(
@@ -207,25 +212,25 @@ def _start(connection: socket.socket, memory_bytes: int) -> "subprocess.Popen[by
         stderr=subprocess.DEVNULL,
         env=_environment(os.environ),
         cwd="/",
-        start_new_session=True,  # Ctrl-C is for the caller to answer
+        start_new_session=True,  # only the caller handles Ctrl-C
     )
 
 
 def _search_path() -> list[str]:
-    """Where modules are found here, in paths that do not depend on the working directory."""
+    """Module search path of this process as absolute paths."""
     ours = str(Path(rsna_seq.__file__).resolve().parent.parent)
-    there = [os.path.abspath(entry) for entry in sys.path if entry]  # noqa: PTH100  (no link is resolved)
+    there = [os.path.abspath(entry) for entry in sys.path if entry]  # noqa: PTH100  (must not resolve links)
     return there if ours in there else [*there, ours]
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The few variables that the process inherits; numpy's threads would only claim memory."""
+    """Environment of the process; NumPy's threads are turned off, since they only use memory."""
     kept = {name: variables[name] for name in _ENVIRONMENT if name in variables}
     return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _ending(code: int | None) -> str:
-    """How a process ended, in words."""
+    """Describe how a process ended."""
     if code is None or code >= 0:
         return f"it ended with exit code {code}"
     return f"it was ended by signal {-code}"

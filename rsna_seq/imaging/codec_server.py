@@ -1,10 +1,10 @@
-"""The process that decodes compressed pixels: one frame after another, in plain bytes over a socket.
+"""Process that decodes compressed pixels, one frame at a time, over a socket.
 
-1. It takes the socket from standard input and closes the standard streams: codecs write to them.
-2. It imports pydicom and the codecs, limits its own memory, and says that it is ready.
-3. For each :data:`REQUEST`, followed by a path, it answers with a :data:`REPLY`, followed by the stored
-   values or by a reason. Its CPU time is limited for each frame: the kernel ends the process.
-4. It ends when the other end of the socket is closed, also where that process was killed.
+1. It reads the socket from standard input and closes the standard streams, since codecs print to them.
+2. It imports pydicom and the codecs, limits its own memory, and reports that it is ready.
+3. It replies to each :data:`REQUEST`, followed by a path, with a :data:`REPLY`, followed by the stored values
+   or a reason. CPU time is limited per frame: the kernel ends a process that exceeds the limit.
+4. It exits when the other end of the socket is closed, also if the client was killed.
 
 :mod:`rsna_seq.imaging.decoder` starts it and is its only client.
 """
@@ -18,21 +18,21 @@ import warnings
 from enum import IntEnum
 from typing import Any
 
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 REQUEST = struct.Struct("<IIIdI")
 """Frame from 0, rows, columns, seconds of CPU time, bytes of the path that follows (UTF-8)."""
 REPLY = struct.Struct("<4sBBIIQ")
-"""MAGIC, a Status, an index of DTYPES, rows, columns, bytes that follow."""
+"""MAGIC, a Status, an index of DTYPES, rows, columns, number of bytes that follow."""
 MAGIC = b"RSQ1"
 DTYPES = ("<u2", "<i2", "|u1", "|i1")
-"""Types of stored values of at most 16 bits: what a 16-bit image decodes to."""
+"""Possible types of the stored values of a 16-bit image."""
 LONGEST_TEXT = 4096
-"""Bytes of a reason at most."""
+"""Maximum length of a reason in bytes."""
 
 
 class Status(IntEnum):
-    """What a reply says."""
+    """Status of a reply."""
 
     READY = 0
     """The process can decode."""
@@ -45,18 +45,18 @@ class Status(IntEnum):
     MISSING = 4
     """The codec that the frame needs is not installed; a reason follows."""
     REFUSED = 5
-    """The file, or its archive's member, cannot be read: a Reason, a line feed and a detail follow."""
+    """The file or archive member cannot be read: a Reason, a line feed and a detail follow."""
 
 
 def serve(memory_bytes: int) -> None:
     """Decode frames until the other end of the socket is closed.
 
     Args:
-        memory_bytes: What the process may allocate on top of what it has when it is ready.
+        memory_bytes: Memory that the process may allocate in addition to what it uses when it is ready.
     """
     connection = _take_connection()
     try:
-        import pydicom.pixels  # before the limits: imports are not the file's fault
+        import pydicom.pixels  # before the limits, which apply only to decoding
 
         _limit(memory_bytes)
     except Exception as error:
@@ -79,7 +79,7 @@ def serve(memory_bytes: int) -> None:
 
 
 def _take_connection() -> socket.socket:
-    """The socket that is standard input; the three standard streams lead nowhere from here on."""
+    """Take the socket from standard input and redirect the three standard streams to the null device."""
     connection = socket.socket(fileno=os.dup(0))
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
@@ -89,10 +89,10 @@ def _take_connection() -> socket.socket:
 
 
 def _limit(memory_bytes: int) -> None:
-    """Limit memory, and let the CPU timer end the process, whatever the caller did with that signal."""
+    """Limit memory, and let the CPU timer end the process even if the caller ignores that signal."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold pixels and names
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain pixels and names
     if not os.path.exists("/proc/self/statm"):  # noqa: PTH110
         return
     with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123
@@ -103,34 +103,34 @@ def _limit(memory_bytes: int) -> None:
 
 
 def _decoded(pixels: Any, path: str, frame: int, shape: tuple[int, int]) -> tuple[Status, Any]:
-    """Decode one frame: its stored values as a contiguous array, or why not."""
+    """Decode one frame: return its stored values as a contiguous array, or a reason."""
     from rsna_seq.imaging.sources import open_file
 
     try:
         try:
             opened = open_file(path)
         except OSError as error:
-            raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
+            raise ExclusionError(Reason.UNREADABLE_FILE, type(error).__name__) from error
         with opened as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _checked(pixels.pixel_array(file, index=frame, raw=True), shape)
-    except SetAsideError as error:
+    except ExclusionError as error:
         return Status.REFUSED, f"{error.reason}\n{error.detail}"
     except RuntimeError as error:
         missing = "missing dependencies" in str(error) or "plugins are missing" in str(error)
         return (Status.MISSING, str(error)) if missing else (Status.FAULT, type(error).__name__)
-    except Exception as error:  # a damaged codestream raises anything
+    except Exception as error:  # a damaged codestream may raise any exception
         return Status.FAULT, type(error).__name__
 
 
 def _checked(values: Any, shape: tuple[int, int]) -> tuple[Status, Any]:
-    """Decoded values as a contiguous array, where they are what a 16-bit image of this shape decodes to."""
+    """Return decoded values as a contiguous array if shape and type are valid for a 16-bit image."""
     import numpy as np
 
     if values.shape != shape:
         return Status.FAULT, f"{values.shape} pixels, {shape} in the header"
     if values.dtype.str not in DTYPES:
-        return Status.FAULT, f"pixels of type {values.dtype}, not of 16 bits"
+        return Status.FAULT, f"pixels of type {values.dtype}, not 16-bit"
     return Status.PIXELS, np.ascontiguousarray(values)
 
 
@@ -140,7 +140,7 @@ def _send_text(connection: socket.socket, status: Status, text: str) -> None:
 
 
 def _receive(connection: socket.socket, length: int) -> bytes:
-    """So many bytes; fewer where the other end was closed."""
+    """Receive a number of bytes; fewer if the other end was closed."""
     data = b""
     while len(data) < length and (more := connection.recv(length - len(data))):
         data += more

@@ -1,9 +1,9 @@
-"""Compressed pixels, decoded in a process of their own that is limited in memory and CPU time.
+"""Decode compressed pixels in a separate process with limited memory and CPU time.
 
-A codec is native code that is fed with whatever a file holds. A codestream that crashes it, or keeps it
-busy, or makes it ask for all memory, costs that file and nothing else: the process is replaced and the
-file named. A machine without free processors or memory costs no file: only the CPU time of the decoding
-itself is limited, and what failed that way is tried a second time.
+Codecs are native code that reads untrusted data. If a codestream crashes the codec, takes too long or
+requests too much memory, only that file is excluded: the process is restarted and the file is reported. A
+busy machine excludes no file: only the CPU time of the decoding itself is limited, and a failed frame is
+tried again once.
 """
 
 import atexit
@@ -19,29 +19,29 @@ from numpy.typing import NDArray
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.codec_process import Answer, CodecProcess, LostError
 from rsna_seq.imaging.codec_server import Status
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 PATIENCE_S = 20.0
-"""CPU time that a frame may take; one of 512 x 512 takes a few hundredths of a second."""
+"""Limit of CPU time per frame; a frame of 512 x 512 takes a few hundredths of a second."""
 WALL_S = 300.0
-"""Time after which a process that does not answer and uses no CPU time, such as a stopped one, is ended."""
+"""Time after which a process that does not reply and uses no CPU time, such as a stopped one, is ended."""
 START_S = 300.0
-"""Time in which the process must be ready; it takes a second where a processor is free."""
+"""Time within which the process must be ready; on an idle machine this takes one second."""
 MEMORY_BYTES = 1 << 30
-"""What the process may allocate on top of what it has when it is ready."""
+"""Memory that the process may allocate in addition to what it uses when it is ready."""
 _PACKAGES = "python-gdcm pylibjpeg pylibjpeg-openjpeg pyjpegls"
 
 
 class Decoder:
-    """A process that decodes one frame at a time; it is started when first needed, and again when it died.
+    """A process that decodes one frame at a time; it is started on first use and restarted if it died.
 
-    Threads may share a decoder: they wait for one another. A forked process starts one of its own.
+    Threads may share a decoder, which decodes one frame at a time. A forked process starts its own.
 
     Args:
-        patience_s: Seconds of CPU time that a frame may take.
-        memory_bytes: What the process may allocate.
-        wall_s: Seconds after which a process that does not answer is ended.
-        start_s: Seconds in which the process must be ready.
+        patience_s: Limit of CPU time per frame, in seconds.
+        memory_bytes: Memory that the process may allocate.
+        wall_s: Seconds after which a process that does not reply is ended.
+        start_s: Seconds within which the process must be ready.
     """
 
     def __init__(
@@ -61,24 +61,24 @@ class Decoder:
 
     @property
     def pid(self) -> int | None:
-        """Number of the process that decodes; None where none was started."""
+        """Process id of the decoding process; None if it is not running."""
         return None if self._process is None else self._process.pid
 
     def decode(
         self, path: str, frame: int, shape: tuple[int, int], out: NDArray[np.int16] | None = None
     ) -> NDArray[np.integer]:
-        """Stored values of one frame, (rows, columns).
+        """Decode the stored values of one frame, (rows, columns).
 
-        A frame on which the process takes too long or dies is tried once more, alone in a new process.
+        If the process takes too long or dies, the frame is tried once more in a new process.
 
         Args:
             path: A file, or a member of an archive.
             frame: Number of the frame, from 0.
-            shape: Rows and columns that the header names.
-            out: (rows, columns), contiguous: memory for the values, used where they have 16 bits.
+            shape: Rows and columns from the header.
+            out: (rows, columns), contiguous array for the values, used if they have 16 bits.
 
         Raises:
-            SetAsideError: The pixels cannot be decoded, the process died on them, or took too long.
+            ExclusionError: The pixels cannot be decoded, or the process died or took too long twice.
             EnvironmentFaultError: The process cannot be started, or the codec is not installed.
         """
         place = path if os.path.isabs(path) else os.path.abspath(path)  # noqa: PTH100, PTH117
@@ -89,16 +89,16 @@ class Decoder:
                 try:
                     status, answer = self._exchange(place, frame, shape, out)
                 except LostError as lost:
-                    raise SetAsideError(lost.reason, f"{lost.detail}, twice") from lost
+                    raise ExclusionError(lost.reason, f"{lost.detail}, twice") from lost
         if status == Status.MISSING:
             raise EnvironmentFaultError(f"{answer} For the common codecs: pip install {_PACKAGES}")
         if isinstance(answer, str) and status == Status.REFUSED:
             reason, _, detail = answer.partition("\n")
-            raise SetAsideError(
+            raise ExclusionError(
                 Reason(reason) if reason in set(Reason) else Reason.PIXELS_UNDECODABLE, detail
             )
         if isinstance(answer, str):
-            raise SetAsideError(Reason.PIXELS_UNDECODABLE, answer)
+            raise ExclusionError(Reason.PIXELS_UNDECODABLE, answer)
         return answer
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class Decoder:
     def _exchange(
         self, path: str, frame: int, shape: tuple[int, int], out: NDArray[np.int16] | None
     ) -> Answer:
-        """Ask the process, which is started where there is none."""
+        """Send a request to the process, which is started if it is not running."""
         if self._process is None or not self._process.alive:
             if self._process is not None:
                 self._process.end()
@@ -122,21 +122,21 @@ class Decoder:
 
 
 def must_not_be_timeouts(stage: str, reasons: Iterable[object]) -> None:
-    """Refuse to call an input unusable that was lost to the clock.
+    """Raise an environment error if slices were lost because decoding timed out.
 
     Args:
         stage: The stage in which no slice could be read.
-        reasons: Why each was not.
+        reasons: The reason of each slice.
 
     Raises:
-        EnvironmentFaultError: Decoding some of them took too long.
+        EnvironmentFaultError: Decoding timed out for at least one slice.
     """
     late = sum(reason == Reason.DECODE_TIMEOUT for reason in reasons)
     if late:
         raise EnvironmentFaultError(
-            f"{stage}: no slice could be read; decoding took too long for {late:,}, twice each (more than "
-            f"{PATIENCE_S:g} s of CPU time, or no answer in {WALL_S:g} s): run the same command again when "
-            "the machine has less other work, and check that the disk that holds the files answers"
+            f"{stage}: no slice could be read; decoding timed out twice for {late:,} of them (more than "
+            f"{PATIENCE_S:g} s of CPU time, or no reply in {WALL_S:g} s): run the same command again when "
+            "the machine is less busy, and check that the disk with the files is accessible"
         )
 
 
@@ -149,7 +149,7 @@ def shared_decoder() -> Decoder:
 
 
 def _forget(decoder: Decoder | None) -> None:
-    """In a forked process: leave the process to the parent, and its lock to whichever thread holds it."""
+    """In a forked process: release the decoding process, which belongs to the parent, and its lock."""
     if decoder is not None:
         decoder._lock = threading.Lock()
         if decoder._process is not None:

@@ -1,7 +1,8 @@
-"""Whether the frames that headers declare are plausible and fit into memory, before any of it is allocated.
+"""Check before allocation that declared frame sizes are plausible and fit into memory.
 
-A compressed file of 900 bytes may declare a frame of 8192 x 8192, which takes 128 MiB. What a transfer
-syntax can make of a byte at most bounds a frame; what memory is available bounds the frames of a study.
+A compressed file of 900 bytes may declare a frame of 8192 x 8192, which takes 128 MiB. The size of a frame is
+limited by the maximum compression ratio of its transfer syntax; the frames of a study by the available
+memory.
 """
 
 import os
@@ -15,24 +16,24 @@ import polars as pl
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, RLELossless
 
 from rsna_seq.errors import EnvironmentFaultError
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 _SMALL_FRAME = 2 * 2048 * 2048
-"""Bytes of pixels up to which one frame is harmless, however small its file."""
+"""Size of a frame in bytes up to which it is accepted, regardless of its file size."""
 _SMALL_STUDY = 512 << 20
-"""Bytes of pixels up to which a study is harmless: 1,024 slices of 512 x 512."""
+"""Size of a study's pixels in bytes up to which it is accepted: 1,024 slices of 512 x 512."""
 _LARGE_STUDY = 4 << 30
-"""Bytes of pixels beyond which a study must have files to match, whatever memory there is."""
+"""Size of a study's pixels in bytes above which file sizes are checked, regardless of available memory."""
 _RATIOS = {
-    **{str(JPEGLossless): 16, str(JPEGLosslessSV1): 16},  # a pixel takes one bit at least (ITU-T T.81, H.1)
-    str(RLELossless): 64,  # two bytes stand for 128 (PS3.5 G.3.1)
-    **{str(JPEGBaseline8Bit): 512, str(JPEGExtended12Bit): 512},  # a block of 8 x 8 takes two bits
+    **{str(JPEGLossless): 16, str(JPEGLosslessSV1): 16},  # at least one bit per pixel (ITU-T T.81, H.1)
+    str(RLELossless): 64,  # two bytes encode up to 128 (PS3.5 G.3.1)
+    **{str(JPEGBaseline8Bit): 512, str(JPEGExtended12Bit): 512},  # at least two bits per block of 8 x 8
 }
-"""Bytes of 16-bit pixels that a transfer syntax can make of one byte at most."""
+"""Maximum compression ratio of 16-bit pixels, by transfer syntax."""
 _RATIO = 1000
-"""The same for the others, which have no bound: a frame of pure air shrinks so far, no noise does."""
+"""Limit for other transfer syntaxes, which have no maximum: only a frame of pure air reaches this ratio."""
 _USUAL_RATIO = 64
-"""A frame that shrinks further is no tissue: that shrinks by 2 to 6, with loss by 30."""
+"""A frame with a higher ratio contains no tissue, which reaches 2 to 6, or 30 with lossy compression."""
 _GROUP_FILES = {
     "": ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     "memory": (
@@ -40,39 +41,39 @@ _GROUP_FILES = {
         "total_inactive_file",
     ),
 }
-"""By version 2 and 1 of control groups: folder, files of the limit and of what is used, key of the cache."""
+"""For version 2 and 1 of control groups: folder, files with limit and usage, key of the cache."""
 _USABLE = 0.75
-"""Share of the available memory that one study's pixels may take."""
+"""Fraction of the available memory that one study's pixels may use."""
 
 
 def must_be_plausible_frame(header: Mapping[str, Any]) -> None:
-    """Refuse a frame that its file is far too small for.
+    """Refuse a frame that is implausibly large for its file.
 
     Args:
         header: A row of SLICES.
 
     Raises:
-        SetAsideError: The declared frame is large, and no encoder makes its file so small.
+        ExclusionError: The declared frame is large, and no encoder can produce such a small file.
     """
     pixels = 2 * header["rows"] * header["columns"]
     if pixels > _SMALL_FRAME and pixels > _ratio_of(header["transfer_syntax"]) * header["file_size"]:
         raise _implausible(header["rows"], header["columns"], header["file_size"])
 
 
-def frames_to_refuse(slices: pl.DataFrame) -> dict[int, SetAsideError]:
-    """Frames of a study that must not be allocated.
+def frames_to_refuse(slices: pl.DataFrame) -> dict[int, ExclusionError]:
+    """Select frames of a study that must not be allocated.
 
-    They are those that are implausible one by one; and, where the study does not fit into memory, those
-    that shrink further than tissue does, the most extreme first, until it fits.
+    These are frames that are implausible by themselves and, if the study does not fit into memory, frames
+    with a higher compression ratio than tissue, highest first, until the study fits.
 
     Args:
-        slices: Rows of SLICES that are held in memory together.
+        slices: Rows of SLICES that are in memory at the same time.
 
     Returns:
-        The reason, by number of the row.
+        The reason, by row index.
 
     Raises:
-        EnvironmentFaultError: The frames are plausible, and the machine has too little memory for them.
+        EnvironmentFaultError: The frames are plausible, but the machine has too little memory.
     """
     pixels = 2 * slices["rows"].to_numpy().astype(np.int64) * slices["columns"].to_numpy()
     if not len(pixels) or (pixels.max() <= _SMALL_FRAME and pixels.sum() <= _SMALL_STUDY):
@@ -101,7 +102,7 @@ def frames_to_refuse(slices: pl.DataFrame) -> dict[int, SetAsideError]:
 
 
 def available_bytes() -> int:
-    """Memory that this process may still allocate: the machine's, the control group's, its own limit's."""
+    """Memory that this process may still allocate: minimum over machine, control groups and process limit."""
     return max(0, min([_machine_bytes(), *_group_bytes(), *_own_bytes()]))
 
 
@@ -109,12 +110,12 @@ def _ratio_of(syntax: str) -> int:
     return _RATIOS.get(syntax, _RATIO)
 
 
-def _implausible(rows: int, columns: int, size: int) -> SetAsideError:
-    return SetAsideError(Reason.FRAME_IMPLAUSIBLE, f"{rows:,} x {columns:,} pixels from {size:,} bytes")
+def _implausible(rows: int, columns: int, size: int) -> ExclusionError:
+    return ExclusionError(Reason.FRAME_IMPLAUSIBLE, f"{rows:,} x {columns:,} pixels from {size:,} bytes")
 
 
 def _machine_bytes() -> int:
-    """What the kernel says is available; without ``/proc``, all memory."""
+    """Available memory according to the kernel; total memory without ``/proc``."""
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
         return int(text.partition("MemAvailable:")[2].split()[0]) * 1024
@@ -123,7 +124,7 @@ def _machine_bytes() -> int:
 
 
 def _group_bytes() -> Iterator[int]:
-    """What is left below the limit of each control group that this process is in; containers have one."""
+    """Remaining memory of each control group of this process, such as that of a container."""
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -141,7 +142,7 @@ def _group_bytes() -> Iterator[int]:
 
 
 def _own_bytes() -> Iterator[int]:
-    """What is left below this process's own limit (``ulimit -v``)."""
+    """Remaining memory below this process's limit (``ulimit -v``)."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY:
         return
@@ -153,7 +154,7 @@ def _own_bytes() -> Iterator[int]:
 
 
 def _number(file: Path) -> int | None:
-    """The number that a file of the kernel holds; None where it holds none, as without a limit."""
+    """The number in a kernel file; None if it contains no number, as without a limit."""
     try:
         return int(file.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -161,7 +162,7 @@ def _number(file: Path) -> int | None:
 
 
 def _reclaimable(file: Path, key: str) -> int:
-    """Bytes of cached files, which the kernel gives up when memory is asked for."""
+    """Bytes of cached files, which the kernel releases on demand."""
     try:
         return int(file.read_text(encoding="ascii").partition(f"\n{key} ")[2].split()[0])
     except (OSError, IndexError, ValueError):

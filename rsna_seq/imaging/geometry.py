@@ -1,7 +1,7 @@
-"""Where slices lie: order, gaps and tilt, over a whole table at once.
+"""Slice positions: order, gaps and tilt, computed for a whole table at once.
 
-A slice's place is its ImagePositionPatient projected on the slice normal (DICOM PS3.3 C.7.6.2.1.1), turned
-towards +z; so gantry tilt does not matter and the lowest slice comes first.
+The position of a slice is its ImagePositionPatient projected on the slice normal (DICOM PS3.3 C.7.6.2.1.1),
+which points to +z; so gantry tilt has no effect and the lowest slice comes first.
 """
 
 import polars as pl
@@ -10,14 +10,14 @@ from rsna_seq.imaging.wrap import suspects
 
 _ROUND_MM = 3
 _NEAR, _FAR = 0.5, 1.9
-"""Gaps below and above these shares of a study's median gap are an overlap and a gap."""
+"""Gaps below and above these multiples of a study's median gap are flagged as overlap and gap."""
 _ONE_PLACE_MM = 0.1
 _AXIAL_COSINE = 0.7
-"""Slices whose normal lies farther than about 45 degrees from z are coronal or sagittal."""
+"""Slices whose normal deviates more than about 45 degrees from z are coronal or sagittal."""
 
 
 def normal_exprs() -> list[pl.Expr]:
-    """Components n_x, n_y, n_z of the slice normal, turned towards +z, from columns o_0 to o_5."""
+    """Components n_x, n_y, n_z of the slice normal, pointing to +z, from columns o_0 to o_5."""
     o = [pl.col(f"o_{i}") for i in range(6)]
     cross = [o[1] * o[5] - o[2] * o[4], o[2] * o[3] - o[0] * o[5], o[0] * o[4] - o[1] * o[3]]
     length = sum((c * c for c in cross), pl.lit(0.0)).sqrt()
@@ -29,11 +29,11 @@ def place(headers: pl.DataFrame) -> pl.DataFrame:
     """Add ``z_mm``, ``tilt_deg``, ``axial`` and ``placed_by`` to headers.
 
     Args:
-        headers: Columns o_0..o_5 (orientation), p_0..p_2 (position in mm), location, number; null where
+        headers: Columns o_0..o_5 (orientation), p_0..p_2 (position in mm), location, number; null if
             absent.
 
     Returns:
-        The same rows. ``placed_by`` says what the order rests on: position, location, number or nothing.
+        The same rows. ``placed_by`` is the source of the order: position, location, number or nothing.
     """
     table = headers.with_columns(normal_exprs())
     along = sum((pl.col(f"p_{i}") * pl.col(f"n_{a}") for i, a in enumerate("xyz")), pl.lit(0.0))
@@ -54,13 +54,13 @@ def place(headers: pl.DataFrame) -> pl.DataFrame:
 
 
 def order(slices: pl.DataFrame) -> pl.DataFrame:
-    """Sort slices by study, pass and place, ties by SOPInstanceUID, and add ``order`` and both gaps.
+    """Sort slices by study, pass and position, ties by SOPInstanceUID, and add ``order`` and both gaps.
 
     Args:
         slices: Columns study, pass, slice, frame, z_mm.
     """
     table = slices.sort("study", "pass", "z_mm", "slice", "frame")
-    # the rows lie together now: a difference to the row before is a gap where that row is of the same sweep
+    # rows are sorted: the difference to the previous row is a gap if that row is of the same pass
     another = pl.col("study").ne_missing(pl.col("study").shift(1))
     first = another | pl.col("pass").ne_missing(pl.col("pass").shift(1))
     start = pl.when(another).then(pl.int_range(pl.len()))
@@ -72,7 +72,7 @@ def order(slices: pl.DataFrame) -> pl.DataFrame:
 
 
 def flag(slices: pl.DataFrame) -> pl.DataFrame:
-    """Add ``flags``, the words on a slice that are worth knowing, comma-separated.
+    """Add ``flags``, comma-separated names of unusual properties of a slice.
 
     Args:
         slices: Ordered slices with gaps, placed_by, contrast, lossy and rescale.
@@ -95,7 +95,7 @@ def flag(slices: pl.DataFrame) -> pl.DataFrame:
 
 
 def summarize(slices: pl.DataFrame) -> pl.DataFrame:
-    """One row a study: slices, median spacing, tilt, passes, gaps.
+    """One row per study: slices, median spacing, tilt, passes, gaps.
 
     Args:
         slices: Ordered slices with gaps, tilt_deg and flags.

@@ -1,4 +1,4 @@
-"""The head in a study: one square for all its slices, and slabs where slices are thin."""
+"""Crop to the head, with one square for all slices of a study, and averaging of thin slices to slabs."""
 
 from collections.abc import Sequence
 
@@ -11,22 +11,24 @@ from rsna_seq.imaging.volume import AIR_HU
 _TISSUE_HU = -300
 _TOGETHER = 4
 _MARGIN = 0.03
-"""Space left around the head, as a share of its larger side."""
+"""Margin around the head, as a fraction of its larger side."""
 
 
 def head_square(slices: Sequence[NDArray[np.int16]]) -> tuple[int, int, int]:
-    """The square around the head, the same for all slices of a study.
+    """Find the square around the head, the same for all slices of a study.
 
-    Table and headrest are thin: an opening removes them, and the largest body that remains is the head.
+    Table and headrest are thin: a morphological opening removes them, and the largest remaining component is
+    the head.
 
     Args:
-        slices: (y, x) HU each, of one shape.
+        slices: (y, x) HU each, all of the same shape.
 
     Returns:
-        Left, top and side in pixels; the square may reach outside. Without a head, the whole image.
+        Left, top and side in pixels; the square may extend outside the image. The whole image if there is no
+        head.
     """
     rows, columns = slices[0].shape
-    # a head is where tissue is in a good part of the slices; at an eighth of the size this is quick
+    # the head is where many slices have tissue; computed at an eighth of the size for speed
     step = max(1, min(rows, columns) // 64)
     share = (np.stack([hu[::step, ::step] for hu in slices]) > _TISSUE_HU).mean(axis=0)
     body = cv2.morphologyEx((share > 0.15).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
@@ -44,16 +46,16 @@ def crop_resize(
     size: int,
     out: NDArray[np.int16] | None = None,
 ) -> NDArray[np.int16]:
-    """Cut the square out of slices and bring it to a size: by area where it shrinks, else linearly.
+    """Crop slices to the square and resize them: area interpolation if smaller, otherwise linear.
 
-    By a ratio that is no whole number four slices go through OpenCV at a time, as the channels of one image:
-    it resizes four channels in the time of one and a half, to the same values.
+    If the ratio is not an integer, OpenCV resizes four slices at a time as the channels of one image: this
+    takes the time of one and a half slices and gives the same values.
 
     Args:
-        slices: (y, x) HU each, of one shape.
-        square: Left, top and side in pixels; what reaches outside is air.
+        slices: (y, x) HU each, all of the same shape.
+        square: Left, top and side in pixels; parts outside the image are filled with air.
         size: Rows and columns of the result.
-        out: Where to leave it.
+        out: Output array.
 
     Returns:
         (slice, size, size) HU.
@@ -76,7 +78,7 @@ def crop_resize(
 
 
 def _cut(hu: NDArray[np.int16], square: tuple[int, int, int]) -> NDArray[np.int16]:
-    """The square of one slice; what reaches outside is air."""
+    """Crop one slice to the square; parts outside the image are filled with air."""
     x, y, side = square
     inside = hu[max(0, y) : max(0, y + side), max(0, x) : max(0, x + side)]
     if inside.shape == (side, side):
@@ -88,18 +90,18 @@ def _cut(hu: NDArray[np.int16], square: tuple[int, int, int]) -> NDArray[np.int1
 
 
 def slab_numbers(z_mm: NDArray[np.float64], *, slab_mm: float, thin_mm: float) -> NDArray[np.int64]:
-    """The slab that each slice belongs to.
+    """Assign each slice to a slab.
 
-    Series whose median spacing is under ``thin_mm`` are cut into slabs of ``slab_mm``; in others every slice
-    is a slab of its own.
+    Series with a median spacing below ``thin_mm`` are grouped into slabs of ``slab_mm``; in other series
+    every slice is a slab.
 
     Args:
-        z_mm: (slice,) positions, rising.
+        z_mm: (slice,) positions, increasing.
         slab_mm: Thickness of a slab.
-        thin_mm: Spacing under which a series is thin.
+        thin_mm: Spacing below which a series is thin.
 
     Returns:
-        (slice,) numbers from 0, rising.
+        (slice,) slab numbers from 0, non-decreasing.
     """
     if len(z_mm) < 2 or np.median(np.diff(z_mm)) >= thin_mm:
         return np.arange(len(z_mm))

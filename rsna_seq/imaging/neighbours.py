@@ -1,14 +1,14 @@
-"""The neighbours of a slice, in millimetres and not in indices.
+"""Neighbours of a slice, by distance in millimetres instead of by index.
 
-In a study of 5 mm the neighbours are the next slices; in one of 2.5 mm the next but one; where two passes
-overlap, a slice at nearly the same place is no neighbour.
+With 5 mm spacing the neighbours are the adjacent slices, with 2.5 mm every second slice; if two passes
+overlap, a slice at nearly the same position is not a neighbour.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 _REACH = 2.5
-"""A neighbour farther from its wanted place than so many nominal spacings does not count: an edge."""
+"""Maximum distance of a neighbour from its nominal position, in nominal spacings."""
 
 
 def neighbour_indices(
@@ -16,17 +16,17 @@ def neighbour_indices(
 ) -> NDArray[np.int64]:
     """Find the neighbours of every slab of one study.
 
-    Neighbour ``j`` is the slab nearest to ``z + j * spacing_mm``, on its own side, at least half the median
-    gap away from the slab itself. Where there is none within reach, the last one found is repeated; at a
-    study's end that is the edge slab.
+    Neighbour ``j`` is the slab nearest to ``z + j * spacing_mm``, on the same side, at least half the median
+    gap away from the slab itself. If there is no such slab in range, the previous neighbour is repeated; at
+    the end of a study that is the edge slab.
 
     Args:
-        z_mm: (slab,) positions, rising.
-        neighbours: Slabs either side.
-        spacing_mm: Nominal distance of one neighbour to the next.
+        z_mm: (slab,) positions, increasing.
+        neighbours: Number of slabs on either side.
+        spacing_mm: Nominal distance between neighbours.
 
     Returns:
-        (slab, 2 * neighbours + 1) indices, from below to above, the slab itself in the middle.
+        (slab, 2 * neighbours + 1) indices from below to above, with the slab itself in the middle.
     """
     z = np.asarray(z_mm, dtype=np.float64)
     n, own = len(z), np.arange(len(z))
@@ -50,7 +50,7 @@ def _nearest(
     target = z + offset
     right = np.searchsorted(z, target)
     candidates = np.stack([np.clip(right - 1, 0, len(z) - 1), np.clip(right, 0, len(z) - 1)])
-    # the nearest may be too close to the slab itself: then the first one that is far enough away
+    # the nearest may be too close to the slab itself: then use the first one that is far enough away
     beyond = (
         np.searchsorted(z, z + max(apart, 1e-6))
         if offset > 0

@@ -1,7 +1,6 @@
-"""The pixels of one slice, in Hounsfield units.
+"""Read the pixels of one slice in Hounsfield units.
 
-Stored values -> a proven 12-bit wrap corrected -> rescale (DICOM PS3.3 C.11.1.1.2) -> air where there is no
-patient.
+Stored values -> correction of a proven 12-bit wrap -> rescale (DICOM PS3.3 C.11.1.1.2) -> padding set to air.
 """
 
 import hashlib
@@ -17,36 +16,36 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from rsna_seq.imaging.archives import member_of
 from rsna_seq.imaging.decoder import shared_decoder
-from rsna_seq.imaging.elements import deflated_data
 from rsna_seq.imaging.frame_limits import must_be_plausible_frame
+from rsna_seq.imaging.headers.elements import deflated_data
 from rsna_seq.imaging.sources import must_be, must_be_same, open_file, verify
 from rsna_seq.imaging.volume import AIR_HU
 from rsna_seq.imaging.wrap import Wrap, judge, may_be_wrapped, unwrapped
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 _HIGHEST = 32767
 _LIMITS = {np.dtype(np.int16): (-32768, 32767), np.dtype(np.uint16): (0, 65535)}
-"""What is shifted in its own 16 bits."""
+"""Types of stored values that are rescaled in place in 16 bits."""
 _MOST_ROOM = 128 << 20
-"""Memory that is kept from study to study: 256 slices of 512 x 512."""
+"""Size of the buffer that is reused between studies: 256 slices of 512 x 512."""
 _DENSEST_HU = 4095
-"""Metal saturates a scanner of 12 bits here; wider ones go higher, but in few pixels."""
+"""Metal saturates 12-bit scanners at this value; others go higher, but only in few pixels."""
 
 
-class Room(threading.local):
-    """Memory for the pixels of a study, used again: fresh pages cost more than the arithmetic."""
+class PixelBuffer(threading.local):
+    """Reusable memory for the pixels of a study: allocating new pages takes longer than the computation."""
 
     _kept: NDArray[np.int16] | None = None
 
     def take(self, shapes: Sequence[tuple[int, int]]) -> list[NDArray[np.int16]]:
-        """One array a slice; what the last call gave to this thread is overwritten.
+        """Return one array per slice; the arrays of this thread's previous call are overwritten.
 
         Args:
             shapes: Rows and columns of each slice.
         """
         ends = list(itertools.accumulate(rows * columns for rows, columns in shapes))
         if self._kept is None or self._kept.size < ends[-1]:
-            self._kept = None  # before, not beside, what takes its place
+            self._kept = None  # release the old buffer before allocating the new one
             self._kept = np.empty(ends[-1], dtype=np.int16)
         room = self._kept
         if room.nbytes > _MOST_ROOM:
@@ -66,16 +65,16 @@ def read_hu(
     Args:
         path: The file, or a member of an archive.
         header: A row of SLICES.
-        out: (rows, columns) int16, contiguous: where to leave them, for fresh memory costs as much as all
-            arithmetic.
-        wrapped_series: As :func:`series_is_wrapped` says of the slice's series.
+        out: (rows, columns) int16, contiguous output array; new memory would take as much time as the
+            computation.
+        wrapped_series: Result of :func:`series_is_wrapped` for the slice's series.
 
     Returns:
-        (rows, columns) int16 HU; padding and everything below -1024 is air.
+        (rows, columns) int16 HU; padding and values below -1024 are set to air.
 
     Raises:
-        SetAsideError: The pixels are cut short, cannot be decoded, or are no HU; the file is too small for
-            the frame that its header declares; or it changed since it was indexed.
+        ExclusionError: The pixels are truncated, cannot be decoded, or are not HU; the file is too small for
+            the frame declared in its header; or the file changed since it was indexed.
     """
     return read_pixels(path, header, out, wrapped_series=wrapped_series)[0]
 
@@ -92,20 +91,19 @@ def read_pixels(
     if out is None:
         out = np.empty((header["rows"], header["columns"]), dtype=np.int16)
     stored, padding = _stored(os.fspath(path), header, out), header["padding"]
-    rescale = {"slope": header["slope"], "intercept": header["intercept"]}
-    wrapped = False
-    if may_be_wrapped(bits_stored=header["bits_stored"], signed=header["signed"], **rescale):
-        said = judge(stored, padding=padding, **rescale)
+    slope, intercept, bits, wrapped = header["slope"], header["intercept"], header["bits_stored"], False
+    if may_be_wrapped(bits, signed=header["signed"], slope=slope, intercept=intercept):
+        said = judge(stored, slope=slope, intercept=intercept, padding=padding)
         wrapped = said is Wrap.PROVEN or (said is Wrap.OPEN and wrapped_series)
-    hu = to_hu(stored, **rescale, padding=padding, wrapped=wrapped, out=out)
+    hu = to_hu(stored, slope=slope, intercept=intercept, padding=padding, wrapped=wrapped, out=out)
     _must_be_plausible(hu)
     return hu, wrapped
 
 
 def series_is_wrapped(folder: str | os.PathLike[str], headers: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether the values of any slice of a series prove a 12-bit wrap; what leaves it open then follows.
+    """Whether the values of any slice of a series prove a 12-bit wrap; undecided slices follow the series.
 
-    No file is read unless its header allows for a wrap, and none after the first that proves it.
+    Files are read only if the header allows a wrap, up to the first slice that proves it.
 
     Args:
         folder: Folder that the paths are relative to.
@@ -113,13 +111,13 @@ def series_is_wrapped(folder: str | os.PathLike[str], headers: Iterable[Mapping[
     """
     for row in headers:
         rescale = {"slope": row["slope"], "intercept": row["intercept"]}
-        if not may_be_wrapped(bits_stored=row["bits_stored"], signed=row["signed"], **rescale):
+        if not may_be_wrapped(row["bits_stored"], signed=row["signed"], **rescale):
             continue
         try:
             must_be_plausible_frame(row)
             room = np.empty((row["rows"], row["columns"]), dtype=np.int16)
             stored = _stored(os.path.join(folder, row["file"]), row, room)  # noqa: PTH118
-        except SetAsideError:  # whoever reads the slice says why
+        except ExclusionError:  # the reason is reported when the slice is read
             continue
         if judge(stored, padding=row["padding"], **rescale) is Wrap.PROVEN:
             return True
@@ -137,23 +135,21 @@ def to_hu(
     wrapped: bool | None = None,
     out: NDArray[np.int16] | None = None,
 ) -> NDArray[np.int16]:
-    """Stored values to Hounsfield units (DICOM PS3.3 C.11.1.1.2), air where there is no patient.
+    """Convert stored values to Hounsfield units (DICOM PS3.3 C.11.1.1.2); padding becomes air.
 
     Args:
         stored: Stored values, any shape.
         slope: RescaleSlope.
         intercept: RescaleIntercept, in HU.
         bits_stored: BitsStored.
-        signed: PixelRepresentation is 1.
+        signed: Whether PixelRepresentation is 1.
         padding: PixelPaddingValue; such pixels are air.
-        wrapped: A 12-bit wrap is undone first; None: where these values alone prove it.
-        out: int16 of the same shape that receives the result; it may be the stored values' own memory.
+        wrapped: Whether to correct a 12-bit wrap; None corrects it if these values alone prove it.
+        out: int16 output array of the same shape; it may share memory with the stored values.
     """
     if out is None:
         out = np.empty(np.shape(stored), dtype=np.int16)
-    if wrapped is None and may_be_wrapped(
-        bits_stored=bits_stored, signed=signed, slope=slope, intercept=intercept
-    ):
+    if wrapped is None and may_be_wrapped(bits_stored, signed=signed, slope=slope, intercept=intercept):
         wrapped = judge(stored, slope=slope, intercept=intercept, padding=padding) is Wrap.PROVEN
     if wrapped:
         stored = unwrapped(stored, slope=slope, intercept=intercept, padding=padding)
@@ -172,9 +168,11 @@ def to_hu(
 def _shifted(
     stored: NDArray[np.integer], intercept: int, padding: int | None, out: NDArray[np.int16]
 ) -> NDArray[np.int16]:
-    """Stored values plus an intercept, in 16 bits all the way: clipped first, so that no sum overflows."""
+    """Add the intercept to stored values in 16 bits; values are clipped first, so that no sum overflows."""
     air, high = AIR_HU - intercept, min(_HIGHEST - intercept, _LIMITS[stored.dtype][1])
-    padded = stored == padding if padding is not None and padding > air else None  # below, it is air already
+    padded = (
+        stored == padding if padding is not None and padding > air else None
+    )  # smaller values become air in any case
     bounded, kind = out.view(stored.dtype), stored.dtype.type
     np.clip(stored, kind(air), kind(high), out=bounded)
     if padded is not None:
@@ -185,9 +183,10 @@ def _shifted(
 
 
 def pixel_hash(hu: NDArray[np.int16]) -> str | None:
-    """A hash by which the same image is found again: of every eighth pixel of every eighth row.
+    """Hash to find identical images: of every eighth pixel of every eighth row.
 
-    Noise makes each real slice its own; an image of one value, which any scanner makes, has none.
+    Noise makes each real slice unique; an image with a single value, which may occur on any scanner, has no
+    hash.
 
     Args:
         hu: (rows, columns) HU.
@@ -197,17 +196,17 @@ def pixel_hash(hu: NDArray[np.int16]) -> str | None:
 
 
 def _must_be_plausible(hu: NDArray[np.int16]) -> None:
-    """Refuse pixels that no head in air can have: much of it denser than metal."""
+    """Refuse pixel values that are implausible for a head: too many pixels denser than metal."""
     some = hu[::8, ::8]
     if some.max() <= _DENSEST_HU:
         return
     dense = float((some > _DENSEST_HU).mean())
     if dense > 0.25:
-        raise SetAsideError(Reason.IMPLAUSIBLE_HU, f"{dense:.0%} of the pixels are above {_DENSEST_HU:,} HU")
+        raise ExclusionError(Reason.IMPLAUSIBLE_HU, f"{dense:.0%} of the pixels are above {_DENSEST_HU:,} HU")
 
 
 def _stored(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> NDArray[np.integer]:
-    """Stored values, (rows, columns): one read where they lie open, else decoded."""
+    """Read stored values, (rows, columns): in one read if uncompressed, otherwise decoded."""
     syntax, bits, signed = header["transfer_syntax"], header["bits_stored"], header["signed"]
     if header["pixel_offset"] is None:
         must_be(path, header["file_size"], header["file_mtime_ns"])
@@ -219,9 +218,9 @@ def _stored(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> NDA
         else:
             got = _read_into(path, header, out)
     except OSError as error:
-        raise SetAsideError(Reason.UNREADABLE_FILE, type(error).__name__) from error
+        raise ExclusionError(Reason.UNREADABLE_FILE, type(error).__name__) from error
     if got < out.nbytes:
-        raise SetAsideError(Reason.PIXELS_TRUNCATED, f"{got:,} of {out.nbytes:,} bytes")
+        raise ExclusionError(Reason.PIXELS_TRUNCATED, f"{got:,} of {out.nbytes:,} bytes")
     if syntax == ExplicitVRBigEndian:
         out.byteswap(inplace=True)
     values: NDArray[np.integer] = out if signed else out.view(np.uint16)
@@ -229,7 +228,7 @@ def _stored(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> NDA
 
 
 def _read_into(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> int:
-    """Read uncompressed pixels of a file; how many bytes there were."""
+    """Read uncompressed pixels of a file; return the number of bytes read."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         must_be_same(os.fstat(file), header["file_size"], header["file_mtime_ns"])
@@ -239,7 +238,7 @@ def _read_into(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> 
 
 
 def _unpacked(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> int:
-    """Read uncompressed pixels of an archive's member, or of a deflated data set."""
+    """Read uncompressed pixels of an archive member or of a deflated data set."""
     offset = header["pixel_offset"]
     must_be(path, header["file_size"], header["file_mtime_ns"])
     with open_file(path) as file:
@@ -254,14 +253,14 @@ def _unpacked(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> i
 
 
 def _must_be_whole(path: str) -> None:
-    """Refuse an archive's member whose checksum differs; the process that decodes does not look."""
+    """Refuse an archive member whose checksum differs; the decoding process does not check it."""
     if member_of(path) is not None:
         with open_file(path) as file:
             verify(file)
 
 
 def _low_bits(values: NDArray[np.integer], bits: int) -> NDArray[np.integer]:
-    """Keep BitsStored bits, in place; what stands above them is not part of the value (PS3.5 8.1.1)."""
+    """Keep BitsStored bits, in place; higher bits are not part of the value (PS3.5 8.1.1)."""
     if values.dtype == np.uint16:
         values &= np.uint16((1 << bits) - 1)
         return values

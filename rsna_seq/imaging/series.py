@@ -1,4 +1,4 @@
-"""Which slices of a study are read: duplicates merged, one axial series chosen, with its grounds."""
+"""Select the slices of a study: merge duplicates, choose one axial series, and record why."""
 
 import polars as pl
 
@@ -6,21 +6,25 @@ from rsna_seq.errors import UsageError
 from rsna_seq.reasons import Action, Reason
 
 _BONE = r"(?i)\b(bone|sharp|edge|[BHJU][rfv]?[67]\d[a-z]?|FC[38]\d|lung)\b"
-"""Kernels that sharpen: bone reconstructions of the large vendors, which drown soft tissue in noise."""
+"""Sharp kernels: bone reconstructions of the large vendors, in which soft tissue is noisy."""
+
+
+_FUNCTIONAL = r"PERFUSION|\\(RCBF|RCBV|MTT|TTP|TMAX)\b"
+"""Words of ImageType that name maps of blood flow, which are not HU."""
 
 
 def merge_duplicates(slices: pl.DataFrame) -> tuple[pl.DataFrame, list[dict[str, object]]]:
-    """Merge files of one SOPInstanceUID that hold the same bytes, and set both aside where they differ.
+    """Merge files with the same SOPInstanceUID and the same bytes; exclude both if the bytes differ.
 
     Args:
-        slices: Headers with ``slice``, ``frame``, ``file`` and, where duplicated, ``digest`` of the file.
+        slices: Headers with ``slice``, ``frame``, ``file`` and, if duplicated, ``digest`` of the file.
 
     Returns:
-        The slices that stay, and the rows of QUARANTINE.
+        The remaining slices, and rows of QUARANTINE.
     """
     if slices["slice"].n_unique() == len(slices):
         return slices, []
-    twice = pl.col("slice").is_duplicated()  # frame 2 of UID and a file whose own UID is UID#2 clash, too
+    twice = pl.col("slice").is_duplicated()  # frame 2 of UID also conflicts with a file whose UID is UID#2
     clash = twice & (pl.col("digest").n_unique().over("slice") > 1)
     copy = twice & ~clash & ~pl.col("slice").is_first_distinct()
     marked = slices.with_columns(clash=clash, copy=copy)
@@ -30,14 +34,14 @@ def merge_duplicates(slices: pl.DataFrame) -> tuple[pl.DataFrame, list[dict[str,
 
 
 def choose_series(slices: pl.DataFrame, wanted: str | None) -> tuple[pl.DataFrame, list[dict[str, object]]]:
-    """Keep one series a study: axial, soft kernel before bone, without contrast agent, most slices.
+    """Keep one series per study: axial, soft kernel before bone, without contrast agent, most slices.
 
     Args:
-        slices: Placed headers: study, series, patient, image_type, axial, kernel, description.
-        wanted: A SeriesInstanceUID that wins in the study that has it.
+        slices: Headers with positions: study, series, patient, image_type, axial, kernel, description.
+        wanted: A SeriesInstanceUID that is selected in the study that contains it.
 
     Returns:
-        The slices that stay, with ``grounds``, and the rows of QUARANTINE.
+        The remaining slices, with ``grounds``, and rows of QUARANTINE.
     """
     first = slices.with_columns(reason=_unfit())
     aside = [
@@ -49,7 +53,7 @@ def choose_series(slices: pl.DataFrame, wanted: str | None) -> tuple[pl.DataFram
     several = counts.filter(pl.col("patient") > 1)["study"]
     mixed = pl.col("study").is_in(several.implode()) if len(several) else pl.lit(value=False)
     for row in fit.filter(mixed).iter_rows(named=True):
-        aside.append(_row(row, Reason.MIXED_PATIENTS, Action.SKIPPED, "the whole study is left out"))
+        aside.append(_row(row, Reason.MIXED_PATIENTS, Action.SKIPPED, "the whole study is excluded"))
     if (counts["series"] == 1).all():
         return fit.filter(~mixed).with_columns(grounds=pl.lit("the only series")), aside
     ranked = _rank(fit.filter(~mixed), wanted)
@@ -60,29 +64,31 @@ def choose_series(slices: pl.DataFrame, wanted: str | None) -> tuple[pl.DataFram
 
 
 def must_be_found(series: str | None, headers: pl.DataFrame, slices: pl.DataFrame) -> None:
-    """Refuse a SeriesInstanceUID that the user asks for and that is not read in any study.
+    """Refuse a requested SeriesInstanceUID that is not used in any study.
 
     Args:
-        series: The SeriesInstanceUID, or None where the rules choose.
+        series: The SeriesInstanceUID, or None if the rules select a series.
         headers: All headers that were read, with ``series``.
-        slices: The slices that stayed, with ``series``.
+        slices: The remaining slices, with ``series``.
 
     Raises:
-        UsageError: No study has it, or none of its slices can be used.
+        UsageError: No study contains the series, or none of its slices can be used.
     """
     if series is None or headers.is_empty() or series in slices["series"]:
         return
     known = series in headers["series"]
-    why = "has no slice that can be used" if known else "is found in no study"
-    raise UsageError(f"index.series: {series!r} {why}; leave it out to have a series chosen by the rules")
+    why = "has no usable slice" if known else "was not found in any study"
+    raise UsageError(f"index.series: {series!r} {why}; remove this key to select a series by the rules")
 
 
 def _unfit() -> pl.Expr:
-    """Why a slice belongs to no axial reconstruction; null where it does."""
+    """Reason why a slice is not part of an axial reconstruction; null if it is."""
     kind = pl.col("image_type")
     return (
         pl.when(kind.str.contains("LOCALIZER"))
         .then(pl.lit(str(Reason.LOCALIZER)))
+        .when(kind.str.contains(_FUNCTIONAL))
+        .then(pl.lit(str(Reason.DERIVED_IMAGE)))
         .when(kind.str.contains("SECONDARY"))
         .then(pl.lit(str(Reason.DERIVED_IMAGE)))
         .when(~pl.col("axial"))
@@ -92,7 +98,7 @@ def _unfit() -> pl.Expr:
 
 
 def _rank(slices: pl.DataFrame, wanted: str | None) -> pl.DataFrame:
-    """Rank the series of each study: ``place`` 0 is read, and ``grounds`` says why."""
+    """Rank the series of each study: ``place`` 0 is used, and ``grounds`` gives the reason."""
     words = pl.col("kernel") + pl.lit(" ") + pl.col("description")
     series = slices.group_by("study", "series").agg(
         count=pl.len(), bone=words.str.contains(_BONE).any(), agent=pl.col("contrast").any()

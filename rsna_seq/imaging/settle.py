@@ -1,12 +1,13 @@
-"""Slices without a place among others of their series that have one: interpolated by number, or quarantined.
+"""Slices without a position in series with positions: interpolated by InstanceNumber, or quarantined.
 
-1. Each series rests on one thing: position, where at least half of its slices have one; else SliceLocation,
-   on the same terms; else InstanceNumber; else nothing.
-2. A slice without orientation takes the one that all others of its series share; without such, a position
-   says nothing of its place among theirs.
-3. A slice without what its series rests on lies between the two slices whose InstanceNumbers enclose its own,
-   where places rise or fall with the numbers throughout the series. Frames have the numbers of their object.
-4. What is left is quarantined: an InstanceNumber is no millimetre.
+1. Each series is ordered by one field: position, if at least half of its slices have one; otherwise
+   SliceLocation, under the same condition; otherwise InstanceNumber; otherwise nothing.
+2. A slice without orientation gets the orientation that all other slices of its series share; if they share
+   none, its position cannot be used.
+3. A slice without the field of its series is interpolated between the two slices with the enclosing
+   InstanceNumbers, if positions are monotonic in InstanceNumber in the whole series. Frames use their numbers
+   in the multi-frame object.
+4. Remaining slices are quarantined, since an InstanceNumber is not a distance in mm.
 """
 
 from typing import Any
@@ -16,20 +17,20 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rsna_seq.imaging.geometry import place
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 _POSITION, _COSINES = [f"p_{i}" for i in range(3)], [f"o_{i}" for i in range(6)]
 Rows = list[dict[str, object]]
 
 
 def settle_places(slices: pl.DataFrame) -> tuple[pl.DataFrame, Rows]:
-    """Give every slice a place that its series allows.
+    """Give every slice a position, as far as its series allows it.
 
     Args:
-        slices: Placed headers of one series a study (``geometry.place``), with file, frame and slice.
+        slices: Headers after ``geometry.place``, one series per study, with file, frame and slice.
 
     Returns:
-        The slices that have a place; ``placed_by`` is ``neighbours`` where it was interpolated. And rows of
+        The slices that have a position; ``placed_by`` is ``neighbours`` if it was interpolated. And rows of
         QUARANTINE for the others.
     """
     if (slices["placed_by"] == "position").all() and not slices["o_0"].null_count():
@@ -50,7 +51,7 @@ def settle_places(slices: pl.DataFrame) -> tuple[pl.DataFrame, Rows]:
 
 
 def _settle(series: pl.DataFrame) -> pl.DataFrame:
-    """One series; ``placed_by`` is null where there is no place."""
+    """Process one series; ``placed_by`` is null for slices without a position."""
     series = _with_shared_orientation(series)
     basis = _basis(series)
     z_mm = {"position": pl.col("z_mm"), "location": pl.col("location")}.get(basis, pl.col("number"))
@@ -72,7 +73,7 @@ def _settle(series: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_shared_orientation(series: pl.DataFrame) -> pl.DataFrame:
-    """Fill in the orientation that all slices which have one share, and place anew those that lacked it."""
+    """Fill in the common orientation of the series, and compute the positions of slices that lacked it."""
     bare = pl.col("o_0").is_null()
     known = series.filter(~bare)
     if len(known) in {0, len(series)} or len(known.select(pl.col(_COSINES).round(2)).unique()) > 1:
@@ -83,13 +84,13 @@ def _with_shared_orientation(series: pl.DataFrame) -> pl.DataFrame:
 
 
 def _oriented_alike(series: pl.DataFrame) -> pl.Expr:
-    """A position counts with an orientation, where any slice of the series has one."""
+    """Whether a position can be used: with an orientation, if any slice of the series has one."""
     oriented = pl.col("o_0").is_not_null()
     return oriented if series["o_0"].null_count() < len(series) else pl.lit(value=True)
 
 
 def _basis(series: pl.DataFrame) -> str:
-    """What the places of a series rest on."""
+    """The field by which a series is ordered."""
     shares = {
         "position": (series["placed_by"] == "position").mean(),
         "location": series["location"].is_not_null().mean(),
@@ -101,7 +102,7 @@ def _basis(series: pl.DataFrame) -> str:
 
 
 def _interpolated(part: pl.DataFrame, basis: str) -> pl.DataFrame:
-    """Slices that share a count, with the places that their numbers tell."""
+    """Slices with positions interpolated from their numbers."""
     placed = part["placed_by"].is_not_null().to_numpy()
     number = part["number"].cast(pl.Float64).to_numpy()
     at, of = number[placed], part["z_mm"].to_numpy()[placed]
@@ -119,7 +120,7 @@ def _interpolated(part: pl.DataFrame, basis: str) -> pl.DataFrame:
 
 
 def _follows(number: NDArray[np.float64], z_mm: NDArray[np.float64]) -> bool:
-    """Whether places rise, or fall, with rising numbers, no number twice."""
+    """Whether positions are strictly monotonic in the numbers, without repeated numbers."""
     if len(number) < 2 or not np.isfinite(number).all() or (np.diff(number) <= 0).any():
         return False
     steps = np.diff(z_mm)
@@ -127,6 +128,6 @@ def _follows(number: NDArray[np.float64], z_mm: NDArray[np.float64]) -> bool:
 
 
 def _aside(row: dict[str, Any]) -> dict[str, object]:
-    detail = "no position among slices with one, and no InstanceNumber between theirs that tells it"
-    told = SetAsideError(Reason.NO_PLACE, detail).row(row["file"])
+    detail = "other slices of the series have a position, and it cannot be interpolated by InstanceNumber"
+    told = ExclusionError(Reason.NO_PLACE, detail).row(row["file"])
     return told | {"study": row["study"], "slice": row["slice"]}

@@ -1,8 +1,8 @@
-"""What lies below some folders or in archives, and its bytes; nothing is followed out of them.
+"""List and open input files below folders and in archives; links out of them are never followed.
 
-1. :func:`list_files` walks folders, looks through zip files, or takes single files, and quarantines what is
-   never opened: links, pipes, names that are not UTF-8.
-2. :func:`open_file` opens one file by its path, be it a file or a member of an archive.
+1. :func:`list_files` lists folders, zip files and single files, and quarantines entries that are never
+   opened: links, pipes, names that are not UTF-8.
+2. :func:`open_file` opens a file or an archive member by its path.
 """
 
 import hashlib
@@ -27,22 +27,22 @@ from rsna_seq.imaging.folders import (
     words_of,
 )
 from rsna_seq.imaging.zip_files import Member
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Files below a place, sorted by name.
+    """Files of the inputs, sorted by name.
 
     Attributes:
-        root: Folder that the names are relative to: the place itself, or the folder of a file; of several
-            places the deepest folder that holds them all.
-        names: Paths relative to ``root``; members of archives as ``archive.zip!/name``.
-        sizes: Bytes of each.
-        mtimes_ns: When each was last changed; of a member, its archive.
-        aside: Rows of QUARANTINE: what is not opened.
+        root: Folder that the names are relative to: the input folder, or the folder of an input file; for
+            several inputs the deepest folder that contains all of them.
+        names: Paths relative to ``root``; ``archive.zip!/name`` for members of archives.
+        sizes: Size of each in bytes.
+        mtimes_ns: Modification time of each; for a member that of its archive.
+        aside: Rows of QUARANTINE for entries that are not opened.
     """
 
     root: Path
@@ -55,31 +55,31 @@ class Listing:
         return len(self.names)
 
     def parts(self, files: int) -> Iterator["Listing"]:
-        """The listing cut into parts of so many files, without what was set aside."""
+        """Yield the listing in batches of files, without the quarantined entries."""
         for at in range(0, len(self), files):
             cut = slice(at, at + files)
             yield Listing(self.root, self.names[cut], self.sizes[cut], self.mtimes_ns[cut])
 
     def moved(self, root: Path) -> "Listing":
-        """The same files with names relative to a folder above."""
+        """Return the same files with names relative to a parent folder."""
         way = os.path.relpath(self.root, root)
         prefix = "" if way == os.curdir else way + "/"
         aside = [{**row, "file": escaped(prefix) + str(row["file"])} for row in self.aside]
         if is_bad_name(prefix):
-            aside += [SetAsideError(Reason.BAD_NAME).row(escaped(prefix + name)) for name in self.names]
+            aside += [ExclusionError(Reason.BAD_NAME).row(escaped(prefix + name)) for name in self.names]
             return Listing(root, aside=aside)
         return Listing(root, [prefix + name for name in self.names], self.sizes, self.mtimes_ns, aside)
 
     def read(self, at: int, read: Callable[..., Result], *options: object) -> Result:
-        """Read one file, and refuse it where it is not what was listed.
+        """Read one file; refuse it if it changed since it was listed.
 
         Args:
-            at: Number of the file.
-            read: Takes the path, then ``options``.
-            options: What else ``read`` takes.
+            at: Index of the file.
+            read: Function of the path and ``options``.
+            options: Further arguments of ``read``.
 
         Raises:
-            SetAsideError: As ``read`` says, or the file changed.
+            ExclusionError: Raised by ``read``, or the file changed.
         """
         path = os.path.join(self.root, self.names[at])  # noqa: PTH118
         try:
@@ -89,7 +89,7 @@ class Listing:
 
     @property
     def digest(self) -> str:
-        """Digest of names, sizes and times: what tells that a source file changed."""
+        """Digest of names, sizes and times, to detect changed input files."""
         digest = hashlib.sha256()
         for name, size, mtime in zip(self.names, self.sizes, self.mtimes_ns, strict=True):
             digest.update(f"{name}\0{size}\0{mtime}\n".encode())
@@ -99,18 +99,18 @@ class Listing:
 
 
 def list_files(*places: Path) -> Listing:
-    """Find every file below some folders or in some archives, each file once.
+    """List every file below folders or in archives, each file once.
 
-    The same folder twice, or a folder within another, by their resolved paths, is listed once.
+    A folder that is given twice, or is inside another one (by resolved paths), is listed once.
 
     Args:
         places: Folders, zip files, or single files.
 
     Returns:
-        The files; of several places with names relative to the deepest folder that holds them all.
+        The files; for several inputs with names relative to the deepest folder that contains all of them.
 
     Raises:
-        UsageError: A place does not exist, or there is none.
+        UsageError: An input does not exist, or no input is given.
         IntegrityError: An archive is refused.
     """
     outer = _outermost(places)
@@ -127,19 +127,19 @@ def list_files(*places: Path) -> Listing:
 
 
 def root_of(place: Path) -> Path:
-    """The folder that the names of a place's files are relative to: itself, or the folder of a file."""
+    """Folder that file names are relative to: the folder itself, or the folder of a file."""
     return place.resolve().parent if place.is_file() else place
 
 
 def must_exist(place: Path, name: str = "input") -> None:
-    """Refuse an input that is not there, before anything is done.
+    """Refuse an input that does not exist, before any work starts.
 
     Args:
         place: A folder or a file.
-        name: What the user knows it by, such as a key of the config.
+        name: Name for messages, such as a config key.
 
     Raises:
-        UsageError: It does not exist, cannot be looked at, or is neither a folder nor a file.
+        UsageError: The input does not exist, is not accessible, or is neither a folder nor a file.
     """
     try:
         mode = place.stat().st_mode
@@ -154,11 +154,11 @@ def must_exist(place: Path, name: str = "input") -> None:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Open a file, or a member of an archive, for reading; no link is followed at its end.
+    """Open a file or an archive member for reading; the path must not be a link.
 
     Raises:
-        OSError: It cannot be opened.
-        SetAsideError: The archive or its member cannot be read; also while the member is read.
+        OSError: The file cannot be opened.
+        ExclusionError: The archive or its member cannot be read; also raised while the member is read.
     """
     parts = member_of(path)
     if parts is not None:
@@ -167,20 +167,20 @@ def open_file(path: str) -> BinaryIO:
 
 
 def verify(file: BinaryIO) -> None:
-    """Compare the length and checksum of an archive's member that is open; other files have none.
+    """Compare length and checksum of an open archive member; other files have no checksum.
 
     Raises:
-        SetAsideError: The member is damaged.
+        ExclusionError: The member is damaged.
     """
     if isinstance(file, Member):
         file.verify()
 
 
 def must_be(path: str, size: int, mtime_ns: int) -> None:
-    """Refuse a file, or a member of an archive, that is no longer what was listed.
+    """Refuse a file or archive member that changed since it was listed.
 
     Raises:
-        SetAsideError: Its size or time differs, or it is gone.
+        ExclusionError: The size or modification time differs, or the file no longer exists.
     """
     parts = member_of(path)
     if parts is not None:
@@ -189,42 +189,42 @@ def must_be(path: str, size: int, mtime_ns: int) -> None:
     try:
         status = os.lstat(path)
     except OSError as error:
-        raise SetAsideError(Reason.UNREADABLE_FILE, words_of(error)) from error
+        raise ExclusionError(Reason.UNREADABLE_FILE, words_of(error)) from error
     must_be_same(status, size, mtime_ns)
 
 
 def must_be_same(status: os.stat_result, size: int, mtime_ns: int) -> None:
-    """Refuse the status of a file that is no longer what was listed.
+    """Refuse a file whose status changed since it was listed.
 
     Raises:
-        SetAsideError: Its size or time differs.
+        ExclusionError: The size or modification time differs.
     """
     _must_equal(status.st_size, status.st_mtime_ns, size, mtime_ns)
 
 
 def digest_source(path: str) -> str | None:
-    """SHA-256 of a file or a member of an archive; None where it cannot be read."""
+    """SHA-256 of a file or archive member; None if it cannot be read."""
     try:
         with open_file(path) as file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
                 digest.update(block)
             return digest.hexdigest()
-    except (OSError, SetAsideError):
+    except (OSError, ExclusionError):
         return None
 
 
 def _must_equal(size_now: int, mtime_ns_now: int, size: int, mtime_ns: int) -> None:
     if (size_now, mtime_ns_now) != (size, mtime_ns):
-        raise SetAsideError(Reason.FILE_CHANGED, f"{size:,} bytes as listed, {size_now:,} now")
+        raise ExclusionError(Reason.FILE_CHANGED, f"{size:,} bytes when listed, {size_now:,} bytes now")
 
 
 def _outermost(places: Sequence[Path]) -> list[Path]:
-    """Places without those that are given twice, and without folders within others."""
+    """Inputs without duplicates and without folders inside other inputs."""
     for place in places:
         must_exist(place)
     if not places:
-        raise UsageError("no input is given; name a folder, a zip file or a DICOM file")
+        raise UsageError("no input is given; give a folder, a zip file or a DICOM file")
     resolved = {place.resolve(): place for place in reversed(places)}
     return [
         place
@@ -234,22 +234,22 @@ def _outermost(places: Sequence[Path]) -> list[Path]:
 
 
 def _list_one(place: Path) -> Listing:
-    """The files of one place that exists."""
+    """List the files of one existing input."""
     aside: Rows = []
     if not place.is_file():
         return _listing(place, files_below(str(place), aside), aside)
     file = place.resolve()
     if is_bad_name(file.name):
-        return _listing(file.parent, [], [SetAsideError(Reason.BAD_NAME).row(escaped(file.name))])
+        return _listing(file.parent, [], [ExclusionError(Reason.BAD_NAME).row(escaped(file.name))])
     try:
         if is_archive(str(file)):
             return _listing(file.parent, files_in_archive(str(file), file.name, aside), aside)
         status = file.stat()
         must_have_time(status.st_mtime_ns)
-    except SetAsideError as error:
+    except ExclusionError as error:
         return _listing(file.parent, [], [error.row(file.name)])
     except OSError as error:
-        row = SetAsideError(Reason.UNREADABLE_FILE, words_of(error)).row(file.name)
+        row = ExclusionError(Reason.UNREADABLE_FILE, words_of(error)).row(file.name)
         return _listing(file.parent, [], [row])
     return _listing(file.parent, [(file.name, status.st_size, status.st_mtime_ns)], aside)
 

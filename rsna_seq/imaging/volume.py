@@ -1,26 +1,18 @@
-"""A study as pixels: the unit that training and prediction share, and the cache that holds many."""
+"""The pixels of a study, the common input of training and prediction, and the interface of the cache."""
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.folds import must_keep_patients_whole
-from rsna_seq.store.artifacts import open_artifact
-from rsna_seq.tables import SLABS, read_table
-
 AIR_HU = -1024
-"""What lies outside the field of view and outside a crop."""
+"""Value outside the field of view and outside the image, in HU."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """One study, lowest slab first; a slab is one slice, but for thin series.
+    """One study, lowest slab first; a slab is one slice, except in thin series.
 
     Attributes:
         study: StudyInstanceUID.
@@ -42,7 +34,7 @@ class Volume:
         return len(self.hu)
 
     def places(self) -> pl.DataFrame:
-        """Columns of SLABS that say where each slab lies: study, slab, z_mm and both gaps."""
+        """Columns of SLABS with the position of each slab: study, slab, z_mm and both gaps."""
         gaps = pl.col("z_mm").diff()
         slabs = pl.DataFrame({"z_mm": self.z_mm}, schema={"z_mm": pl.Float64})
         return slabs.select(
@@ -52,74 +44,3 @@ class Volume:
             gap_below_mm=gaps,
             gap_above_mm=gaps.shift(-1),
         )
-
-
-class PixelCache:
-    """The artefact of ``cache``: memory-mapped HU, study-contiguous, with the table of its slabs.
-
-    A shard is compared with its digest when it is first read.
-
-    Args:
-        folder: The folder ``2_cache`` of a run.
-
-    Raises:
-        IntegrityError: The artefact is not finished or damaged, or its folds cut a patient.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        self._artifact = open_artifact(self.folder)
-        self.slabs = read_table(self._artifact.file("slabs.parquet"), SLABS)
-        must_keep_patients_whole(self.slabs)
-        starts = self.slabs.group_by("study", maintain_order=True).agg(
-            pl.col("shard").first(), pl.col("row").first(), pl.len().alias("slabs"), pl.col("z_mm")
-        )
-        self._where = {r["study"]: r for r in starts.iter_rows(named=True)}
-        self._shards: dict[int, NDArray[np.int16]] = {}
-        self._sound: set[int] = set()
-
-    def __len__(self) -> int:
-        return len(self._where)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_shards": {}}  # a worker process maps the shards anew
-
-    @cached_property
-    def studies(self) -> list[str]:
-        """StudyInstanceUIDs in the cache's order."""
-        return list(self._where)
-
-    def shard(self, number: int) -> NDArray[np.int16]:
-        """One memory-mapped shard, (row, y, x) HU.
-
-        Raises:
-            IntegrityError: It is missing or damaged.
-        """
-        if number not in self._shards:
-            name = f"shard_{number:04d}.npy"
-            path = self.folder / name if number in self._sound else self._artifact.file(name)
-            self._sound.add(number)
-            self._shards[number] = np.load(path, mmap_mode="r")
-        return self._shards[number]
-
-    def check(self) -> None:
-        """Compare every shard with its digest now, so that no worker process reads one to check it.
-
-        Raises:
-            IntegrityError: One is missing or damaged.
-        """
-        for number in self.slabs["shard"].unique().sort():
-            self.shard(int(number))
-
-    def read(self, study: str) -> Volume:
-        """A study, without copying a pixel.
-
-        Raises:
-            KeyError: The study is not in the cache.
-        """
-        at = self._where[study]
-        rows = slice(at["row"], at["row"] + at["slabs"])
-        return Volume(study, self.shard(at["shard"])[rows], np.asarray(at["z_mm"], dtype=np.float64))
-
-    def __iter__(self) -> Iterator[Volume]:
-        return (self.read(study) for study in self.studies)

@@ -1,13 +1,13 @@
-"""The 12-bit wrap: negative stored values that stand 4096 too high, corrected only where the values prove it.
+"""The 12-bit wrap: negative stored values are 4096 too high; corrected only if the values prove it.
 
-Some scanners' signed values were written as unsigned ones of 12 bits: air of -1000 HU is stored as 3096. The
-header alone proves nothing: with the same header, 3096 may be metal beside air that was clipped to 0.
+Signed values of some scanners were written as unsigned 12-bit values: air of -1000 HU is stored as 3096. The
+header alone is no proof: with the same header, 3096 may be metal in an image whose air was clipped to 0.
 
-1. :func:`may_be_wrapped`: the header leaves no room for air; else nothing is looked at.
-2. :func:`judge`: the values of one slice prove the wrap, contradict it, or leave it open.
-3. :func:`unwrapped`: 4096 less, from air on; slope and intercept then apply as the header has them.
+1. :func:`may_be_wrapped`: the header cannot represent air; otherwise no values are checked.
+2. :func:`judge`: the values of one slice prove the wrap, contradict it, or are inconclusive.
+3. :func:`unwrapped`: subtract 4096 from values at and above air; then the header's rescale applies.
 
-A slice that leaves it open (air alone, or no air at all) follows the series: ``pixels.series_is_wrapped``.
+An inconclusive slice (only air, or no air) follows its series: ``pixels.series_is_wrapped``.
 """
 
 import math
@@ -21,27 +21,27 @@ from rsna_seq.imaging.volume import AIR_HU
 
 _BITS, _SPAN = 12, 4096
 _INTERCEPT = -100
-"""Unsigned slices with an intercept above this hold no air, unless it wrapped (the competition's set)."""
+"""Unsigned slices with an intercept above this contain no air unless it wrapped (competition data)."""
 _AIR, _AIR_TOP = -1000, -900
 _SOFT = 200
-"""Soft tissue lies within this many HU of 0."""
+"""Soft tissue is within this many HU of 0."""
 _GAP = 512
-"""Stored values below air that nothing but dense metal has."""
+"""Number of stored values below air that occur only in dense metal."""
 _LEAST_AIR, _LEAST_SOFT, _LEAST_RING, _MOST_GAP = 0.1, 0.005, 0.5, 0.1
 _LEAST_BELOW = 0.02
 _LEAST_SIDE = 16
 
 
 class Wrap(StrEnum):
-    """What the values of one slice say of the 12-bit wrap."""
+    """Evidence of one slice for the 12-bit wrap."""
 
     PROVEN = "proven"
     OPEN = "open"
     CONTRADICTED = "contradicted"
 
 
-def may_be_wrapped(*, bits_stored: int, signed: bool, slope: float, intercept: float) -> bool:
-    """Whether a header leaves no room for air, so that values may have wrapped."""
+def may_be_wrapped(bits_stored: int, *, signed: bool, slope: float, intercept: float) -> bool:
+    """Whether the header cannot represent air, so that values may have wrapped."""
     return bits_stored == _BITS and not signed and slope > 0 and intercept > _INTERCEPT
 
 
@@ -52,17 +52,17 @@ def suspects() -> pl.Expr:
 
 
 def judge(stored: NDArray[np.integer], *, slope: float, intercept: float, padding: int | None = None) -> Wrap:
-    """What the values of one slice say; its header is one that :func:`may_be_wrapped`.
+    """Judge the values of one slice whose header passes :func:`may_be_wrapped`.
 
-    Proven means that all of this holds: a tenth of the slice is where air is after a wrap; so is the edge of
-    the image, which nothing but air surrounds; almost nothing lies in the 512 values below, where dense metal
-    would; and there is soft tissue. A slice whose air was clipped to 0 contradicts it.
+    The wrap is proven if all of these are true: a tenth of the slice has the values of wrapped air; so has
+    the edge of the image; almost no pixel is in the 512 values below, where dense metal would be; and there
+    is soft tissue. A slice whose air was clipped to 0 contradicts the wrap.
 
     Args:
         stored: (rows, columns) stored values.
         slope: RescaleSlope, above 0.
         intercept: RescaleIntercept, in HU.
-        padding: PixelPaddingValue; such pixels count for nothing.
+        padding: PixelPaddingValue; such pixels are ignored.
     """
     if stored.ndim != 2 or min(stored.shape) < _LEAST_SIDE or not 0 <= stored.min() <= stored.max() < _SPAN:
         return Wrap.OPEN
@@ -85,13 +85,13 @@ def judge(stored: NDArray[np.integer], *, slope: float, intercept: float, paddin
 def unwrapped(
     stored: NDArray[np.integer], *, slope: float, intercept: float, padding: int | None = None
 ) -> NDArray[np.int16]:
-    """Undo the wrap: 4096 less from air on, and padding becomes air.
+    """Correct the wrap: subtract 4096 from values at and above air, and set padding to air.
 
-    Air begins at -1000 HU, as in the competition's set (plus 1000, modulo 4096, minus 1000); but at -1024 HU
-    where a good part of the slice lies right below -1000, as noise around -1000 makes it.
+    Air starts at -1000 HU, as in the competition data (plus 1000, modulo 4096, minus 1000); but at -1024 HU
+    if many pixels are just below -1000, because of noise around -1000.
 
     Args:
-        stored: Values of 12 bits, any shape.
+        stored: 12-bit values, any shape.
         slope: RescaleSlope, above 0.
         intercept: RescaleIntercept, in HU.
         padding: PixelPaddingValue.
@@ -103,20 +103,20 @@ def unwrapped(
     values = stored.astype(np.int16)
     values[values >= (low if 8 * below > above and below > _LEAST_BELOW * stored.size else air)] -= _SPAN
     if padded is not None:
-        values[padded] = _negative(AIR_HU, slope, intercept) - 1  # what lies below air becomes air
+        values[padded] = _negative(AIR_HU, slope, intercept) - 1  # values below air become air
     return values
 
 
 def _counts(stored: NDArray[np.integer]) -> NDArray[np.int64]:
-    """How often each value of 12 bits occurs."""
+    """Count how often each 12-bit value occurs."""
     return np.bincount(stored.ravel(), minlength=_SPAN)
 
 
 def _edge(stored: NDArray[np.integer]) -> NDArray[np.integer]:
-    """The outermost pixels."""
+    """Return the pixels at the image border."""
     return np.concatenate([stored[0], stored[-1], stored[1:-1, 0], stored[1:-1, -1]])
 
 
 def _negative(hu: float, slope: float, intercept: float) -> int:
-    """The lowest stored value at or above some HU, kept below 0 and within 12 bits."""
+    """Return the lowest stored value at or above a HU value, limited to negative 12-bit values."""
     return min(0, max(-_SPAN, math.ceil((hu - intercept) / slope)))

@@ -1,7 +1,7 @@
-"""One zip file, held open: its members as files, and whatever is wrong with them as ``SetAsideError``.
+"""An open zip file: its members as file objects; all faults raise ``ExclusionError``.
 
-1. :func:`opened`: an archive is opened once a process, and again when another file took its name.
-2. :class:`Member`: a member as a file; :meth:`Member.verify` compares its length and checksum.
+1. :func:`opened`: an archive is opened once per process, and again if the file was replaced.
+2. :class:`Member`: a member as a file object; :meth:`Member.verify` compares length and checksum.
 """
 
 import bz2
@@ -18,25 +18,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 Result = TypeVar("Result")
 
 STREAMED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 WHOLE = {zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
-"""Compression methods that ``zipfile`` bounds while it inflates, and those that it does not."""
+"""Compression methods for which ``zipfile`` limits the inflated size, and those for which it does not."""
 _MOST_OPEN = 4
 _BLOCK = 1 << 20
 
 
 @dataclass
 class Opened:
-    """An archive that is open, and what it was when it was opened.
+    """An open archive, and its identity when it was opened.
 
     Attributes:
         file: The archive.
-        identity: Device, inode, size and time of its last change: another file under its name differs.
-        verified: The member that was verified last; the frames of a large one are read in turn.
+        identity: Device, inode, size and modification time, to detect that the file was replaced.
+        verified: The member that was verified last, since the frames of a large member are read one by one.
     """
 
     file: zipfile.ZipFile
@@ -50,7 +50,7 @@ class Opened:
 
     @property
     def mtime_ns(self) -> int:
-        """When it was last changed."""
+        """Modification time in ns."""
         return self.identity[3]
 
 
@@ -59,13 +59,13 @@ _LOCK = threading.Lock()
 
 
 class Member(io.BufferedIOBase):
-    """A member of an archive, open for reading; it can be sought.
+    """A member of an archive, open for reading and seekable.
 
-    Reading raises ``SetAsideError`` (``bad_member``), whatever ``zipfile`` and the decompressors raise.
+    All exceptions of ``zipfile`` and the decompressors are raised as ``ExclusionError`` (``bad_member``).
 
     Attributes:
-        size: Bytes, as the directory of the archive says.
-        mtime_ns: When the archive was last changed.
+        size: Size in bytes according to the directory of the archive.
+        mtime_ns: Modification time of the archive.
     """
 
     def __init__(self, file: IO[bytes], info: zipfile.ZipInfo, archive: Opened) -> None:
@@ -82,22 +82,22 @@ class Member(io.BufferedIOBase):
         return True
 
     def tell(self) -> int:
-        """Bytes from the start."""
+        """Position in bytes from the start."""
         return self._file.tell()
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read some bytes, or all that are left."""
+        """Read a number of bytes, or all remaining bytes."""
         return typed(lambda: self._file.read(-1 if size is None else size))
 
     def readinto(self, buffer: Any, /) -> int:
-        """Read into a buffer; how many bytes there were."""
+        """Read into a buffer; return the number of bytes read."""
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a position. Forwards every byte is read, so that the checksum can be compared."""
+        """Seek to a position. Seeking forward reads all bytes, so that the checksum can be compared."""
         if whence == os.SEEK_END:
             self.verify()
         to = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.tell()}.get(whence, self.size))
@@ -108,46 +108,46 @@ class Member(io.BufferedIOBase):
         return self.tell()
 
     def verify(self) -> None:
-        """Read to the end, unless this was done before, and compare length and checksum.
+        """Read to the end, if this was not done before, and compare length and checksum.
 
         Raises:
-            SetAsideError: The member is damaged.
+            ExclusionError: The member is damaged.
         """
         if self._archive.verified == self._name:
             return
         while self.read(_BLOCK):
             pass
         if self.tell() != self.size:
-            detail = f"{self.tell():,} bytes, {self.size:,} in the archive's directory"
-            raise SetAsideError(Reason.BAD_MEMBER, detail)
+            detail = f"{self.tell():,} bytes, {self.size:,} according to the archive's directory"
+            raise ExclusionError(Reason.BAD_MEMBER, detail)
         self._archive.verified = self._name
 
     def close(self) -> None:
-        """Close the member; the archive stays open."""
+        """Close the member; the archive remains open."""
         self._file.close()
         super().close()
 
 
 def typed(work: Callable[[], Result]) -> Result:
-    """What some work on a member gives; whatever it raises becomes a SetAsideError."""
+    """Run a function on a member; all exceptions are raised as ExclusionError."""
     try:
         return work()
-    except SetAsideError:
+    except ExclusionError:
         raise
     except KeyError as error:
-        raise SetAsideError(Reason.FILE_CHANGED, "the archive no longer holds this member") from error
+        raise ExclusionError(Reason.FILE_CHANGED, "the archive no longer contains this member") from error
     except OSError as error:
-        reason = Reason.UNREADABLE_FILE if error.errno else Reason.BAD_MEMBER  # bzip2 raises a bare OSError
-        raise SetAsideError(reason, error.strerror or type(error).__name__) from error
-    except Exception as error:  # a damaged member raises anything
-        raise SetAsideError(Reason.BAD_MEMBER, type(error).__name__) from error
+        reason = Reason.UNREADABLE_FILE if error.errno else Reason.BAD_MEMBER  # bzip2 raises a plain OSError
+        raise ExclusionError(reason, error.strerror or type(error).__name__) from error
+    except Exception as error:  # a damaged member may raise any exception
+        raise ExclusionError(Reason.BAD_MEMBER, type(error).__name__) from error
 
 
 def opened(archive: str) -> Opened:
-    """An archive, opened once a process while it stays as it is: its directory may take seconds to read.
+    """Open an archive once per process while it does not change: reading its directory may take seconds.
 
     Raises:
-        SetAsideError: It cannot be opened, is no zip file, or its directory is damaged.
+        ExclusionError: The file cannot be opened, is not a zip file, or its directory is damaged.
     """
     with _LOCK:
         try:
@@ -165,9 +165,9 @@ def opened(archive: str) -> Opened:
             _KEPT[archive] = Opened(file, _identity(os.fstat(file.fp.fileno())))
             return _KEPT[archive]
         except OSError as error:
-            raise SetAsideError(Reason.UNREADABLE_FILE, error.strerror or type(error).__name__) from error
-        except Exception as error:  # a damaged directory raises anything
-            raise SetAsideError(Reason.BAD_ARCHIVE, type(error).__name__) from error
+            raise ExclusionError(Reason.UNREADABLE_FILE, error.strerror or type(error).__name__) from error
+        except Exception as error:  # a damaged directory may raise any exception
+            raise ExclusionError(Reason.BAD_ARCHIVE, type(error).__name__) from error
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
@@ -175,10 +175,10 @@ def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def inflated(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """A member in bzip2 or LZMA as a whole; never more is inflated than it claims to hold."""
+    """Inflate a whole bzip2 or LZMA member, up to its declared size."""
     raw = copy.copy(info)
     raw.compress_type, raw.file_size = zipfile.ZIP_STORED, info.compress_size
-    del raw.CRC  # it is that of the inflated bytes
+    del raw.CRC  # it applies to the inflated bytes
     with archive.open(raw) as file:
         packed = file.read()
     if info.compress_type == zipfile.ZIP_BZIP2:

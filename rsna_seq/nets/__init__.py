@@ -1,1 +1,1 @@
-"""The networks and the one loop that trains them."""
+"""Networks, their datasets and the training loop."""

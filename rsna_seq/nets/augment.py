@@ -1,8 +1,8 @@
-"""Augmentation on the device: parameters are drawn apart from applying them, one set a sample.
+"""Augmentation on the device, with one set of random parameters per sample.
 
-1. :func:`draw` makes :class:`Draws`, reproducible from a generator.
-2. :func:`augment` applies them to (n, slice, y, x) HU: depth flip, then one affine resampling (flip,
-   rotation, scale, shift), then HU scale, shift and noise, then the erased rectangle.
+1. :func:`draw` samples the parameters (:class:`Draws`) from a seeded generator.
+2. :func:`augment` applies them to (n, slice, y, x) HU: depth flip, one affine resampling (flip, rotation,
+   scale, shift), HU scale, shift and noise, and the erased rectangle, in this order.
 """
 
 import math
@@ -18,15 +18,16 @@ from rsna_seq.imaging.volume import AIR_HU
 
 @dataclass(frozen=True)
 class Draws:
-    """Parameters of one batch; the first axis of each is the sample.
+    """Augmentation parameters of one batch; the first axis of each tensor is the sample.
 
     Attributes:
-        theta: (n, 2, 3) affine maps, from output to input, in units of half the image.
-        depth: (n,) bool; the slices are turned upside down.
-        gain: (n,) factor of HU.
+        theta: (n, 2, 3) affine maps from output to input coordinates, in units of half the image size.
+        depth: (n,) bool; True reverses the order of the slices.
+        gain: (n,) factor applied to HU.
         offset: (n,) shift in HU.
-        noise: (n,) standard deviation in HU of the noise to be added.
-        box: (n, 4) erased rectangle: top, left, bottom, right, as shares of the image; empty where none.
+        noise: (n,) standard deviation of the added noise, in HU.
+        box: (n, 4) erased rectangle: top, left, bottom, right, as fractions of the image size; an empty
+            rectangle erases nothing.
         seed: Seed of the noise.
     """
 
@@ -39,25 +40,25 @@ class Draws:
     seed: int
 
     def part(self, rows: slice) -> "Draws":
-        """The parameters of some of the samples."""
+        """Return the parameters of a range of samples."""
         tensors = {k: v[rows] for k, v in self.__dict__.items() if isinstance(v, Tensor)}
         return Draws(**tensors, seed=self.seed + (rows.start or 0))
 
     def to(self, device: torch.device) -> "Draws":
-        """The same parameters on another device."""
+        """Return the parameters on another device."""
         tensors = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, Tensor)}
         return Draws(**tensors, seed=self.seed)
 
 
 def draw(cfg: EmbedConfig, n: int, generator: torch.Generator) -> Draws:
-    """Draw the parameters of ``n`` samples from a CPU generator."""
+    """Sample the parameters of ``n`` samples from a CPU generator."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
     angle = (2 * uniform(n) - 1) * math.radians(cfg.rotate_deg)
     zoom = 1 / (1 + (2 * uniform(n) - 1) * cfg.scale)
-    mirror = 1 - 2 * (uniform(n) < cfg.flip).float()
+    mirror = 1 - 2 * (uniform(n) < cfg.flip_prob).float()
     shift = (2 * uniform(n, 2) - 1) * 2 * cfg.shift
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     rows = torch.stack([mirror * cos, -sin, shift[:, 0], mirror * sin, cos, shift[:, 1]], dim=1)
@@ -75,10 +76,10 @@ def draw(cfg: EmbedConfig, n: int, generator: torch.Generator) -> Draws:
 
 
 def augment(hu: Tensor, draws: Draws) -> Tensor:
-    """Apply drawn parameters.
+    """Apply sampled parameters to a batch.
 
     Args:
-        hu: (n, slice, y, x) HU, float32, on the device of the draws.
+        hu: (n, slice, y, x) HU, float32, on the same device as ``draws``.
         draws: Parameters of n samples.
 
     Returns:
@@ -86,7 +87,7 @@ def augment(hu: Tensor, draws: Draws) -> Tensor:
     """
     hu = torch.where(draws.depth[:, None, None, None], hu.flip(1), hu)
     grid = F.affine_grid(draws.theta, list(hu.shape), align_corners=False)
-    # air is zero for the resampling, so that what is shifted in from outside is air
+    # subtract air before the resampling, so that zero padding fills the border with air
     hu = F.grid_sample(hu - AIR_HU, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + AIR_HU
     hu = hu * draws.gain[:, None, None, None] + draws.offset[:, None, None, None]
     if bool((draws.noise > 0).any()):
@@ -99,7 +100,7 @@ def augment(hu: Tensor, draws: Draws) -> Tensor:
 
 
 def _inside(box: Tensor, rows: int, columns: int) -> Tensor:
-    """Mask (n, y, x) of the pixels in each sample's rectangle."""
+    """Return the mask (n, y, x) of the pixels inside each sample's rectangle."""
     y = (torch.arange(rows, device=box.device) + 0.5)[None] / rows
     x = (torch.arange(columns, device=box.device) + 0.5)[None] / columns
     in_y = (y >= box[:, 0:1]) & (y < box[:, 2:3])

@@ -1,7 +1,7 @@
-"""The embedder: a timm CNN over neighbouring slices times windows (2.5D).
+"""Embedder: a 2.5D timm CNN whose input channels are neighbouring slices times windows.
 
-(n, slice, y, x) HU -> windows on the device -> (n, slice * window, y, x) in -1..1 -> backbone
--> (n, feature) vector -> (n, 6) logits.
+(n, slice, y, x) HU -> windows, applied on the device -> (n, slice * window, y, x) in -1..1 -> backbone
+-> (n, feature) vectors -> (n, 6) logits.
 """
 
 from pathlib import Path
@@ -18,25 +18,27 @@ from rsna_seq.nets.pretrained import PHANTOM, build_backbone, load_phantom_start
 
 
 def window_stack(hu: Tensor, windows: Tensor) -> Tensor:
-    """Apply windows to HU, on whatever device they are.
+    """Apply windows to HU, on the device of the input.
 
     Args:
         hu: (n, slice, y, x) HU, float.
         windows: (window, 2) level and width in HU.
 
     Returns:
-        (n, slice * window, y, x): -1 at and below the window, 1 at and above it.
+        (n, slice * window, y, x) in -1..1: -1 at the lower edge of the window and below, 1 at the upper edge
+        and above.
     """
     level, width = windows[:, 0].view(-1, 1, 1), windows[:, 1].view(-1, 1, 1)
     return ((hu[:, :, None] - level) / (width / 2)).clamp(-1, 1).flatten(1, 2)
 
 
 class Embedder(nn.Module):
-    """A CNN that gives each slice a vector and six logits.
+    """CNN that maps each slice to a feature vector and six logits.
 
     Args:
         cfg: Backbone, windows, neighbours.
-        start: Load the pretrained start of the config; False where trained weights follow.
+        start: Load the pretrained weights named in the config; pass False if trained weights are loaded
+            afterwards.
     """
 
     def __init__(self, cfg: EmbedConfig, *, start: bool = True) -> None:
@@ -46,7 +48,7 @@ class Embedder(nn.Module):
         self.features = int(self.backbone.num_features)  # type: ignore[arg-type]
         head = getattr(self.backbone, "head_hidden_size", None)
         self.features = int(head) if head else self.features
-        self.drop = nn.Dropout(cfg.drop)
+        self.drop = nn.Dropout(cfg.dropout)
         self.classify = nn.Linear(self.features, N_CLASSES)
         self.register_buffer("windows", torch.tensor(cfg.windows, dtype=torch.float32), persistent=False)
         self.windows: Tensor
@@ -57,7 +59,7 @@ class Embedder(nn.Module):
         """Embed slices.
 
         Args:
-            hu: (n, 2 * neighbours + 1, y, x) HU; the slice in question in the middle.
+            hu: (n, 2 * neighbours + 1, y, x) HU; the centre slice is in the middle.
 
         Returns:
             (n, feature) vectors and (n, 6) logits.
@@ -65,7 +67,7 @@ class Embedder(nn.Module):
         return self.embed(self.windowed(hu))
 
     def windowed(self, hu: Tensor) -> Tensor:
-        """Bring slices to the network's size and windows.
+        """Resize slices to the network's input size and apply the windows.
 
         Args:
             hu: (n, slice, y, x) HU.
@@ -79,10 +81,10 @@ class Embedder(nn.Module):
         return window_stack(hu, self.windows)
 
     def embed(self, stack: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed what is windowed.
+        """Embed windowed slices.
 
         Args:
-            stack: (n, (2 * neighbours + 1) * window, y, x), as :meth:`windowed` makes it.
+            stack: (n, (2 * neighbours + 1) * window, y, x), as returned by :meth:`windowed`.
 
         Returns:
             (n, feature) vectors and (n, 6) logits.
@@ -91,23 +93,37 @@ class Embedder(nn.Module):
         logits: Tensor = self.classify(self.drop(vectors))
         return vectors.float(), logits.float()
 
+    def embed_within_memory(self, stack: Tensor) -> tuple[Tensor, Tensor]:
+        """Run :meth:`embed`, and split the batch in halves if the device runs out of memory."""
+        try:
+            return self.embed(stack)
+        except torch.OutOfMemoryError:
+            if len(stack) == 1:
+                raise
+            torch.cuda.empty_cache()
+            halves = [self.embed_within_memory(half) for half in stack.chunk(2)]
+            return torch.cat([v for v, _ in halves]), torch.cat([z for _, z in halves])
+
 
 def weighted_bce(logits: Tensor, labels: Tensor) -> Tensor:
-    """The competition's loss: binary cross entropy, any twice, over 7; mean over the first axis.
+    """Compute the competition's loss: binary cross-entropy, weight 2/7 for ``any`` and 1/7 per other class.
 
     Args:
         logits: (n, 6).
         labels: (n, 6) of 0..1.
+
+    Returns:
+        Scalar, the mean over the first axis.
     """
     weights = torch.as_tensor(CLASS_WEIGHTS, dtype=logits.dtype, device=logits.device)
     return (F.binary_cross_entropy_with_logits(logits, labels, reduction="none") @ weights).mean()
 
 
 def load_embedder(cfg: EmbedConfig, file: Path) -> Embedder:
-    """An embedder with trained weights, in evaluation mode.
+    """Build an embedder, load trained weights and set evaluation mode.
 
     Raises:
-        IntegrityError: The file is absent, damaged, or of another network.
+        IntegrityError: The file is missing, damaged, or belongs to another network.
     """
     embedder = Embedder(cfg, start=False)
     load_weights(embedder, file)
@@ -118,13 +134,13 @@ def load_weights(net: nn.Module, file: Path) -> None:
     """Load a safetensors file into a network.
 
     Raises:
-        IntegrityError: The file is absent, damaged, or of another network.
+        IntegrityError: The file is missing, damaged, or belongs to another network.
     """
     try:
         net.load_state_dict(load_file(file))
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise IntegrityError(
-            f"{file}: not weights of this network ({type(error).__name__}); rebuild its stage"
+            f"{file}: the weights do not fit this network ({type(error).__name__}); rebuild the stage"
         ) from error
-    except Exception as error:  # safetensors raises an error type of its own
+    except Exception as error:  # safetensors raises its own error type
         raise IntegrityError(f"{file}: not a safetensors file; pickled weights are never opened") from error

@@ -1,6 +1,7 @@
-"""The cache as torch datasets: slices with their neighbours, and whole studies.
+"""Torch datasets over the pixel cache: slabs with their neighbours, and whole studies.
 
-:class:`SlabDataset` answers a whole batch of indices at once, so that a step is one gather from a memory map.
+:class:`SlabDataset` reads a whole batch of indices at once, so that a training step is one gather from a
+memory map.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,25 +15,26 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rsna_seq.imaging.neighbours import neighbour_indices
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
 from rsna_seq.nets.augment import Draws
-from rsna_seq.workers import spawn_context
+from rsna_seq.parallel.local import spawn_context
+from rsna_seq.store.pixel_cache import PixelCache
 
 Batch = tuple[Tensor, Tensor, Draws]
-"""(n, slice, y, x) HU, (n, 6) labels, and how each sample is augmented."""
+"""(n, slice, y, x) HU, (n, 6) labels, and the augmentation parameters of each sample."""
 
 
 class SlabDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Slices with their neighbours, read from the cache.
+    """Slabs with their neighbours, read from the cache.
 
-    An item is (2 * neighbours + 1, y, x) int16 HU, the slice in question in the middle, and (6,) labels.
+    An item is (2 * neighbours + 1, y, x) int16 HU with the centre slab in the middle, and (6,) labels.
 
     Args:
         cache: An open cache.
-        slabs: The rows of ``cache.slabs`` to serve; whole studies, for neighbours are found within them.
-        neighbours: Slices either side.
-        spacing_mm: Nominal distance of one neighbour to the next.
+        slabs: Rows of ``cache.slabs`` to serve. They must be whole studies, because neighbours are looked up
+            within them.
+        neighbours: Neighbours on each side.
+        spacing_mm: Nominal distance between neighbours, in mm.
     """
 
     def __init__(self, cache: PixelCache, slabs: pl.DataFrame, neighbours: int, spacing_mm: float) -> None:
@@ -49,7 +51,7 @@ class SlabDataset(Dataset[tuple[Tensor, Tensor]]):
         return hu[0], labels[0]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A batch: (n, slice, y, x) int16 HU and (n, 6) labels."""
+        """Read a batch: (n, slice, y, x) int16 HU and (n, 6) labels."""
         at = np.asarray(indices)
         size = self.cache.shard(int(self.shard[at[0]])).shape[1:]
         hu = np.empty((len(at), self.rows.shape[1], *size), dtype=np.int16)
@@ -59,7 +61,7 @@ class SlabDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 class StudyDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Whole studies: (slab, y, x) int16 HU and (slab, 6) labels, lowest slab first.
+    """Whole studies: (slab, y, x) int16 HU and (slab, 6) labels, ordered from the lowest slab.
 
     Args:
         cache: An open cache.
@@ -83,14 +85,15 @@ class StudyDataset(Dataset[tuple[Tensor, Tensor]]):
 def shuffled_batches(
     dataset: SlabDataset, batch: int, *, seed: int, epoch: int, workers: int = 0, pin: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of one epoch, in an order that depends on seed and epoch alone.
+    """Iterate over the batches of one epoch, in an order that depends only on seed and epoch.
 
     Args:
-        dataset: What is read.
-        batch: Samples a batch; the last one may hold fewer, but never a single one, which batch norm refuses.
+        dataset: Dataset to read.
+        batch: Batch size. The last batch may be smaller, but never has a single sample, because batch norm
+            cannot be trained on one.
         seed: Seed of the order.
         epoch: Number of the epoch.
-        workers: Spawned processes that read ahead; 0 reads in this one.
+        workers: Spawned processes that read ahead; 0 reads in this process.
         pin: Put batches into page-locked memory, for a GPU.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(dataset))
@@ -106,12 +109,12 @@ def shuffled_batches(
 
 
 def batches_of(n: int, batch: int) -> int:
-    """How many batches :func:`shuffled_batches` makes of ``n`` samples."""
+    """Return the number of batches that :func:`shuffled_batches` makes of ``n`` samples."""
     return len(_chunks(np.arange(n), batch))
 
 
 def split_batch(batch: Batch, pieces: int) -> list[tuple[Batch, float]]:
-    """Cut a batch into pieces of at least two slices, which batch norm needs, each with its share."""
+    """Split a batch into pieces of at least two slices (batch norm needs two), each with its share."""
     hu, labels, draws = batch
     size = max(2, -(-len(hu) // pieces))
     starts = range(0, max(1, len(hu) - 1), size)
@@ -128,12 +131,12 @@ def _chunks(order: NDArray[np.int64], batch: int) -> list[list[int]]:
 
 
 def _as_it_is(batch: Any) -> Any:
-    """The dataset has made a batch already."""
+    """Return the batch unchanged: the dataset has already collated it."""
     return batch
 
 
 def _neighbour_rows(slabs: pl.DataFrame, neighbours: int, spacing_mm: float) -> NDArray[np.int64]:
-    """Rows of the shard for each slab and its neighbours, (slab, 2 * neighbours + 1)."""
+    """Return the shard rows of each slab and its neighbours, (slab, 2 * neighbours + 1)."""
     rows = []
     for _, study in slabs.group_by("study", maintain_order=True):
         inside = neighbour_indices(study["z_mm"].to_numpy(), neighbours, spacing_mm)

@@ -1,9 +1,9 @@
-"""The one training loop, for the CNN and for the sequence model.
+"""Training loop of the CNN and of the sequence model.
 
-1. AdamW without decay on biases and norms; the learning rate rises, then falls as a cosine.
-2. Each epoch: the batches of that epoch (a pure function of its number), loss, clipped step, EMA.
-3. After it: a score, ``best.safetensors``, ``last.safetensors`` and ``state.pt``; a run that was killed goes
-   on from there and ends with the weights of one that never was.
+1. AdamW without weight decay on biases and norms; linear warm-up, then cosine decay of the learning rate.
+2. Per epoch: the batches of that epoch (a pure function of its number), loss, clipped step, EMA.
+3. After each epoch: validation score, ``best.safetensors``, ``last.safetensors`` and ``state.pt``. A run that
+   was killed resumes from ``state.pt`` and ends with the same weights as an uninterrupted run.
 """
 
 import io
@@ -30,81 +30,84 @@ from rsna_seq.store.files import write_bytes, write_json
 
 _DIGEST_BYTES = 32
 _BAD_STEPS = 5
-"""Losses in a row that are no number, after which training stops."""
+"""Consecutive losses that are not finite, after which training stops."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained: a network, its batches, its loss, its score."""
+    """A training job: network, batches, loss and validation score."""
 
     name: str
     net: nn.Module
     steps: int
-    """Batches an epoch."""
+    """Batches per epoch."""
     batches: Callable[[int], Iterable[Any]]
-    """The batches of an epoch, made from its number alone; every process walks all and takes its share."""
+    """Returns the batches of an epoch, given its number. With several processes, each one iterates over all
+    batches and trains on its share."""
     loss: Callable[[nn.Module, Any], Tensor]
-    """Mean loss of a batch, which it moves to the network's device."""
+    """Mean loss of a batch; moves the batch to the network's device."""
     split: Callable[[Any, int], list[tuple[Any, float]]]
-    """Cut a batch into so many pieces, or fewer, each with its share of the samples, where memory ends."""
+    """Splits a batch into at most that many pieces, each with its share of the samples; used if the device
+    runs out of memory."""
     score: Callable[[nn.Module], float]
-    """Validation metric, lower is better. It is reported and picks ``best``, but the pipeline goes on with
-    ``last``: weights picked by the fold that was left out would no longer be out of fold."""
+    """Validation metric, lower is better. It is reported and selects ``best``, but the pipeline uses
+    ``last``: if the left-out fold selected the weights, its predictions would not be out of fold."""
 
 
 @dataclass
 class State:
-    """Where a training stands, beside the tensors."""
+    """Progress of a training, without the tensors."""
 
     epoch: int = 0
     best: float = math.inf
     skipped: int = 0
     pieces: int = 1
-    """Parts into which a batch is cut, so that it fits into the device's memory."""
+    """Pieces into which a batch is split, so that it fits into the device's memory."""
     history: list[dict[str, float]] = field(default_factory=list)
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn ``auto`` into the best device of this machine, and any other name into itself.
+    """Resolve a device name; ``auto`` selects the best device of this machine.
 
     Raises:
-        UsageError: torch knows no such device.
-        EnvironmentFaultError: The device is named, but not there.
+        UsageError: The name is not a torch device.
+        EnvironmentFaultError: This machine does not have the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"device: {name!r} is none of auto, cpu, cuda, cuda:N, mps") from error
+        raise UsageError(f"device={name!r}: expected one of auto, cpu, cuda, cuda:N, mps") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise EnvironmentFaultError(
-            f"device: {name} was asked for, this machine has {torch.cuda.device_count()} GPUs"
+            f"device={name}: not available, this machine has {torch.cuda.device_count()} GPUs"
         )
     return device
 
 
 def device_of(net: nn.Module) -> torch.device:
-    """The device that a network's weights are on."""
+    """Return the device of a network's weights."""
     return next(net.parameters()).device
 
 
 def fit(job: Job, cfg: FitConfig, folder: Path, *, device: torch.device, seed: int) -> nn.Module:
-    """Train, or go on with a training that was interrupted.
+    """Train a network, or resume an interrupted training.
 
     Args:
-        job: What is trained.
-        cfg: Epochs, optimizer, schedule, averaging.
-        folder: Receives ``last.safetensors``, ``best.safetensors``, ``history.json`` and, until the end,
-            ``state.pt``.
-        device: Where.
-        seed: Seed of dropout; everything else random is in the batches.
+        job: Network, batches, loss and score.
+        cfg: Epochs, optimizer, schedule, weight averaging.
+        folder: Output folder of ``last.safetensors``, ``best.safetensors``, ``history.json`` and, until
+            training ends, ``state.pt``.
+        device: Device to train on.
+        seed: Seed of dropout; all other randomness is in the batches.
 
     Returns:
-        The trained network (its average where ``cfg.ema`` is set), in evaluation mode.
+        The trained network in evaluation mode; its moving average if ``cfg.ema_decay`` is set.
 
     Raises:
-        EnvironmentFaultError: The loss is no number for several steps; the last good weights are kept.
+        EnvironmentFaultError: The loss is not finite for several consecutive steps; the weights of the last
+            finished epoch are kept.
     """
     training = _Training(job, cfg, _accelerator(device, cfg))
     training.resume(folder / "state.pt")
@@ -112,7 +115,7 @@ def fit(job: Job, cfg: FitConfig, folder: Path, *, device: torch.device, seed: i
     with progress(job.name, cfg.epochs * job.steps) as advance:
         advance(state.epoch * job.steps)
         for epoch in range(state.epoch, cfg.epochs):
-            set_seed(seed + epoch)  # dropout of an epoch is the same, resumed or not
+            set_seed(seed + epoch)  # a resumed run repeats the dropout of the epoch
             loss = training.epoch(advance)
             score = job.score(training.kept.eval())
             better, state.best = score < state.best, min(state.best, score)
@@ -128,13 +131,13 @@ def fit(job: Job, cfg: FitConfig, folder: Path, *, device: torch.device, seed: i
 
 
 class _Training:
-    """The moving parts of one training."""
+    """Optimizer, schedule, moving average and state of one training."""
 
     def __init__(self, job: Job, cfg: FitConfig, accelerator: Accelerator) -> None:
         self.job, self.cfg, self.accelerator, self.state = job, cfg, accelerator, State()
         self.bare = job.net.to(accelerator.device)
         self.net = accelerator.prepare_model(self.bare)
-        fused = accelerator.device.type in {"cpu", "cuda"}  # one pass over the weights instead of a dozen
+        fused = accelerator.device.type in {"cpu", "cuda"}  # one pass over the weights instead of several
         groups = _decay_groups(self.bare, cfg.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=cfg.lr, fused=fused)
         updates = max(1, math.ceil(job.steps / cfg.accumulate / accelerator.num_processes)) * cfg.epochs
@@ -142,15 +145,15 @@ class _Training:
             optimizer, lambda step: _warmup_cosine(step, updates, cfg.warmup)
         )
         self.optimizer = accelerator.prepare_optimizer(optimizer)
-        self.average = ModelEmaV3(self.bare, decay=cfg.ema, use_warmup=True) if cfg.ema else None
+        self.average = ModelEmaV3(self.bare, decay=cfg.ema_decay, use_warmup=True) if cfg.ema_decay else None
 
     @property
     def kept(self) -> nn.Module:
-        """The network that is scored and saved: the average where there is one."""
+        """Network that is scored and saved: the moving average if there is one."""
         return self.average.module if self.average else self.bare
 
     def epoch(self, advance: Callable[[int], None]) -> float:
-        """One pass over the batches; the mean loss."""
+        """Train one epoch and return the mean loss."""
         self.net.train()
         total, taken, bad = 0.0, 0, 0
         everyone = self.job.batches(self.state.epoch)
@@ -166,14 +169,14 @@ class _Training:
         return total / max(1, taken)
 
     def _step(self, batch: Any) -> float:
-        """One batch; its loss, and no step where that is no number."""
+        """Train on one batch and return its loss; skip the optimizer step if the loss is not finite."""
         with self.accelerator.accumulate(self.net):
             value = self._backward(batch)
             if not math.isfinite(value):
                 self.optimizer.zero_grad()
                 return value
-            if self.cfg.clip and self.accelerator.sync_gradients:
-                self.accelerator.clip_grad_norm_(self.net.parameters(), self.cfg.clip)
+            if self.cfg.max_grad_norm and self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(self.net.parameters(), self.cfg.max_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
         if self.accelerator.sync_gradients:
@@ -183,7 +186,7 @@ class _Training:
         return value
 
     def _backward(self, batch: Any) -> float:
-        """Loss and gradients of a batch, in pieces where the device's memory does not hold it whole."""
+        """Compute loss and gradients of a batch, in pieces if the device runs out of memory."""
         while True:
             parts = self.job.split(batch, self.state.pieces)
             try:
@@ -191,13 +194,13 @@ class _Training:
             except torch.OutOfMemoryError as error:
                 if len(parts) < self.state.pieces:
                     raise EnvironmentFaultError(
-                        f"{self.job.name}: not even one sample fits into the memory of "
+                        f"{self.job.name}: one sample does not fit into the memory of "
                         f"{self.accelerator.device}; choose a smaller embed.size or backbone"
                     ) from error
             self.optimizer.zero_grad()
             torch.cuda.empty_cache()
             self.state.pieces *= 2
-            say(self.job.name, f"out of memory: batches go in {self.state.pieces} pieces from here on")
+            say(self.job.name, f"out of memory: batches are now split into {self.state.pieces} pieces")
 
     def _backward_parts(self, parts: list[tuple[Any, float]]) -> float:
         total = 0.0
@@ -213,12 +216,13 @@ class _Training:
     def _give_up(self, bad: int) -> None:
         if bad >= _BAD_STEPS:
             raise EnvironmentFaultError(
-                f"{self.job.name}: the loss is no number for {bad} steps; the last good weights are kept. "
-                "Lower the learning rate, or train without mixed precision (device=cpu)."
+                f"{self.job.name}: the loss was not finite (NaN or infinite) for {bad} consecutive steps. "
+                "The weights of the last finished epoch are kept. Lower the learning rate, or train without "
+                "mixed precision (device=cpu)."
             )
 
     def save(self, folder: Path, *, better: bool) -> None:
-        """Write the weights as safetensors, and what a resume needs."""
+        """Write the weights as safetensors, and ``state.pt`` for resuming."""
         weights = save({k: v.detach().cpu().contiguous() for k, v in self.kept.state_dict().items()})
         for name in ("best", "last") if better else ("last",):
             write_bytes(folder / f"{name}.safetensors", weights)
@@ -230,17 +234,17 @@ class _Training:
         write_bytes(folder / "state.pt", blake3(state).digest() + state)
 
     def resume(self, file: Path) -> None:
-        """Continue from the ``state.pt`` of a training that was interrupted, where there is one.
+        """Load the ``state.pt`` of an interrupted training, if it exists.
 
         Raises:
-            IntegrityError: It is damaged.
+            IntegrityError: The file is damaged.
         """
         if not file.is_file():
             return
         content = file.read_bytes()
         digest, state = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
         if blake3(state).digest() != digest:
-            raise IntegrityError(f"{file}: damaged; --rebuild trains again from the first epoch")
+            raise IntegrityError(f"{file}: damaged; use --rebuild to train again from the first epoch")
         saved = torch.load(io.BytesIO(state), map_location=self.accelerator.device, weights_only=True)
         for name, part in self._parts().items():
             part.load_state_dict(saved[name])
@@ -252,7 +256,7 @@ class _Training:
 
 
 def _accelerator(device: torch.device, cfg: FitConfig) -> Accelerator:
-    """One process or many; bf16 where there is a GPU that has it."""
+    """Set up one or several processes, with bf16 on GPUs that support it."""
     if device.index is not None:
         os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -265,7 +269,7 @@ def _accelerator(device: torch.device, cfg: FitConfig) -> Accelerator:
 
 
 def _decay_groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and filters, none for biases, norms and scalars."""
+    """Group parameters: weight decay for matrices and filters, none for biases, norms and scalars."""
     tensors = [p for p in net.parameters() if p.requires_grad]
     return [
         {"params": [p for p in tensors if p.ndim > 1], "weight_decay": decay},
@@ -274,7 +278,7 @@ def _decay_groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 def _warmup_cosine(step: int, steps: int, warmup: float) -> float:
-    """Factor of the learning rate: a rise, then half a cosine down to zero."""
+    """Return the learning-rate factor: linear warm-up, then cosine decay to zero."""
     rise = max(1, round(steps * warmup))
     if step < rise:
         return (step + 1) / rise

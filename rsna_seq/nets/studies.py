@@ -1,6 +1,6 @@
-"""Out-of-fold embeddings as studies: read from the artefact of ``embed``, batched by length, augmented.
+"""Out-of-fold embeddings as studies: read from the artefact of ``embed``, batch by length, augment.
 
-A study's sequence is made from one network's vectors. A held-out study appears once for every network.
+All vectors of a sequence come from one embedding network. A held-out study appears once per network.
 """
 
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rsna_seq.labels import CLASSES
-from rsna_seq.nets.gru import Studies
+from rsna_seq.nets.sequence_model import Studies
 from rsna_seq.store.run_folder import open_folds
-from rsna_seq.tables import LOGITS, read_table
+from rsna_seq.store.tables import LOGITS, read_table
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """One study in one network's space.
+class EmbeddedStudy:
+    """One study, embedded by one network.
 
     Attributes:
         study: StudyInstanceUID.
         net: Fold of the embedding network.
-        cross_fold: Fold of ``sequence`` that leaves this study out; -1 is held out.
+        cross_fold: Fold of ``sequence`` that leaves this study out; -1 is a held-out study.
         vectors: (slab, feature).
-        logits: (slab, 6) of the network.
-        z_mm: (slab,).
+        logits: (slab, 6) of the embedding network.
+        z_mm: (slab,) positions in mm.
         labels: (slab, 6).
     """
 
@@ -46,15 +46,15 @@ class Sequence:
         return len(self.z_mm)
 
 
-def read_sequences(embed: Path, slabs: pl.DataFrame) -> list[Sequence]:
-    """All studies that ``embed`` embedded, vectors memory-mapped.
+def read_embedded_studies(embed: Path, slabs: pl.DataFrame) -> list[EmbeddedStudy]:
+    """Read all studies that ``embed`` embedded; vectors are memory-mapped.
 
     Args:
         embed: The folder ``3_embed``.
         slabs: The table ``2_cache/slabs.parquet``.
 
     Raises:
-        IntegrityError: A fold is not finished or damaged.
+        IntegrityError: A fold is unfinished or damaged.
     """
     sequences = []
     labels = slabs.select(
@@ -66,12 +66,12 @@ def read_sequences(embed: Path, slabs: pl.DataFrame) -> list[Sequence]:
         table = table.join(labels, on=["study", "slab"], how="left", maintain_order="left")
         for (study,), rows in table.group_by("study", maintain_order=True):
             at = rows["at"][0]
-            sequences.append(_sequence(str(study), rows, vectors[at : at + len(rows)]))
+            sequences.append(_embedded_study(str(study), rows, vectors[at : at + len(rows)]))
     return sequences
 
 
-def _sequence(study: str, rows: pl.DataFrame, vectors: NDArray[np.float32]) -> Sequence:
-    return Sequence(
+def _embedded_study(study: str, rows: pl.DataFrame, vectors: NDArray[np.float32]) -> EmbeddedStudy:
+    return EmbeddedStudy(
         study=study,
         net=int(rows["net"][0]),
         cross_fold=int(rows["cross_fold"][0]),
@@ -82,8 +82,8 @@ def _sequence(study: str, rows: pl.DataFrame, vectors: NDArray[np.float32]) -> S
     )
 
 
-def collate(sequences: list[Sequence]) -> tuple[Studies, Tensor]:
-    """Pad studies to one batch: the studies, and labels (study, slab, 6)."""
+def collate(sequences: list[EmbeddedStudy]) -> tuple[Studies, Tensor]:
+    """Pad studies to one batch; return it and its labels (study, slab, 6)."""
 
     def pad(arrays: list[NDArray[np.float32]]) -> Tensor:
         return pad_sequence([torch.from_numpy(np.array(a)) for a in arrays], batch_first=True)
@@ -99,45 +99,47 @@ def collate(sequences: list[Sequence]) -> tuple[Studies, Tensor]:
 
 
 def to_device(studies: Studies, device: torch.device) -> Studies:
-    """The same batch on a device; lengths stay on the CPU, where packing wants them."""
+    """Copy a batch to a device; lengths stay on the CPU, because packing reads them there."""
     vectors, logits, z_mm = (t.to(device, non_blocking=True) for t in studies[:3])
     return Studies(vectors, logits, z_mm, studies.lengths)
 
 
 def length_batches(
-    sequences: list[Sequence], batch: int, *, seed: int, epoch: int
-) -> Iterator[list[Sequence]]:
-    """Batches of studies of like length, in an order that depends on seed and epoch alone.
+    sequences: list[EmbeddedStudy], batch: int, *, seed: int, epoch: int
+) -> Iterator[list[EmbeddedStudy]]:
+    """Iterate over batches of studies of similar length, in an order that depends only on seed and epoch.
 
     Args:
         sequences: The training studies.
-        batch: Studies a batch.
+        batch: Studies per batch.
         seed: Seed of the order.
         epoch: Number of the epoch.
     """
     random = np.random.default_rng([seed, epoch])
-    jitter = random.uniform(0.8, 1.25, len(sequences))  # so that the same studies do not always meet
+    jitter = random.uniform(0.8, 1.25, len(sequences))  # batches differ from epoch to epoch
     order = np.argsort([len(s) for s in sequences] * jitter, kind="stable")
     chunks = [order[i : i + batch] for i in range(0, len(order), batch)]
     for chunk in random.permutation(len(chunks)):
         yield [sequences[i] for i in chunks[chunk]]
 
 
-def vary(sequence: Sequence, random: np.random.Generator, *, reverse: float, drop: float) -> Sequence:
-    """Reverse a study's depth, or leave some of its slabs out.
+def augment_study(
+    sequence: EmbeddedStudy, random: np.random.Generator, *, reverse: float, drop: float
+) -> EmbeddedStudy:
+    """Reverse the slab order of a study and drop slabs, both at random.
 
     Args:
         sequence: The study.
-        random: Source of the draws.
-        reverse: Probability of turning it upside down; z turns with it.
-        drop: Share of slabs left out; one stays at least.
+        random: Random number generator.
+        reverse: Probability of reversing the slab order; z is negated with it.
+        drop: Share of slabs that is dropped; at least one slab is kept.
     """
     keep = np.flatnonzero(random.random(len(sequence)) >= drop)
     keep = keep if len(keep) else np.arange(1)
     z_mm = sequence.z_mm
     if random.random() < reverse:
         keep, z_mm = keep[::-1], -z_mm
-    return Sequence(
+    return EmbeddedStudy(
         sequence.study,
         sequence.net,
         sequence.cross_fold,

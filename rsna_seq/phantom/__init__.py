@@ -1,4 +1,4 @@
-"""Synthetic head CT studies: a patient, an acquisition, bleeds, and the images that follow from them."""
+"""Synthetic head CT studies: images are rendered from a patient, an acquisition and bleeds."""
 
 from rsna_seq.phantom.bleeds import KINDS, Bleed, draw_bleed
 from rsna_seq.phantom.patient import Patient, draw_patient

@@ -1,9 +1,9 @@
-"""Bleeds: where each type may lie, how large, how dense; drawn first, then applied as depth fields.
+"""Bleeds: location, size and density of each type; sampled here, and applied later as depth fields.
 
-Blood of 45 to 80 HU (Parizel PM et al., Eur Radiol 2001). An epidural bleed is a lens on the inner table; a
-subdural one a crescent along the convexity, the falx or the tentorium; subarachnoid blood lies in sulci and
-cisterns; intraventricular blood settles with a level in the occipital horns; an intraparenchymal bleed has
-a ragged edge and a rim of oedema (Osborn AG, Osborn's Brain, 2nd ed., chs. 2 and 4).
+Blood has 45 to 80 HU (Parizel PM et al., Eur Radiol 2001). An epidural bleed is a lens on the inner table; a
+subdural bleed is a crescent along the convexity, the falx or the tentorium; subarachnoid blood is in sulci
+and cisterns; intraventricular blood settles with a fluid level in the occipital horns; an intraparenchymal
+bleed has an irregular edge and a rim of oedema (Osborn AG, Osborn's Brain, 2nd ed., chs. 2 and 4).
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ import numpy as np
 from rsna_seq.phantom.fields import F32, Points, Waves, draw_waves
 
 KINDS = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
-"""The five types in the order of the labels."""
+"""The five types, in the order of the labels."""
 
 
 @dataclass(frozen=True)
 class Bleed:
-    """One bleed, in the template's mm."""
+    """One bleed, in mm of the template."""
 
     kind: str
-    """One of :data:`KINDS`, or ``hygroma``: a chronic, hypodense collection, no bleed to readers."""
+    """One of :data:`KINDS`, or ``hygroma``: a chronic, hypodense collection that has no label."""
     site: str
     centre: tuple[float, float, float]
     radii: tuple[float, float, float]
@@ -29,23 +29,23 @@ class Bleed:
     turn: float
     hu: float
     mixed: float
-    """Unevenness of the clot, HU."""
+    """Heterogeneity of the clot, HU."""
     sediment: float
-    """Fall of HU from the dependent part upwards, HU per mm."""
+    """Decrease of HU from the dependent part upwards, HU per mm."""
     rim: float
     """Width of the oedema, mm."""
     push: float
-    """How far neighbouring brain is pushed, mm."""
+    """Displacement of the adjacent brain, mm."""
     ragged: Waves
 
 
 def draw_bleed(rng: np.random.Generator, kind: str, grow: float = 1.0) -> tuple[Bleed, ...]:
-    """Draw one bleed of a kind, or the several pieces that make it up.
+    """Sample one bleed of a type, or the several parts that it consists of.
 
     Args:
-        rng: Source of randomness.
+        rng: Random generator.
         kind: One of :data:`KINDS`.
-        grow: Factor on the size, for a bleed that must not be missed.
+        grow: Scale factor of the size, for bleeds that must be visible.
     """
     draw = {
         "epidural": _draw_epidural,
@@ -58,7 +58,7 @@ def draw_bleed(rng: np.random.Generator, kind: str, grow: float = 1.0) -> tuple[
 
 
 def draw_hygroma(rng: np.random.Generator, thickness: float, side: float) -> Bleed:
-    """A chronic collection near the density of fluid: a negative that looks like a subdural bleed."""
+    """A chronic collection with nearly the density of fluid: a negative that resembles a subdural bleed."""
     centre = (side, rng.uniform(-25, 5), rng.uniform(20, 40))
     radii = (thickness, rng.uniform(55, 85), rng.uniform(40, 65))
     return _bleed(
@@ -76,7 +76,7 @@ def surface_point(azimuth: float, elevation: float) -> tuple[float, float, float
 
 
 def push_points(p: Points, bleeds: tuple[Bleed, ...]) -> Points:
-    """Where the brain now at ``p`` lay before the bleeds pushed it aside, mm."""
+    """Original position of the brain tissue at ``p`` before it was displaced by the bleeds, mm."""
     x, y, z = p
     for b in bleeds:
         if b.push < 0.5:
@@ -92,7 +92,7 @@ def push_points(p: Points, bleeds: tuple[Bleed, ...]) -> Points:
 
 
 def surface_near(b: Bleed) -> tuple[float, float, float]:
-    """The middle of a crescent on the inner table."""
+    """Centre of a crescent on the inner table."""
     return 62 * float(np.sign(b.centre[0])), b.centre[1], b.centre[2]
 
 
@@ -110,7 +110,7 @@ def _bleed(
     rim: float = 0.0,
     push: float = 0.0,
 ) -> Bleed:
-    """A bleed with its ragged edge drawn to its size."""
+    """Make a bleed with an irregular edge that is scaled to its size."""
     wavelength = float(np.clip(1.1 * max(radii), 6, 30))
     return Bleed(
         kind, site, centre, radii, turn, hu, mixed, sediment, rim, push, draw_waves(rng, wavelength, 10, 0.4)
@@ -118,17 +118,17 @@ def _bleed(
 
 
 def _acute(rng: np.random.Generator) -> float:
-    """Density of a clot, HU: mostly acute, some nearly as grey as brain."""
+    """Sample the density of a clot, HU: mostly acute, some nearly isodense to brain."""
     return float(np.clip(rng.normal(66, 8), 46, 80)) if rng.random() > 0.15 else float(rng.uniform(45, 54))
 
 
 def _size(rng: np.random.Generator, low: float, high: float, grow: float) -> float:
-    """A size between two bounds, small ones more often."""
+    """Sample a size between two bounds, with small sizes more often."""
     return float(low * (high / low) ** rng.beta(1.1, 1.3)) * grow
 
 
 def _draw_epidural(rng: np.random.Generator, grow: float) -> tuple[Bleed, ...]:
-    """A lens: temporal in most, else frontal, parietal or over the cerebellum."""
+    """A lens: mostly temporal, otherwise frontal, parietal or over the cerebellum."""
     site = str(rng.choice(["temporal", "parietal", "frontal", "posterior"], p=[0.55, 0.2, 0.15, 0.1]))
     ranges = {"temporal": (-35, 15, -20, 12), "parietal": (5, 45, 15, 45), "frontal": (-75, -45, 5, 35),
               "posterior": (50, 75, -38, -25)}  # fmt: skip
@@ -146,7 +146,7 @@ def _draw_epidural(rng: np.random.Generator, grow: float) -> tuple[Bleed, ...]:
 
 
 def _draw_subdural(rng: np.random.Generator, grow: float) -> tuple[Bleed, ...]:
-    """A crescent over one hemisphere or both, or a sheet along falx or tentorium."""
+    """A crescent over one or both hemispheres, or a layer along falx or tentorium."""
     site = str(rng.choice(["convexity", "falx", "tentorium", "both"], p=[0.66, 0.14, 0.08, 0.12]))
     side = float(rng.choice([-1, 1]))
     if site in {"falx", "tentorium"}:
@@ -175,7 +175,7 @@ def _crescent(rng: np.random.Generator, side: float, grow: float) -> Bleed:
 
 
 def _draw_subarachnoid(rng: np.random.Generator, grow: float) -> tuple[Bleed, ...]:
-    """Blood about the circle of Willis (aneurysm), or in the sulci of one or two regions (trauma)."""
+    """Blood around the circle of Willis (aneurysm), or in the sulci of one or two regions (trauma)."""
     hu = float(np.clip(rng.normal(60, 8), 46, 76))
     if rng.random() < 0.38:
         r = _size(rng, 14, 46, grow)
@@ -191,7 +191,7 @@ def _draw_subarachnoid(rng: np.random.Generator, grow: float) -> tuple[Bleed, ..
 
 
 def _draw_intraventricular(rng: np.random.Generator, grow: float) -> tuple[Bleed, ...]:
-    """Settled blood in the occipital horns; much of it fills a side, the third and the fourth ventricle."""
+    """Settled blood in the occipital horns; large bleeds fill one side and the third and fourth ventricle."""
     amount = float(np.clip(rng.beta(0.8, 1.5) * grow, 0.0, 1.0))
     side = float(rng.choice([-1, 1]))
     uneven = rng.uniform(0, 14) if rng.random() < 0.7 else 40.0
@@ -217,7 +217,7 @@ _DEEP = {
 
 
 def _draw_intraparenchymal(rng: np.random.Generator, grow: float) -> tuple[Bleed, ...]:
-    """Hypertensive bleeds in the depth, lobar ones, contusions over the base, specks of sheared axons."""
+    """Deep hypertensive bleeds, lobar bleeds, contusions near the base, and axonal shear injuries."""
     kind = str(rng.choice(["deep", "lobar", "contusion", "speck"], p=[0.4, 0.28, 0.24, 0.08]))
     side = float(rng.choice([-1, 1]))
     if kind == "deep":
@@ -249,6 +249,6 @@ def _clot(rng: np.random.Generator, site: str, centre: tuple[float, float, float
 
 
 def clot_unevenness(b: Bleed, noise: F32, height: F32) -> F32:
-    """HU to add inside a bleed: its mottle, and sediment by height in mm."""
+    """HU to add inside a bleed: texture, and sediment by height in mm."""
     added: F32 = np.float32(b.mixed) * noise * np.float32(0.5) + np.float32(b.sediment) * height
     return added

@@ -1,9 +1,9 @@
 """The brain: ventricles, sulci, cisterns, deep grey nuclei, dura with its sinuses, and calcifications.
 
-Sulci are the zeros of band-limited noise that hardly changes with depth, which fold as gyri do; their width
-and depth grow with atrophy (cortex 2.5 to 3 mm thick, sulci to 20 mm deep: Fischl B, Dale AM, PNAS 2000).
-Ventricles, nuclei and cisterns are ellipsoids after Talairach J, Tournoux P, Co-planar Stereotaxic Atlas
-(1988), given from the foramina of Monro.
+Sulci are the zeros of band-limited noise that is nearly constant with depth, which gives a folding similar to
+gyri; their width and depth increase with atrophy (cortex 2.5 to 3 mm thick, sulci up to 20 mm deep: Fischl B,
+Dale AM, PNAS 2000). Ventricles, nuclei and cisterns are ellipsoids after Talairach J, Tournoux P, Co-planar
+Stereotaxic Atlas (1988), relative to the foramina of Monro.
 """
 
 import numpy as np
@@ -58,16 +58,16 @@ _SYLVIAN = (
     Shape((30, -22, -16), (16, 2.2, 3), 15),
 )
 _CALLOSUM = Shape((0, -2, 4), (1e3, 42, 24))
-"""Where the hemispheres are joined, in the plane of y and z."""
+"""Where the hemispheres are connected, in the plane of y and z."""
 _STEM = Shape((0, 17, -34), (14, 13, 40))
 
 
 def brain_fields(p: Points, patient: Patient, cavity: F32) -> dict[str, F32]:
-    """Depths and distances of what lies inside the skull.
+    """Depths and distances of the structures inside the skull.
 
     Args:
-        p: Points of the template, where a bleed has not pushed them, mm.
-        patient: Whose brain it is.
+        p: Points of the template, before displacement by bleeds, mm.
+        patient: The patient.
         cavity: Depth below the inner table, or below an extra-axial bleed, mm.
 
     Returns:
@@ -98,7 +98,7 @@ def brain_fields(p: Points, patient: Patient, cavity: F32) -> dict[str, F32]:
 
 
 def dura_fields(p: Points, patient: Patient, cavity: F32) -> dict[str, F32]:
-    """Falx, tentorium and venous sinuses, which a bleed hardly moves.
+    """Falx, tentorium and venous sinuses, which bleeds hardly displace.
 
     Returns:
         By name, mm: ``falx`` and ``tent`` (signed distances), ``falx_in`` and ``tent_in`` (depth inside their
@@ -150,7 +150,7 @@ def ventricles(p: Points, patient: Patient) -> F32:
 
 
 def _gap(p: Points, patient: Patient, lively: F32) -> F32:
-    """Width of the fluid between skull and brain, mm; more over the forehead of the old."""
+    """Width of the fluid between skull and brain, mm; wider frontally in old patients."""
     front = smoothstep(-p.y, 0, 70)
     gap = 0.1 + patient.atrophy * (0.5 + 1.5 * front + 0.9 * lively)
     return np.maximum(gap, 0.0).astype(np.float32)
@@ -198,7 +198,7 @@ def _cisterns(p: Points, patient: Patient, lively: F32) -> F32:
 
 
 def _grown(radii: tuple[float, float, float], by: float) -> tuple[float, float, float]:
-    """Radii times a factor."""
+    """Multiply radii by a factor."""
     return radii[0] * by, radii[1] * by, radii[2] * by
 
 
@@ -227,7 +227,7 @@ def _calcium(p: Points, m: Points, patient: Patient) -> F32:
 
 
 def _white(p: Points, patient: Patient, vent: F32) -> F32:
-    """HU to add to white matter: leukoaraiosis beside the ventricles, an old infarct, mottle."""
+    """HU to add to white matter: periventricular leukoaraiosis, an old infarct, texture."""
     beside = np.exp(np.minimum(vent, 0) / 6)
     x, y, z, radius = patient.infarct
     mottle = wave_noise(patient.mottle, p)

@@ -1,4 +1,4 @@
-"""Bleeds applied: the depth fields of drawn bleeds, and the room that they take from the brain."""
+"""Apply bleeds: depth fields of sampled bleeds, and the space that they take from the brain."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from rsna_seq.phantom.brain import tentorium
 from rsna_seq.phantom.fields import F32, Points, Shape, common, ellipsoid, smoothstep, union, wave_noise
 
 OUTSIDE = frozenset({"epidural", "subdural", "hygroma"})
-"""Kinds that lie between skull and brain and take room from it."""
+"""Types between skull and brain, which displace brain."""
 
 
 def bleed_depth(b: Bleed, p: Points, gravity: F32, inside: dict[str, F32]) -> F32:
@@ -15,12 +15,12 @@ def bleed_depth(b: Bleed, p: Points, gravity: F32, inside: dict[str, F32]) -> F3
 
     Args:
         b: The bleed.
-        p: Points of the template, not moved by any bleed, mm.
-        gravity: How far the points lie towards the table, mm.
-        inside: The fields ``cavity`` and, but for epidural and subdural bleeds, ``pia`` and ``vent``.
+        p: Points of the template, before displacement by bleeds, mm.
+        gravity: Distance of the points in the direction of the table, mm.
+        inside: The fields ``cavity`` and, except for epidural and subdural bleeds, ``pia`` and ``vent``.
 
     Returns:
-        Depth; for a subarachnoid bleed that in its region, of which the fluid is to be filled.
+        Depth; for a subarachnoid bleed the depth in its region, whose fluid is filled with blood.
     """
     cavity = inside["cavity"]
     if b.kind == "epidural":
@@ -36,13 +36,13 @@ def bleed_depth(b: Bleed, p: Points, gravity: F32, inside: dict[str, F32]) -> F3
 
 
 def _edge(b: Bleed, p: Points, share_of_size: float) -> F32:
-    """Raggedness of the edge, mm."""
+    """Irregularity of the edge, mm."""
     edge: F32 = np.float32(share_of_size * min(b.radii)) * wave_noise(b.ragged, p)
     return edge
 
 
 def _subdural(b: Bleed, p: Points, cavity: F32) -> F32:
-    """A crescent on the convexity, or a sheet on falx or tentorium."""
+    """A crescent on the convexity, or a layer on falx or tentorium."""
     thick, length, height = b.radii
     side = np.float32(np.sign(b.centre[0]))
     if b.site == "convexity":
@@ -63,7 +63,7 @@ def _subdural(b: Bleed, p: Points, cavity: F32) -> F32:
 
 
 def _settled(b: Bleed, p: Points, gravity: F32) -> F32:
-    """Depth below the blood's level; the level stands lower in the other side."""
+    """Depth below the fluid level of the blood; the level is lower on the other side."""
     level = b.centre[1]
     other = np.where(np.sign(p.x) == np.sign(b.centre[0] or 1.0), 0, np.abs(b.centre[0]))
     middle = np.abs(p.x) < 7
@@ -73,7 +73,7 @@ def _settled(b: Bleed, p: Points, gravity: F32) -> F32:
 
 
 def outside_room(depths: list[F32], cavity: F32) -> F32:
-    """Depth below the inner table that bleeds outside the brain leave to it, mm."""
+    """Depth below the inner table, or below bleeds outside the brain, mm."""
     room = cavity
     for depth in depths:
         room = common(room, -depth)
@@ -81,7 +81,7 @@ def outside_room(depths: list[F32], cavity: F32) -> F32:
 
 
 def oedema(bleeds: tuple[Bleed, ...], depths: list[F32], like: F32) -> F32:
-    """How oedematous the brain is, 0 to 1, beside the clots; an array of the shape of ``like``."""
+    """Oedema of the brain next to the clots, 0 to 1; an array of the shape of ``like``."""
     wet = np.zeros_like(like)
     for b, depth in zip(bleeds, depths, strict=True):
         if b.rim:

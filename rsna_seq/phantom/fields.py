@@ -1,8 +1,8 @@
-"""Smooth shapes in space: signed depths in mm (positive inside), plane-wave noise, and shares of a slab.
+"""Smooth shapes in space: signed depths in mm (positive inside), plane-wave noise, and slab fractions.
 
-Everything anatomical is a depth field sampled on a coarse lattice. Depths are nearly linear where they
-matter, so cubic interpolation to the pixels loses nothing, and the share of a slab that lies inside a
-surface follows in closed form from the depths on the slab's two faces: partial volume without supersampling.
+All anatomical structures are depth fields that are sampled on a coarse lattice. Depths are nearly linear
+close to surfaces, so cubic interpolation to the pixels is accurate, and the fraction of a slab inside a
+surface has a closed form in the depths on the slab's two faces: partial volume without supersampling.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 F32 = NDArray[np.floating[Any]]
-"""Every field of the phantom: float32 at run time, which a type checker cannot follow."""
+"""Type of all fields of the phantom; float32 at run time, which is not visible to the type checker."""
 
 
 class Points(NamedTuple):
-    """Points of space as three arrays of one shape, in mm: x to the left, y to the back, z up (LPS)."""
+    """Points in space as three arrays of equal shape, in mm: x to the left, y to the back, z up (LPS)."""
 
     x: F32
     y: F32
@@ -26,7 +26,7 @@ class Points(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """An ellipsoid: centre and radii in mm, turned about z by an angle in degrees."""
+    """An ellipsoid: centre and radii in mm, rotated about z by an angle in degrees."""
 
     centre: tuple[float, float, float]
     radii: tuple[float, float, float]
@@ -49,7 +49,7 @@ class Waves:
 def draw_waves(
     rng: np.random.Generator, wavelength_mm: float, n: int = 20, spread: float = 0.15, tall: float = 1.0
 ) -> Waves:
-    """Draw waves whose lengths scatter by ``spread`` (relative) about one in mm; ``tall`` stretches z."""
+    """Sample waves with wavelengths in mm that vary by ``spread`` (relative); ``tall`` stretches z."""
     direction = rng.standard_normal((n, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     length = wavelength_mm * np.exp(spread * rng.standard_normal((n, 1)))
@@ -120,7 +120,7 @@ def superellipsoid(p: Points, shape: Shape, power: float) -> F32:
 
 
 def tube(p: Points, knots: Sequence[tuple[float, float, float, float]], blend_mm: float = 0.0) -> F32:
-    """Depth in a tube through knots (x, y, z, radius), mm, its radius changing evenly between them."""
+    """Depth in a tube through knots (x, y, z, radius), mm; the radius is linear between knots."""
     depth: F32 | None = None
     for (ax, ay, az, ra), (bx, by, bz, rb) in pairwise(knots):
         dx, dy, dz = bx - ax, by - ay, bz - az
@@ -134,7 +134,7 @@ def tube(p: Points, knots: Sequence[tuple[float, float, float, float]], blend_mm
 
 
 def union(a: F32, b: F32, blend_mm: float = 0.0) -> F32:
-    """Depth in two shapes together, their seam rounded over ``blend_mm``."""
+    """Depth in the union of two shapes, with the seam rounded over ``blend_mm``."""
     top: F32 = np.maximum(a, b)
     if blend_mm:
         h = np.maximum(blend_mm - np.abs(a - b), 0) / np.float32(blend_mm)
@@ -143,22 +143,22 @@ def union(a: F32, b: F32, blend_mm: float = 0.0) -> F32:
 
 
 def common(a: F32, b: F32, blend_mm: float = 0.0) -> F32:
-    """Depth in what two shapes share, the edge rounded over ``blend_mm``."""
+    """Depth in the intersection of two shapes, with the edge rounded over ``blend_mm``."""
     return -union(-a, -b, blend_mm)
 
 
 def mirrored(p: Points, shape: Shape) -> F32:
-    """Depth in an ellipsoid of the left side (x > 0) and its mirror image on the right."""
+    """Depth in an ellipsoid on the left side (x > 0) and its mirror image on the right."""
     return ellipsoid(Points(np.abs(p.x), p.y, p.z), shape)
 
 
 def share(face0: F32, face1: F32, soft: float) -> F32:
-    """Share of a slab with positive depth, 0 to 1, from the depths on its two faces.
+    """Fraction of a slab with positive depth, 0 to 1, from the depths on its two faces.
 
     Args:
         face0: Depth on the lower face, mm.
         face1: Depth on the upper face, mm.
-        soft: Half width of the edge in the plane, mm: half a pixel and the scanner's blur.
+        soft: Half width of the edge in the plane, mm: half a pixel plus the scanner's blur.
     """
     spread, part = np.minimum(face0, face1), np.maximum(face0, face1)
     np.subtract(part, spread, out=spread)
@@ -170,13 +170,13 @@ def share(face0: F32, face1: F32, soft: float) -> F32:
 
 
 def sheet(face0: F32, face1: F32, width: F32, soft: float) -> F32:
-    """Share of a slab within ``width`` mm either side of a surface given by signed distances."""
+    """Fraction of a slab within ``width`` mm on either side of a surface given by signed distances."""
     inside: F32 = share(face0 + width, face1 + width, soft) - share(face0 - width, face1 - width, soft)
     return np.maximum(inside, 0)
 
 
 def smoothstep(x: F32, low: float, high: float) -> F32:
-    """Rise from 0 below ``low`` to 1 above ``high``, with flat ends."""
+    """Smooth step from 0 below ``low`` to 1 above ``high``, with zero slope at the ends."""
     t = (x - np.float32(low)) * np.float32(1 / (high - low))
     np.maximum(t, 0, out=t)
     np.minimum(t, 1, out=t)

@@ -1,8 +1,8 @@
-"""What reconstruction does to an image: blur, correlated noise, beam hardening, motion.
+"""Effects of image reconstruction: blur, correlated noise, beam hardening, motion.
 
-The noise of filtered back-projection has a spectrum that rises with frequency and is cut off by the kernel
-(Riederer SJ et al., Phys Med Biol 1978): grains, not white noise. It is made once a study on a tile, and each
-slice takes two shifted pieces of it, whose mix is as good as new.
+The noise of filtered back-projection has a spectrum that increases with frequency up to the cutoff of the
+kernel (Riederer SJ et al., Phys Med Biol 1978): grains instead of white noise. It is made once per study on a
+periodic tile; each slice mixes two shifted parts of the tile, which are nearly independent between slices.
 """
 
 import cv2
@@ -29,7 +29,7 @@ def noise_tile(rng: np.random.Generator, size: int, pixel_mm: float, grain_mm: f
 
 
 def noise_slice(rng: np.random.Generator, tile: F32, size: int) -> F32:
-    """One slice's noise, (size, size), of unit variance, from a tile at least as large."""
+    """Noise of one slice, (size, size), of unit variance, from a tile of at least this size."""
     span = tile.shape[0]
     pieces = []
     for _ in range(2):
@@ -42,14 +42,14 @@ def noise_slice(rng: np.random.Generator, tile: F32, size: int) -> F32:
 
 
 def dark_bands(dense: F32, depth: float) -> F32:
-    """Beam hardening: HU to add, dark where rays cross much dense bone on both sides.
+    """Beam hardening: HU to add, dark where rays pass through dense bone on both sides.
 
     Args:
-        dense: Share of dense bone in each pixel, (size, size).
-        depth: Depth of a band between two full petrous bones, HU.
+        dense: Fraction of dense bone in each pixel, (size, size).
+        depth: Depth of the dark band between two petrous bones, HU.
 
     Returns:
-        HU to add, of the same shape; 0 and below in the brain.
+        HU to add, of the same shape; at most 0 in the brain.
     """
     size = dense.shape[0]
     small = cv2.resize(dense, (64, 64), interpolation=cv2.INTER_AREA)
@@ -70,7 +70,7 @@ def dark_bands(dense: F32, depth: float) -> F32:
 
 
 def moved(image: F32, way_px: float, angle: float) -> F32:
-    """A slice during which the head moved: two positions at once, and the streaks between."""
+    """Motion artefact of a slice: two superimposed positions, and streaks between them."""
     centre = (image.shape[1] / 2, image.shape[0] / 2)
     turn = cv2.getRotationMatrix2D(centre, angle, 1.0)
     turn[0, 2] += way_px
@@ -81,7 +81,7 @@ def moved(image: F32, way_px: float, angle: float) -> F32:
 
 
 def blurred(image: F32, sigma_px: float, sharpen: float) -> F32:
-    """The kernel: a Gaussian blur, and for sharp kernels the edges raised."""
+    """The kernel: a Gaussian blur, and edge enhancement for sharp kernels."""
     if sigma_px > 0.25:
         image = cv2.GaussianBlur(image, (0, 0), sigma_px)
     if sharpen:

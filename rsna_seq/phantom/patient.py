@@ -1,4 +1,4 @@
-"""Who lies on the table: the numbers that make one head unlike another, drawn once for each patient."""
+"""The patient: parameters of the anatomy of one head, sampled once per patient."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Tissue:
     white: float
     csf: float
     vein: float
-    """Blood in the dural sinuses; HU about the haematocrit (Buyck PJ et al., J Neuroradiol 2013)."""
+    """Blood in the dural sinuses; HU close to the haematocrit (Buyck PJ et al., J Neuroradiol 2013)."""
     dura: float
     table: float
     """Inner and outer table of the skull."""
@@ -31,7 +31,7 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Calcium:
-    """Radii of calcifications, mm; 0 has none."""
+    """Radii of calcifications, mm; 0 for none."""
 
     pineal: float
     choroid: float
@@ -43,55 +43,55 @@ class Calcium:
 
 @dataclass(frozen=True)
 class Patient:
-    """A head. Lengths in mm, shares without unit; see :func:`draw_patient` for the ranges."""
+    """A head. Lengths in mm, fractions without unit; see :func:`draw_patient` for the ranges."""
 
     tissue: Tissue
     scale: tuple[float, float, float]
-    """Size against the template, along x, y, z."""
+    """Scale relative to the template, along x, y, z."""
     egg: float
     """Narrowing of the forehead."""
     skull: float
     scalp: float
     atrophy: float
-    """0 a tight young brain, 1 wide sulci and cisterns."""
+    """Atrophy: 0 for a young brain, 1 for wide sulci and cisterns."""
     ventricles: float
-    """Linear size of the ventricles against the template."""
+    """Linear size of the ventricles relative to the template."""
     leukoaraiosis: float
-    """Fall of white matter beside the ventricles, HU."""
+    """Decrease of periventricular white matter, HU."""
     air: tuple[float, float, float, float]
     """Pneumatisation of frontal, sphenoid, maxillary sinus and mastoid."""
     calcium: Calcium
     dominance: float
     """Of the right transverse sinus over the left, -1 to 1."""
     hygroma: float
-    """Thickness of a chronic, hypodense collection, mm; 0 has none: no bleed for the readers."""
+    """Thickness of a chronic, hypodense collection, mm; 0 for none; not labelled as a bleed."""
     hygroma_side: float
     infarct: tuple[float, float, float, float]
-    """An old infarct: centre and radius; radius 0 has none."""
+    """An old infarct: centre and radius; radius 0 for none."""
     swelling: tuple[float, float, float, float]
-    """Of the scalp after a blow: where, and its thickness; 0 has none."""
+    """Traumatic swelling of the scalp: location and thickness; 0 for none."""
     falx: float
     """Half thickness of falx and tentorium."""
     warp: tuple[Waves, Waves, Waves]
-    """Bends the whole head."""
+    """Deforms the whole head."""
     ripple: tuple[Waves, Waves, Waves]
     """Makes the organs of the brain irregular."""
     sulci: Waves
     """Its zeros are the deep sulci."""
     shallow: Waves
-    """Its zeros are the shallow ones between."""
+    """Its zeros are the shallow sulci between the deep ones."""
     folia: Waves
     """Its zeros are the fissures of the cerebellum."""
     depth: Waves
-    """How deep and wide sulci are, and how thick the skull, from place to place."""
+    """Local variation of the depth and width of sulci and of the thickness of the skull."""
     mottle: Waves
-    """Unevenness of white matter."""
+    """Heterogeneity of white matter."""
     strands: Waves
     """Muscle and fat of the face, marrow of the skull, clots."""
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
-    """Draw a patient; older heads have wider sulci, larger ventricles and more calcium."""
+    """Sample a patient; older heads have wider sulci, larger ventricles and more calcifications."""
     age = float(np.clip(rng.normal(60, 19), 18, 95))
     atrophy = float(np.clip((age - 25) / 60 + rng.normal(0, 0.17), 0.05, 1.2))
     size = rng.normal(1.0, 0.03)
@@ -128,7 +128,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 
 def _draw_calcium(rng: np.random.Generator) -> Calcium:
-    """Draw calcifications: pineal and choroid plexus in many, pallidum and falx in few."""
+    """Sample calcifications: often pineal and choroid plexus, rarely pallidum and falx."""
     return Calcium(
         pineal=rng.uniform(1.0, 2.8) if rng.random() < 0.65 else 0.0,
         choroid=rng.uniform(1.2, 3.6) if rng.random() < 0.5 else 0.0,
@@ -141,26 +141,26 @@ def _draw_calcium(rng: np.random.Generator) -> Calcium:
 def _draw_triple(
     rng: np.random.Generator, wavelength: float, n: int, spread: float
 ) -> tuple[Waves, Waves, Waves]:
-    """Draw noise for displacements along x, y and z."""
+    """Sample noise for displacements along x, y and z."""
     x, y, z = (draw_waves(rng, wavelength, n, spread) for _ in range(3))
     return x, y, z
 
 
 def _draw_infarct(rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """Draw an old infarct, which one head in eight has."""
+    """Sample an old infarct, which one in eight heads has."""
     side, radius = float(rng.choice([-1, 1])), rng.uniform(6, 20) if rng.random() < 0.12 else 0.0
     return side * rng.uniform(25, 50), rng.uniform(-45, 60), rng.uniform(-5, 45), radius
 
 
 def _draw_swelling(rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """Draw a swelling of the scalp, which one head in six has."""
+    """Sample a swelling of the scalp, which one in six heads has."""
     a, e = rng.uniform(0, 2 * np.pi), rng.uniform(0, 1.1)
     thick = rng.uniform(3, 11) if rng.random() < 0.17 else 0.0
     return 72 * np.cos(a) * np.cos(e), 90 * np.sin(a) * np.cos(e), 80 * np.sin(e), thick
 
 
 def _draw_tissue(rng: np.random.Generator, age: float) -> Tissue:
-    """Draw the attenuations; the scanner's calibration moves grey and white together."""
+    """Sample the attenuations; the scanner's calibration shifts grey and white matter together."""
     shift = rng.normal(0.8, 2.2)
     vein = rng.normal(52, 5) if rng.random() > 0.08 else rng.uniform(62, 72)
     return Tissue(
@@ -177,7 +177,7 @@ def _draw_tissue(rng: np.random.Generator, age: float) -> Tissue:
 
 
 def to_template(p: Points, patient: Patient) -> Points:
-    """Carry points of the patient's head, mm, to the template in which the organs are described."""
+    """Map points of the patient's head, mm, to the template in which the structures are defined."""
     x, y, z = (v / np.float32(s) for v, s in zip(p, patient.scale, strict=True))
     q = Points(x, y, z)
     dx, dy, dz = (_bend(w, q) for w in patient.warp)
@@ -185,7 +185,7 @@ def to_template(p: Points, patient: Patient) -> Points:
 
 
 def rippled(p: Points, patient: Patient) -> Points:
-    """Points moved by about 1.5 mm, which makes the organs of the template irregular, mm."""
+    """Displace points by about 1.5 mm, which makes the structures of the template irregular, mm."""
     dx, dy, dz = (np.float32(1.5) * wave_noise(w, p) for w in patient.ripple)
     return Points(p.x + dx, p.y + dy, p.z + dz)
 

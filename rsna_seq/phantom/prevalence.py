@@ -1,9 +1,9 @@
-"""Which study of a set bleeds, and how: drawn for the set as a whole, so that small sets keep their quotas.
+"""Bleeds of each study of a set: sampled for the whole set, so that small sets have the right prevalence.
 
-Shares follow the competition's labels: 41 % of patients positive; per slice .143 any, .063 subdural, .048
-intraparenchymal, .047 subarachnoid, .035 intraventricular, .0042 epidural, which with the slices that a bleed
-of each type spans gives the study shares below. Several types at once in about half of the positive studies
-(Flanders AE et al., Radiology: Artificial Intelligence 2020;2(3):e190211).
+Prevalences follow the competition's labels: 41 % of patients positive; per slice .143 any, .063 subdural,
+.048 intraparenchymal, .047 subarachnoid, .035 intraventricular, .0042 epidural. With the number of slices
+that a bleed of each type spans, this gives the prevalences per study below. About half of the positive
+studies have several types (Flanders AE et al., Radiology: Artificial Intelligence 2020;2(3):e190211).
 """
 
 from dataclasses import dataclass
@@ -32,12 +32,12 @@ COMBINATIONS: tuple[tuple[float, tuple[str, ...]], ...] = (
     (0.010, (_E, _A)),
     (0.010, (_E, _D)),
 )
-"""Shares of the combinations of types among positive studies."""
+"""Frequencies of the combinations of types among positive studies."""
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What one study of a set is to show."""
+    """Content of one study of a set."""
 
     patient: int
     kinds: tuple[str, ...]
@@ -47,9 +47,9 @@ def plan_studies(rng: np.random.Generator, studies: int, rare_share: float) -> t
     """Plan a set of studies.
 
     Args:
-        rng: Source of randomness.
-        studies: How many.
-        rare_share: Least share of the studies in which each type occurs; 0 asks for nothing.
+        rng: Random generator.
+        studies: Number of studies.
+        rare_share: Minimum fraction of studies with each type; 0 for no minimum.
     """
     need = ceil(rare_share * studies - 1e-9)
     positive = min(studies, max(round(POSITIVE_SHARE * studies), 2 * need))
@@ -61,19 +61,19 @@ def plan_studies(rng: np.random.Generator, studies: int, rare_share: float) -> t
 
 
 def spread(index: int, offset: float) -> float:
-    """The index-th number of an evenly spread sequence on [0, 1): small sets get their share of a quirk."""
+    """The index-th number of a low-discrepancy sequence on [0, 1): exact frequencies also in small sets."""
     return (offset + index * 0.6180339887498949) % 1.0
 
 
 def _systematic(rng: np.random.Generator, positive: int) -> list[tuple[str, ...]]:
-    """Combinations for the positive studies, at equal steps through their shares."""
+    """Combinations for the positive studies, by systematic sampling of their frequencies."""
     edges = np.cumsum([weight for weight, _ in COMBINATIONS])
     at = (np.arange(positive) + rng.random()) / max(positive, 1) * edges[-1]
     return [COMBINATIONS[min(int(k), len(COMBINATIONS) - 1)][1] for k in np.searchsorted(edges, at)]
 
 
 def _raise_rare(rng: np.random.Generator, kinds: list[tuple[str, ...]], positive: int, need: int) -> None:
-    """Give each type its quota: first in place of a type that has more than its own, then beside others."""
+    """Give each type its minimum: first by replacing a type above its minimum, then by adding to others."""
     count = {kind: sum(kind in had for had in kinds) for kind in KINDS}
     for kind in sorted(KINDS, key=lambda name: (count[name], name)):
         while count[kind] < need:
@@ -90,7 +90,7 @@ def _raise_rare(rng: np.random.Generator, kinds: list[tuple[str, ...]], positive
 
 
 def _patients(rng: np.random.Generator, studies: int) -> list[int]:
-    """A patient for each study; about one in eight comes again, as in the competition's set."""
+    """A patient for each study; about one in eight has a second study, as in the competition data."""
     patients: list[int] = []
     for i in range(studies):
         again = i == 1 or rng.random() < 0.12

@@ -1,9 +1,9 @@
-"""A study from a patient, an acquisition and the bleeds: fields on the slices' faces, then slice by slice.
+"""Render a study from a patient, an acquisition and bleeds: fields on slice faces, then slice by slice.
 
-1. Planes: the lower and upper face of every slice, shared where slices touch.
-2. Fields on a coarse lattice of each plane, all at once (plane, row, column).
-3. For each slice the fields of its two faces at working resolution (row, column), composed to HU.
-4. Kernel, motion, beam hardening, table and noise at the matrix's resolution.
+1. Planes: the lower and upper face of every slice, shared between adjacent slices.
+2. Fields on a coarse lattice of all planes at once (plane, row, column).
+3. For each slice the fields of its two faces at working resolution (row, column), converted to HU.
+4. Kernel, motion, beam hardening, table and noise at the resolution of the matrix.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from rsna_seq.phantom.skull import skull_fields
 from rsna_seq.phantom.tissue import Slab, compose
 
 COARSE = 96
-"""Points along each side of the lattice of the fields, about 2.5 mm apart; no more than there are pixels."""
+"""Points along each side of the lattice of the fields, about 2.5 mm apart; at most the number of pixels."""
 FEW = 4
-"""Planes whose fields are computed together."""
+"""Number of planes whose fields are computed together."""
 NEAR_MM = 7.0
-"""The brain's fields are taken this far beyond the inner table, for the interpolation to the pixels."""
+"""Margin of the brain's fields outside the inner table, for the interpolation to the pixels."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ def render_study(
     """Render a study.
 
     Args:
-        patient: Whose head it is.
-        scan: How it is scanned.
-        bleeds: What bled.
+        patient: The patient.
+        scan: The acquisition.
+        bleeds: The bleeds.
         matrix: Rows and columns.
-        rng: Source of the noise.
+        rng: Random generator of the noise.
     """
     offsets, thickness = np.array(scan.offsets), np.array(scan.thickness)
     faces = np.concatenate([offsets - thickness / 2, offsets + thickness / 2]).round(3)
@@ -85,7 +85,7 @@ def render_study(
 
 @dataclass(frozen=True)
 class _Textures:
-    """What is made once for all slices of a study."""
+    """Textures and maps that are common to all slices of a study."""
 
     tile: F32
     """Reconstruction noise."""
@@ -94,13 +94,13 @@ class _Textures:
     cells: F32
     """Texture of honeycombed bone, at working resolution."""
     table: F32
-    """Attenuation of table or headrest, HU (row, column), -1000 where there is none."""
+    """Attenuation of table or headrest, HU (row, column), -1000 elsewhere."""
     loud: F32
     """Standard deviation of the noise, HU (row, column)."""
 
 
 def _textures(rng: np.random.Generator, scan: Scan, matrix: int, work: int, lowest: float) -> _Textures:
-    """Draw a study's textures; the head rests ``lowest`` mm below the middle of the image."""
+    """Sample a study's textures; the head rests ``lowest`` mm below the centre of the image."""
     pixel = scan.field_of_view / matrix
     side = (np.arange(matrix, dtype=np.float32) + 0.5) / matrix - 0.5
     radius = np.hypot(side[:, None], side[None, :]) * 2
@@ -117,13 +117,13 @@ def _textures(rng: np.random.Generator, scan: Scan, matrix: int, work: int, lowe
 def _fields(
     patient: Patient, scan: Scan, bleeds: tuple[Bleed, ...], planes: F32, size: int
 ) -> dict[str, F32]:
-    """All fields on the coarse lattice, (plane, row, column); a few planes at a time stay in the cache."""
+    """All fields on the coarse lattice, (plane, row, column); in batches of planes that fit the CPU cache."""
     parts = [_few(patient, scan, bleeds, planes[i : i + FEW], size) for i in range(0, len(planes), FEW)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _few(patient: Patient, scan: Scan, bleeds: tuple[Bleed, ...], planes: F32, size: int) -> dict[str, F32]:
-    """The fields of a few planes; those of the brain only in and near it."""
+    """Fields of a few planes; fields of the brain are computed only in and near it."""
     points, gravity = lattice(scan, planes, size)
     still = to_template(points, patient)
     fields = skull_fields(still, patient)
@@ -161,18 +161,18 @@ def _brain(
 
 @dataclass(frozen=True)
 class _Box:
-    """The part of the images in which the head lies; all else is air, and is not worked on."""
+    """The part of the images that contains the head; the rest is air and is not computed."""
 
     coarse: tuple[slice, slice]
     """Rows and columns of the lattice."""
     fine: tuple[slice, slice]
-    """The same at working resolution."""
+    """Rows and columns at working resolution."""
     size: int
-    """Rows and columns of the whole at working resolution."""
+    """Rows and columns of the whole image at working resolution."""
 
 
 def _box(head: F32, size: int) -> _Box:
-    """Find the head's box over all planes, on borders that lattice and working resolution share."""
+    """Find the bounding box of the head over all planes, aligned to lattice and working resolution."""
     side = head.shape[1]
     unit = side // gcd(side, size)
     coarse, fine = [], []
@@ -186,7 +186,7 @@ def _box(head: F32, size: int) -> _Box:
 
 
 def _whole(part: F32, box: _Box, outside: float) -> F32:
-    """A box's image within the whole."""
+    """Insert the image of a box into the whole image."""
     image = np.full((box.size, box.size), outside, np.float32)
     image[box.fine] = part
     return image
@@ -204,13 +204,13 @@ def _face(fields: dict[str, F32], plane: int, box: _Box) -> dict[str, F32]:
 
 
 def _lowest(head: F32, scan: Scan) -> float:
-    """How far the head reaches below the middle of the image, mm."""
+    """Extent of the head below the centre of the image, mm."""
     rows = np.flatnonzero((head > 0).any(axis=(0, 2)))
     return float((rows.max(initial=0) + 1) / head.shape[1] - 0.5) * scan.field_of_view
 
 
 def _table(scan: Scan, side: F32, rest: float) -> F32:
-    """Headrest or table under the head, whose upper side lies ``rest`` mm below the middle, HU."""
+    """Headrest or table under the head, with its upper side ``rest`` mm below the centre, HU."""
     u, v = side[None, :], side[:, None]
     if scan.table == "none":
         return np.full((len(side), len(side)), -1000, np.float32)
@@ -230,7 +230,7 @@ def _table(scan: Scan, side: F32, rest: float) -> F32:
 def _acquire(
     image: F32, dense: F32, scan: Scan, i: int, texture: _Textures, rng: np.random.Generator
 ) -> NDArray[np.int16]:
-    """Turn a slab's HU at working resolution into what the scanner writes, (row, column)."""
+    """Convert a slab's HU at working resolution to the image of the scanner, (row, column)."""
     matrix = texture.loud.shape[0]
     bands = dark_bands(dense, scan.hardening)
     image = image + bands * np.clip((image + 300) / 300, 0, 1)

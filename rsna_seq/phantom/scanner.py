@@ -1,7 +1,7 @@
-"""The scanner's geometry: where the slices lie, how the head lies in the gantry, how sharp and noisy it sees.
+"""The acquisition: slice positions, position of the head in the gantry, sharpness and noise.
 
-Shares follow the headers of the competition's 2,214 test studies: 91 % tilted, 90 % with 5 mm spacing, 6.9 %
-irregular, often two overlapping passes, 20 to 60 slices with a median of 34.
+Frequencies follow the headers of the competition's 2,214 test studies: 91 % tilted, 90 % with 5 mm spacing,
+6.9 % irregular, often two overlapping passes, 20 to 60 slices with a median of 34.
 """
 
 from dataclasses import dataclass
@@ -19,36 +19,36 @@ class Scan:
     """One acquisition. Lengths in mm, angles in degrees."""
 
     tilt: float
-    """Of the gantry; positive lifts the front edge of the slices."""
+    """Gantry tilt; positive values lift the front edge of the slices."""
     feed: tuple[float, float, float]
-    """From one slice to the next for each mm along the normal: the table's way, or the normal itself."""
+    """Shift between slices per mm along the normal: the direction of the table, or the normal itself."""
     centre: tuple[float, float, float]
-    """Centre of the field of view where the offset along the normal is 0."""
+    """Centre of the field of view at offset 0 along the normal."""
     head: tuple[float, float, float]
-    """Where the template's origin lies."""
+    """Position of the template's origin."""
     pose: F32
     """Rotation of the head, (3, 3): template axes as columns."""
     offsets: tuple[float, ...]
-    """Of each slice along the normal, in the order of acquisition."""
+    """Position of each slice along the normal, in the order of acquisition."""
     thickness: tuple[float, ...]
-    """Of each slice."""
+    """Thickness of each slice."""
     field_of_view: float
     kernel: float
     """Standard deviation of the blur in the plane."""
     sharpen: float
     """Strength of the edge enhancement of a bone kernel."""
     noise: float
-    """Standard deviation in the brain, HU."""
+    """Standard deviation of the noise in the brain, HU."""
     grain: float
-    """Size of the noise's texture."""
+    """Grain size of the noise."""
     hardening: float
     """Depth of the dark bands between dense bones, HU."""
     motion: tuple[int, int, float]
-    """First and last blurred slice and the way the head moved, mm; 0 mm for none."""
+    """First and last blurred slice and the displacement of the head, mm; 0 mm for none."""
     table: str
     """``headrest``, ``shell``, ``flat`` or ``none``."""
     padded: bool
-    """Pixels outside the circular field of view hold -2000."""
+    """Whether pixels outside the circular field of view are -2000."""
     pattern: str
     """``even``, ``thin``, ``irregular``, ``passes`` or ``twice``."""
 
@@ -60,7 +60,7 @@ class Scan:
 
     @property
     def normal(self) -> tuple[float, float, float]:
-        """The slices' normal, towards +z."""
+        """The slice normal, pointing to +z."""
         t = np.radians(self.tilt)
         return 0.0, float(np.sin(t)), float(np.cos(t))
 
@@ -73,7 +73,7 @@ class Scan:
 
 
 def draw_scan(rng: np.random.Generator, patient: Patient) -> Scan:
-    """Draw an acquisition that covers the patient's head."""
+    """Sample an acquisition that covers the patient's head."""
     tilt = 0.0 if rng.random() < 0.09 else float(np.clip(rng.normal(14, 7), -12, 28))
     t = np.radians(tilt)
     pitch = -tilt + rng.normal(0, 6) if rng.random() < 0.85 else rng.normal(0, 5)
@@ -144,7 +144,7 @@ def _rotation(pitch: float, roll: float, yaw: float) -> F32:
 
 
 def lattice(scan: Scan, offsets: F32, size: int) -> tuple[Points, F32]:
-    """Points of the head at which the coarse fields are taken.
+    """Points of the head at which the coarse fields are computed.
 
     Args:
         scan: The acquisition.
@@ -152,7 +152,7 @@ def lattice(scan: Scan, offsets: F32, size: int) -> tuple[Points, F32]:
         size: Points along each side of the field of view.
 
     Returns:
-        Points in the head's frame, each (plane, row, column), and how far they lie towards the table, mm.
+        Points in the head's frame, each (plane, row, column), and their distance towards the table, mm.
     """
     side = ((np.arange(size) + 0.5) / size - 0.5) * scan.field_of_view
     u = side[None, None, :] + np.zeros((len(offsets), size, 1))

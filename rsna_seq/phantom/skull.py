@@ -1,6 +1,6 @@
-"""Bone, air and soft tissue: the cranial cavity with its three fossae, the skull round it, base and face.
+"""Bone, air and soft tissue: the cranial cavity with its three fossae, the skull around it, base and face.
 
-Coordinates are the template's, mm, LPS, with the origin at the foramina of Monro. Measures follow Gray's
+Coordinates are in mm of the template, LPS, with the origin at the foramina of Monro. Sizes follow Gray's
 Anatomy (42nd ed., chs. 27 to 32) and published means: inner calvaria 135 x 170 mm, calvarial thickness 6 to
 7 mm (Lynnerup N, Forensic Sci Int 2001), orbit 35 x 40 mm, maxillary sinus 34 x 33 x 23 mm
 (Emirzeoglu M et al., Surg Radiol Anat 2007), petrous axis 40 to 50 degrees to the midline.
@@ -30,12 +30,12 @@ GLOBE = Shape((32, -77, -36), (12, 12, 12))
 
 
 def sides(p: Points) -> Points:
-    """Points folded on the left side, for what both sides have."""
+    """Mirror points to the left side, for bilateral structures."""
     return Points(np.abs(p.x), p.y, p.z)
 
 
 def skull_fields(p: Points, patient: Patient) -> dict[str, F32]:
-    """Depths of what is not brain.
+    """Depths of all structures except the brain.
 
     Returns:
         Depths in mm by name: ``cavity`` (all inside the inner table), ``bone``, ``dense`` (petrous bone),
@@ -75,7 +75,7 @@ def skull_fields(p: Points, patient: Patient) -> dict[str, F32]:
 
 
 def _cavity(p: Points, patient: Patient) -> F32:
-    """The room inside the skull: vault, middle and posterior fossa, and the canal below."""
+    """The cranial cavity: vault, middle and posterior fossa, and the spinal canal below."""
     front = np.clip(-p.y / 80, 0, 1.2)
     narrow = Points(p.x / (1 - np.float32(patient.egg) * front * front), p.y, p.z)
     vault = superellipsoid(narrow, Shape((0, 3, 5), (68, 84, 74)), 2.3)
@@ -102,7 +102,7 @@ def _thickness(p: Points, patient: Patient) -> F32:
 
 
 def _crests(p: Points) -> F32:
-    """Bone that stands into the room, mm: the internal occipital protuberance and the frontal crest."""
+    """Bone that protrudes into the cavity, mm: the internal occipital protuberance and the frontal crest."""
     ax = np.abs(p.x)
     occiput = np.exp(-((ax / 12) ** 2) - ((p.y - 85) / 22) ** 2 - ((p.z + 28) / 18) ** 2)
     frontal = np.exp(-((ax / 5) ** 2) - ((p.y + 80) / 16) ** 2 - ((p.z - 0) / 26) ** 2)
@@ -139,7 +139,7 @@ def _face_bones(m: Points) -> F32:
 
 
 def _sinuses(p: Points, m: Points, patient: Patient, wavy: F32) -> tuple[F32, F32]:
-    """Air of frontal, sphenoid and maxillary sinuses and of the nose, and their bony walls."""
+    """Air in the frontal, sphenoid and maxillary sinuses and in the nose, and their bony walls."""
     frontal, sphenoid, maxillary, _ = patient.air
     curved = Points(m.x, m.y - m.x * m.x / 120, m.z)
     front = ellipsoid(curved, Shape((10, -84.5, -8), (14 * frontal, 4.5, 13 * frontal))) + 0.6 * wavy
@@ -187,7 +187,7 @@ def _muscles(m: Points) -> F32:
 
 
 def _swelling(p: Points, patient: Patient) -> F32:
-    """Thickness of a swelling of the scalp after a blow, mm."""
+    """Thickness of a traumatic swelling of the scalp, mm."""
     x, y, z, thick = patient.swelling
     away = ((p.x - x) ** 2 + (p.y - y) ** 2 + (p.z - z) ** 2) / 26**2
     swelling: F32 = np.float32(thick) * np.exp(-away)

@@ -1,4 +1,4 @@
-"""From depth fields to attenuation: one slab of the head in HU, and how much of each bleed it holds."""
+"""Convert depth fields to attenuation: one slab of the head in HU, and the area of each bleed in it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from rsna_seq.phantom.fields import F32, share, sheet, smoothstep
 from rsna_seq.phantom.patient import Patient
 
 MIN_AREA_MM2 = 12.0
-"""A bleed covering less of a slice than this, partial volume counted by its share, is not drawn there."""
+"""Minimum area of a bleed in a slice, weighted by partial volume; smaller bleeds are not drawn there."""
 MIN_PEAK = 0.35
-"""Nor one that fills no pixel of the slice to this share."""
+"""Minimum of the highest partial volume of a bleed in a slice."""
 
 
 @dataclass(frozen=True)
@@ -25,32 +25,32 @@ class Slab:
     """Half width of edges in the plane, mm."""
     pixel_mm: float
     grain: F32
-    """Fine noise without unit, for marrow and muscle."""
+    """Fine unitless noise, for marrow and muscle."""
     cells: F32
-    """Coarser noise without unit, for honeycombs of air."""
+    """Coarser unitless noise, for air cells in bone."""
 
     def part(self, name: str) -> F32:
-        """Share of each pixel's slab within a shape."""
+        """Fraction of each pixel's slab within a shape."""
         return share(self.low[name], self.high[name], self.soft)
 
     def mean(self, name: str) -> F32:
-        """A field in the middle of the slab."""
+        """A field at the centre plane of the slab."""
         middle: F32 = (self.low[name] + self.high[name]) * np.float32(0.5)
         return middle
 
 
 def blend(under: F32, over: F32 | float, part: F32) -> F32:
-    """``over`` laid on ``under`` with opacity ``part``."""
+    """Blend ``over`` onto ``under`` with opacity ``part``."""
     result: F32 = under + (over - under) * part
     return result
 
 
 def compose(slab: Slab, patient: Patient, bleeds: Sequence[Bleed]) -> tuple[F32, F32, F32]:
-    """Compose the HU of a slab.
+    """Compute the HU of a slab.
 
     Returns:
-        HU (row, column); area of each of :data:`KINDS` in mm2, 0 where it is too little to be drawn, (5,);
-        and the share of dense bone (row, column).
+        HU (row, column); area of each of :data:`KINDS` in mm2, 0 if it is too small to be drawn, (5,);
+        and the fraction of dense bone (row, column).
     """
     outside = _outside(slab, patient)
     bone = _bone(slab, patient)
@@ -87,7 +87,7 @@ def _orbit(slab: Slab, patient: Patient) -> F32:
 
 
 def _bone(slab: Slab, patient: Patient) -> F32:
-    """Compact tables, marrow between them, dense petrous bone, and honeycombs of air."""
+    """Compact bone of the tables, marrow between them, dense petrous bone, and air cells."""
     tissue = patient.tissue
     below = np.minimum(slab.mean("bone"), -slab.mean("cavity"))
     marrow = tissue.diploe + 170 * slab.grain + 120 * slab.mean("strands")
@@ -98,7 +98,7 @@ def _bone(slab: Slab, patient: Patient) -> F32:
 
 
 def _brain(slab: Slab, patient: Patient) -> tuple[F32, F32]:
-    """Brain, fluid, dura and calcium; and the share of fluid that blood may fill."""
+    """Brain, fluid, dura and calcium; and the fraction of fluid that blood may fill."""
     tissue = patient.tissue
     gate, sulcus = slab.mean("gate"), slab.mean("sulcus")
     rind, reach = slab.mean("rind"), slab.mean("reach")
@@ -128,7 +128,7 @@ def _brain(slab: Slab, patient: Patient) -> tuple[F32, F32]:
 
 
 def _bleed(slab: Slab, brain: F32, fluid: F32, cavity: F32, bleeds: Sequence[Bleed]) -> tuple[F32, F32]:
-    """Lay the bleeds over the brain, kind by kind, where a slice holds enough of a kind."""
+    """Draw the bleeds over the brain, type by type, if the slice contains enough of the type."""
     area = np.zeros(len(KINDS), np.float32)
     parts = [slab.part(f"bleed{i}") for i in range(len(bleeds))]
     parts = [

@@ -1,6 +1,6 @@
-"""Studies as DICOM files in the competition's manner: its few elements, its ids, its quirks.
+"""Write studies as DICOM files in the format of the competition, with its elements, ids and irregularities.
 
-The header's 22 elements are those of the RSNA 2019 files, with ids that are no UIDs (``ID_728dd7d7``). Pixel
+The header has the 22 elements of the RSNA 2019 files, with ids that are not UIDs (``ID_728dd7d7``). Pixel
 layouts (BitsStored, PixelRepresentation, RescaleIntercept): (16, 1, -1024) for most, then (12, 0, -1024),
 (12, 0, -1000), (12, 1, 0), and the 12-bit wrap, whose values below 0 HU come out as 4096 more.
 """
@@ -21,7 +21,7 @@ from rsna_seq.phantom.scanner import Scan
 PADDING = -2000
 """Stored value outside the circular field of view."""
 CUT_SHARE = 153710 / 524288
-"""Share of the pixels that a file cut short still holds, as that of the competition does."""
+"""Fraction of the pixels that a truncated file contains, as in the truncated file of the competition."""
 _LAYOUTS = (
     (0.040, "wrap"),
     (0.075, "unsigned"),
@@ -34,7 +34,7 @@ _WINDOWS = (("30", "80"), ("40", "80"), ("36", "80"), ("40", "150"), ("50", "100
 
 @dataclass(frozen=True)
 class Style:
-    """How the files of one study are written."""
+    """Format of the files of one study."""
 
     layout: str
     implicit: bool
@@ -50,11 +50,11 @@ class Ids:
     study: str
     series: str
     images: tuple[str, ...]
-    """One a slice, in no order."""
+    """One per slice, in no order."""
 
 
 def draw_style(rng: np.random.Generator, index: int, offset: float) -> Style:
-    """Draw a study's style; the rare layouts are spread evenly over the indices of a set."""
+    """Sample a study's style; rare layouts are spread evenly over the indices of a set."""
     at = spread(index, offset)
     layout = next(name for edge, name in _LAYOUTS if at < edge)
     window, width = _WINDOWS[int(rng.integers(len(_WINDOWS)))]
@@ -65,10 +65,10 @@ def draw_style(rng: np.random.Generator, index: int, offset: float) -> Style:
 
 
 def make_ids(seed: int, patient: int, study: int, slices: int) -> Ids:
-    """Make identifiers that never meet within a seed and carry no order.
+    """Make identifiers that are unique within a seed and in no order.
 
     Args:
-        seed: Of the set.
+        seed: Seed of the set.
         patient: Index of the patient in the set.
         study: Index of the study in the set.
         slices: Number of slices, at most 64.
@@ -83,7 +83,7 @@ def make_ids(seed: int, patient: int, study: int, slices: int) -> Ids:
 
 
 def _scramble(seed: int, what: int, number: int, bits: int) -> int:
-    """A permutation of the numbers of so many bits, chosen by the seed."""
+    """A permutation of the numbers with a given number of bits, selected by the seed."""
     key = int.from_bytes(hashlib.sha256(f"{seed}/{what}".encode()).digest()[:16], "little")
     mask = (1 << bits) - 1
     x = (number ^ key) & mask
@@ -126,8 +126,8 @@ def slice_bytes(
         scan: The acquisition.
         ids: The study's identifiers.
         i: Index of the slice in the acquisition.
-        style: How the study is written.
-        cut: End the file early, within the pixels.
+        style: The style of the study.
+        cut: Truncate the file within the pixels.
     """
     pixels = encode(hu, style, padded=scan.padded)
     with config.disable_value_validation():

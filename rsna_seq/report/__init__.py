@@ -1,1 +1,1 @@
-"""The reports: figures and self-contained pages."""
+"""HTML reports: figures and self-contained pages."""

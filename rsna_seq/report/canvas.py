@@ -1,4 +1,4 @@
-"""What all figures share: colours, a quiet canvas, and SVG that stands in a page of its own."""
+"""Shared parts of all figures: colours, axes style and inline SVG."""
 
 import html
 import io
@@ -11,21 +11,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = dict(zip(CLASSES, ("#d55e00", "#e69f00", "#009e73", "#0072b2", "#cc79a7", "#1d2731"), strict=True))
-"""One colour a class, told apart by the colour-blind too (Okabe & Ito 2008); ``any`` is ink."""
+"""One colour per class, from a palette for colour-blind readers (Okabe & Ito 2008); ``any`` is dark."""
 INK, SOFT, LINE = "#1d2731", "#5d6b78", "#dde3e8"
 
 
 def canvas(
     width: float, height: float, left: float, top: float = 0.1, bottom: float = 0.5
 ) -> "tuple[Figure, Any]":
-    """A figure with one pair of axes; no state of matplotlib is touched.
+    """Create a figure with one pair of axes, without changing matplotlib's global state.
 
     Args:
-        width: Of the figure, in inches.
-        height: Of the figure, in inches.
-        left: Room for the names on the left, in inches; a layout that measures it takes twice the time.
-        top: Room for a title, in inches.
-        bottom: Room for ticks and their name, in inches.
+        width: Width of the figure, in inches.
+        height: Height of the figure, in inches.
+        left: Left margin for tick labels, in inches. It is passed because an automatic layout takes twice as
+            long.
+        top: Top margin for a title, in inches.
+        bottom: Bottom margin for ticks and axis label, in inches.
+
+    Returns:
+        Figure and axes.
     """
     from matplotlib.figure import Figure
 
@@ -39,7 +43,7 @@ def canvas(
 
 
 def quiet(axes: Any) -> None:
-    """Take away what is no data."""
+    """Hide the top and right spines, and draw ticks and labels in light colours."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)
     axes.tick_params(colors=SOFT, labelsize=8.5, length=3, color=LINE)
@@ -48,11 +52,11 @@ def quiet(axes: Any) -> None:
 
 
 def svg(figure: "Figure", words: str) -> str:
-    """The figure as an SVG element: the same bytes each time, no date, its text as text.
+    """Render a figure as an SVG element; equal figures give equal bytes, and text stays text.
 
     Args:
-        figure: What to draw.
-        words: What it shows, for those who do not see it.
+        figure: Figure to render.
+        words: Alternative text for screen readers.
     """
     import matplotlib as mpl
 
@@ -61,5 +65,5 @@ def svg(figure: "Figure", words: str) -> str:
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     drawn = text.getvalue()
     drawn = drawn[drawn.index("<svg") :]
-    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)  # nothing but links to schemas
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)  # contains only links to schemas
     return drawn.replace("<svg ", f'<svg role="img" aria-label="{html.escape(words)}" ', 1)

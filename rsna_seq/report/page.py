@@ -1,4 +1,4 @@
-"""Pages that stand alone, and the one of a prediction."""
+"""Self-contained HTML pages, and the report of a prediction."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,23 +9,23 @@ import polars as pl
 
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
-from rsna_seq.provenance import package_version
 from rsna_seq.reasons import Reason
 from rsna_seq.report.canvas import COLOURS
 from rsna_seq.report.strip import study_strip
 from rsna_seq.store.files import write_text
+from rsna_seq.store.provenance import package_version
 
 _STRIPS, _LISTED = 12, 200
-"""Studies of a prediction that are drawn, and that are listed: a page of thousands is no page."""
+"""Largest number of studies of a prediction that are drawn, and that are listed, to limit the page size."""
 
 
 def render(template: str, out: Path, **values: Any) -> None:
-    """Fill a template, everything escaped, and write the page.
+    """Fill a template with escaped values and write the page.
 
     Args:
-        template: A file of this folder.
-        out: The page.
-        values: What the template names; strings that are markup are marked as such by ``markup``.
+        template: Name of a template in this folder.
+        out: Output file.
+        values: Variables of the template; strings from :func:`markup` are not escaped.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -40,17 +40,20 @@ def render(template: str, out: Path, **values: Any) -> None:
 
 
 def markup(text: str) -> Any:
-    """Mark a figure of ours as markup, so that it is not escaped."""
+    """Mark a figure of this package as markup, so that it is not escaped."""
     from markupsafe import Markup
 
     return Markup(text)
 
 
 def reasons_of(quarantine: pl.DataFrame) -> list[dict[str, Any]]:
-    """What was set aside, counted by action and reason, each with its sentence.
+    """Count excluded input by action and reason, with the sentence of each reason.
 
     Args:
         quarantine: QUARANTINE.
+
+    Returns:
+        Rows with ``action``, ``reason``, ``len`` and ``sentence``, the most frequent first.
     """
     counted = quarantine.group_by("action", "reason").len().sort("len", "reason", descending=[True, False])
     return [row | {"sentence": Reason(row["reason"]).sentence} for row in counted.iter_rows(named=True)]
@@ -61,16 +64,16 @@ def write_prediction_report(
     read: Callable[[str], Volume | None],
     threshold: float,
     out: Path,
-    set_aside: pl.DataFrame,
+    excluded: pl.DataFrame,
 ) -> None:
-    """Write the report of a prediction: for each study what was found, in which slices, at which z.
+    """Write the report of a prediction: the positive classes of each study, with their slices and z.
 
     Args:
         slices: PREDICTED_SLICES.
-        read: Gives the pixels of a study, or None.
-        threshold: Probability above which a class is named with its slices.
-        out: The page.
-        set_aside: QUARANTINE.
+        read: Returns the pixels of a study, or None.
+        threshold: Probability above which a class is listed with its slices.
+        out: Output file.
+        excluded: QUARANTINE.
     """
     studies = []
     for number, ((study,), rows) in enumerate(slices.group_by("study", maintain_order=True)):
@@ -91,14 +94,14 @@ def write_prediction_report(
         shown=studies[:_LISTED],
         named=sum(bool(study["found"]) for study in studies),
         threshold=threshold,
-        reasons=reasons_of(set_aside),
+        reasons=reasons_of(excluded),
         strips=_STRIPS,
         version=package_version(),
     )
 
 
 def _found(rows: pl.DataFrame, name: str, threshold: float) -> dict[str, Any]:
-    """The slices in which a class lies above the threshold, and the ranges of z that they fill."""
+    """Return the slices in which a class is above the threshold, and the ranges of z that they cover."""
     ordered = rows.sort("z_mm", maintain_order=True).with_columns(above=pl.col(name) > threshold)
     spans = (
         ordered.with_columns(run=pl.col("above").rle_id())
@@ -117,7 +120,7 @@ def _found(rows: pl.DataFrame, name: str, threshold: float) -> dict[str, Any]:
 
 
 def _strip(rows: pl.DataFrame, volume: Volume | None) -> Any:
-    """The strip of a study; every slab takes the probability of the slice nearest to it."""
+    """Draw the strip of a study; every slab takes the probability of the nearest slice."""
     if volume is None:
         return None
     z_mm = rows["z_mm"].to_numpy()

@@ -1,4 +1,4 @@
-"""The page of a run: what each rung brings, by figures and by a few studies."""
+"""Evaluation report of a run: scores of each model, figures and example studies."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, islice, pairwise
@@ -8,26 +8,25 @@ from typing import Any
 import numpy as np
 import polars as pl
 import yaml
-from numpy.typing import NDArray
 
+from rsna_seq.arrays import Floats
 from rsna_seq.labels import ANY, CLASSES
-from rsna_seq.provenance import commit, package_version
 from rsna_seq.report.figures import (
     class_figure,
-    ladder_figure,
+    models_figure,
     precision_figure,
     reliability_figure,
     roc_figure,
     steps_figure,
 )
 from rsna_seq.report.page import markup, reasons_of, render
-from rsna_seq.scores import Scope
+from rsna_seq.scoring.scores import Scope
+from rsna_seq.store.provenance import commit, package_version
 
-Floats = NDArray[np.float64]
-_FAR = ("cnn->sequence", "cnn->calibrated")
-"""Steps over more than one rung that are shown: what the whole study brings to the slice."""
-_ONE_KIND = 2
-"""Positive classes of a study with one kind of haemorrhage: it and ``any``."""
+_FROM_CNN = ("cnn->sequence", "cnn->calibrated")
+"""Differences over more than one model that are shown: the gain of using the whole study."""
+_ONE_TYPE = 2
+"""Positive classes of a study with a single type of haemorrhage: the type and ``any``."""
 
 
 def write_run_report(
@@ -35,18 +34,18 @@ def write_run_report(
     scopes: Mapping[str, Scope],
     metrics: Mapping[str, Any],
     strips: Sequence[Mapping[str, str]],
-    set_aside: pl.DataFrame,
+    excluded: pl.DataFrame,
     configs: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Write ``report.html``, the headline scope first.
+    """Write ``report.html``, with the headline scope first.
 
     Args:
-        out: The page.
-        scopes: ``out_of_fold`` and, where there is one, ``held_out``.
-        metrics: What stands in ``metrics.json``.
-        strips: ``why`` a study is shown, and its ``figure``.
-        set_aside: QUARANTINE of index and cache.
-        configs: The config of each stage, by folder.
+        out: Output file.
+        scopes: ``out_of_fold`` and, if patients were held out, ``held_out``.
+        metrics: Content of ``metrics.json``.
+        strips: Example studies: ``why`` the study was selected, and its ``figure``.
+        excluded: QUARANTINE of index and cache.
+        configs: Config of each stage, by folder.
     """
     order = sorted(scopes, key=lambda name: name != metrics["scope"])
     render(
@@ -55,7 +54,7 @@ def write_run_report(
         scope=metrics["scope"],
         pages=[_page(name, scopes[name], metrics[name]) for name in order],
         strips=[{**s, "figure": markup(s["figure"])} for s in strips],
-        reasons=reasons_of(set_aside),
+        reasons=reasons_of(excluded),
         config=yaml.safe_dump({k: dict(v) for k, v in configs.items()}, sort_keys=False),
         seed=configs["6_evaluate"].get("seed"),
         smooth_mm=configs["6_evaluate"].get("smooth_mm"),
@@ -66,46 +65,49 @@ def write_run_report(
 
 
 def _page(name: str, scope: Scope, scores: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template needs of one scope."""
-    ladder = scores["ladder"]
-    near = [f"{a}->{b}" for a, b in pairwise(ladder) if a != "prior"]  # which dwarfs all others
-    steps = near + [step for step in _FAR if step in scores["differences"]]
+    """Collect the template variables of one scope."""
+    models = scores["models"]
+    near = [f"{a}->{b}" for a, b in pairwise(models) if a != "prior"]  # that difference would set the scale
+    steps = near + [step for step in _FROM_CNN if step in scores["differences"]]
     chosen = {step: scores["differences"][step] for step in dict.fromkeys(steps)}
     return {
         "scope": name,
         "scores": scores,
         "steps": chosen,
-        "top": list(ladder)[-1],
-        "brings": _brings(scores, list(ladder)[-1]),
-        "ladder": markup(ladder_figure(ladder)),
+        "top": list(models)[-1],
+        "gain": _gain(scores, list(models)[-1]),
+        "models": markup(models_figure(models)),
         "changes": markup(steps_figure(chosen)) if chosen else None,
-        "classes": [markup(class_figure(c, scores["classes"][c]["rungs"])) for c in CLASSES],
+        "classes": [markup(class_figure(c, scores["classes"][c]["models"])) for c in CLASSES],
         "reliability": [markup(reliability_figure(c, scores["classes"][c]["reliability"])) for c in CLASSES],
         "roc": markup(roc_figure(scope.labels, scope.top)),
         "precision": markup(precision_figure(scope.labels, scope.top)),
     }
 
 
-def _brings(scores: Mapping[str, Any], top: str) -> dict[str, Any] | None:
-    """What the whole study brings to the slice: the highest rung against the CNN, and the verdict."""
+def _gain(scores: Mapping[str, Any], top: str) -> dict[str, Any] | None:
+    """Compare the final model with the CNN: paired difference, ratio and verdict."""
     step = scores["differences"].get(f"cnn->{top}")
     if step is None or top == "smoothed":
         return None
     verdict = "lower" if step["high"] < 0 else "higher" if step["low"] > 0 else "not clearly different"
-    ratio = scores["ladder"][top]["log_loss"] / scores["ladder"]["cnn"]["log_loss"]
+    ratio = scores["models"][top]["log_loss"] / scores["models"]["cnn"]["log_loss"]
     return {**step, "top": top, "verdict": verdict, "ratio": ratio}
 
 
 def pick_studies(slices: pl.DataFrame, answers: Floats, count: int) -> list[tuple[str, str]]:
-    """Studies that instruct: most classes at once, the hardest, the clearest negative, one read well; again.
+    """Select example studies, in turn by four criteria, the most extreme study of each first.
+
+    The criteria are: several types of haemorrhage, the largest error, and the smallest error of a negative
+    and of a positive study. The error is the mean absolute error of ``any``.
 
     Args:
-        slices: study and the six labels, one row a slice.
-        answers: (slice, 6) probabilities of the highest rung.
-        count: How many.
+        slices: study and the six labels, one row per slice.
+        answers: (slice, 6) probabilities of the final model.
+        count: Number of studies.
 
     Returns:
-        StudyInstanceUID and why it was picked; a study is picked once.
+        StudyInstanceUID and the criterion; every study occurs once.
     """
     wrong = pl.Series("wrong", np.abs(answers[:, ANY] - slices["any"].to_numpy()))
     table = (
@@ -120,12 +122,12 @@ def pick_studies(slices: pl.DataFrame, answers: Floats, count: int) -> list[tupl
     positive, negative = table.filter(pl.col("any") == 1), table.filter(pl.col("any") == 0)
     order = ["wrong", "study"]
     ranked = {
-        "several kinds of haemorrhage": positive.filter(pl.col("kinds") > _ONE_KIND).sort(
+        "several types of haemorrhage": positive.filter(pl.col("kinds") > _ONE_TYPE).sort(
             "kinds", "study", descending=[True, False]
         ),
-        "a hard one: the answer lies far from the labels": table.sort(order, descending=[True, False]),
-        "no haemorrhage": negative.sort(order),
-        "a haemorrhage that is read well": positive.sort(order),
+        "large error of any": table.sort(order, descending=[True, False]),
+        "no haemorrhage, small error": negative.sort(order),
+        "haemorrhage, small error": positive.sort(order),
     }
     queues = [(why, iter(studies["study"].to_list())) for why, studies in ranked.items()]
     picked: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""A study at a glance: its slices side by side, and below them what is said of each, along z."""
+"""Overview of one study: slices side by side, above the probabilities along z."""
 
 from typing import Any
 
@@ -6,33 +6,33 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rsna_seq.arrays import Floats
 from rsna_seq.imaging.windows import WINDOWS, apply_window
 from rsna_seq.labels import ANY, CLASSES
 from rsna_seq.report.canvas import COLOURS, INK, LINE, quiet, svg
 
-Floats = NDArray[np.float64]
 _SHOWN = 10
-"""Slices that fit side by side."""
+"""Largest number of slices side by side."""
 _SIDE = 120
-"""Pixels of a slice as drawn."""
+"""Rows and columns of a drawn slice, in pixels."""
 _WIDTH, _LEFT, _RIGHT = 10.0, 1.25, 0.1
 _CURVES, _LANES, _AXIS, _KEY = 1.9, 0.85, 0.5, 0.3
-"""Inches."""
+"""Heights of the parts, in inches."""
 
 
 def study_strip(
     hu: NDArray[np.int16], z_mm: Floats, probabilities: Floats, labels: NDArray[np.generic] | None = None
 ) -> str:
-    """A study at a glance: slices in the brain window above six curves along z, and what the labels say.
+    """Draw slices in the brain window above the six probabilities along z, and the labels below.
 
-    A slice stands above its own place on the axis of the curves. Where any is labelled the curves are shaded;
-    below them each class has a lane that is filled where its label is 1.
+    Slices are placed at their z position. Positions where ``any`` is labelled are shaded, and each class has
+    a row that is filled where its label is 1.
 
     Args:
         hu: (slab, y, x) HU.
-        z_mm: (slab,) positions, rising.
+        z_mm: (slab,) positions in mm, ascending.
         probabilities: (slab, 6).
-        labels: (slab, 6), or None where there are none.
+        labels: (slab, 6), or None for an unlabelled study.
 
     Returns:
         An SVG element.
@@ -58,12 +58,12 @@ def study_strip(
         curves.tick_params(labelbottom=False, bottom=False)
         lowest = axes_at(_AXIS, lanes)
         _lanes(lowest, labels, edges)
-    lowest.set_xlabel("z in mm, from the skull base up")
+    lowest.set_xlabel("z in mm, from the skull base to the vertex")
     return svg(figure, "slices of a study and the probability of each class along z")
 
 
 def _edges(z_mm: Floats) -> Floats:
-    """(slab + 1,) borders: half way between neighbours."""
+    """Return (slab + 1,) borders, half-way between neighbours, in mm."""
     if len(z_mm) == 1:
         return np.array([z_mm[0] - 2.5, z_mm[0] + 2.5])
     middle = (z_mm[1:] + z_mm[:-1]) / 2
@@ -71,7 +71,7 @@ def _edges(z_mm: Floats) -> Floats:
 
 
 def _slices(axes: Any, hu: NDArray[np.int16], z_mm: Floats, edges: Floats, share: float) -> None:
-    """Evenly spaced places along z, each with the slice nearest to it."""
+    """Draw the nearest slice at evenly spaced positions along z."""
     low, high = edges[0], edges[-1]
     n, width = min(_SHOWN, len(hu)), share * (high - low)
     for centre in low + (np.arange(n) + 0.5) / n * (high - low):
@@ -91,7 +91,7 @@ def _slices(axes: Any, hu: NDArray[np.int16], z_mm: Floats, edges: Floats, share
 
 
 def _curves(axes: Any, z_mm: Floats, p: Floats, labels: NDArray[np.generic] | None, edges: Floats) -> None:
-    """Six curves along z; shaded where anything is labelled."""
+    """Draw the six probabilities along z, shaded where ``any`` is labelled."""
     if labels is not None:
         turns = np.flatnonzero(np.diff(labels[:, ANY].astype(int), prepend=0, append=0))
         for start, end in turns.reshape(-1, 2):
@@ -105,7 +105,7 @@ def _curves(axes: Any, z_mm: Floats, p: Floats, labels: NDArray[np.generic] | No
             color=COLOURS[name],
             label=name,
             linewidth=2.2 if front else 1.6,
-            linestyle=(0, (4, 1.5)) if front else "-",  # any often lies upon the class that it stems from
+            linestyle=(0, (4, 1.5)) if front else "-",  # any often coincides with another class
             marker=".",
             markersize=4,
         )
@@ -117,7 +117,7 @@ def _curves(axes: Any, z_mm: Floats, p: Floats, labels: NDArray[np.generic] | No
 
 
 def _lanes(axes: Any, labels: NDArray[np.generic], edges: Floats) -> None:
-    """A lane a class, filled where its label is 1."""
+    """Draw one row per class, filled where its label is 1."""
     for c, name in enumerate(CLASSES):
         axes.axhline(-c, color=LINE, linewidth=0.6, zorder=0)
         there = np.flatnonzero(labels[:, c])

@@ -1,1 +1,1 @@
-"""The corridor: one module a stage."""
+"""The stages of the pipeline, one module each."""

@@ -1,9 +1,9 @@
 """``cache``: pixels decoded once, in Hounsfield units.
 
-1. :func:`apply`, one sweep of a study: stored values -> HU -> the square around the head -> ``size`` by
-   area -> slabs.
-2. :func:`run`: all studies, in parallel, into shards (``rsna_seq.shards``); ``slabs.parquet`` says which
-   row is what.
+1. :func:`apply`, one pass of a study: stored values -> HU -> the square around the head -> resized to
+   ``size`` by area -> slabs.
+2. :func:`run`: all studies, in parallel, into shards (:mod:`rsna_seq.store.shards`); ``slabs.parquet`` holds
+   one row per slab.
 """
 
 import functools
@@ -18,85 +18,82 @@ from numpy.typing import NDArray
 
 from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
+from rsna_seq.context import Context
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.imaging.frame_limits import frames_to_refuse
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
-from rsna_seq.imaging.pixels import Room, pixel_hash, read_pixels, series_is_wrapped
+from rsna_seq.imaging.pixels import PixelBuffer, pixel_hash, read_pixels, series_is_wrapped
 from rsna_seq.imaging.sources import must_exist, root_of
 from rsna_seq.imaging.volume import Volume
-from rsna_seq.provenance import source_digest
-from rsna_seq.reasons import Reason, SetAsideError
-from rsna_seq.shards import SHARD_FILES, Filled, Shard, fill_shard, keep_shard, shards_of, with_labels
-from rsna_seq.slabs import Sweep, slab_table, tell_wraps
-from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact
+from rsna_seq.parallel.local import WorkerDied, parallel_map
+from rsna_seq.reasons import ExclusionError, Reason
+from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.outputs import own_files
-from rsna_seq.tables import QUARANTINE, SLABS, SLICES, nothing_usable, read_table, tell_reasons, write_table
-from rsna_seq.workers import WorkerDied, spread_over
+from rsna_seq.store.provenance import source_digest
+from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.shards import SHARD_FILES, Filled, Shard, fill_shard, keep_shard, shards_of, with_labels
+from rsna_seq.store.slabs import DecodedPass, report_wraps, slab_table
+from rsna_seq.store.tables import (
+    QUARANTINE,
+    SLABS,
+    SLICES,
+    nothing_usable,
+    read_table,
+    report_exclusions,
+    write_table,
+)
 
 _SPARE_BYTES = 64 << 20
 
-_ROOM = Room()
+_BUFFER = PixelBuffer()
 Rows = list[dict[str, object]]
 
 
 @dataclass(frozen=True)
 class Read:
-    """One sweep of a study as the networks see it.
+    """One pass of a study as the networks see it.
 
     Attributes:
-        volume: The sweep; None where no slice could be read.
+        volume: The pass; None where no slice could be read.
         slabs: SLABS; shard 0, rows from 0.
-        set_aside: Rows of QUARANTINE for slices whose pixels could not be read.
+        excluded: Rows of QUARANTINE for slices whose pixels could not be read.
     """
 
     volume: Volume | None
     slabs: pl.DataFrame
-    set_aside: Rows
+    excluded: Rows
 
 
-def run(
-    cfg: CacheConfig,
-    index: Path,
-    root: Path,
-    out: Path,
-    *,
-    workers: int = 1,
-    limit: int | None = None,
-    rebuild: bool = False,
-) -> Manifest:
+def run(cfg: CacheConfig, ctx: Context, run: RunFolder) -> Manifest:
     """Decode every indexed study.
 
     Args:
         cfg: Size, crop, slabs, shards.
-        index: The folder ``1_index``.
-        root: Folder that the index's paths are relative to, or the archive that was indexed.
-        out: The folder ``2_cache``.
-        workers: Processes that decode.
-        limit: Only so many studies.
-        rebuild: Decode anew what is there.
+        ctx: Data, workers, limit.
+        run: Has ``1_index``; receives ``2_cache``.
 
     Raises:
-        UsageError: The root does not exist.
-        NothingUsableError: No slice could be decoded; ``quarantine.parquet`` says why.
+        UsageError: The data root does not exist.
+        NothingUsableError: No slice could be decoded; ``quarantine.parquet`` contains the reasons.
         EnvironmentFaultError: The disk is too small, or a codec is missing.
     """
-    indexed = open_artifact(index)
-    inputs = {"index": indexed.manifest.content}
-    key = Key("cache", {**cfg.model_dump(mode="json"), "limit": limit}, inputs, source_digest(__name__))
+    index, root = open_artifact(run["index"]), ctx.data.root
+    config = {**cfg.model_dump(mode="json"), "limit": ctx.limit}
+    key = Key("cache", config, {"index": index.manifest.content}, source_digest(__name__))
 
-    def build(folder: Path) -> Receipt:
+    def build(folder: Path) -> BuildSummary:
         must_exist(root, "data.root")
-        slices = read_table(indexed.file("slices.parquet"), SLICES)
-        if limit is not None:
-            slices = slices.filter(pl.col("study").rank("dense") <= limit)
-        return _build(cfg, slices, root_of(root), folder, workers, key.source)
+        slices = read_table(index.file("slices.parquet"), SLICES)
+        if ctx.limit is not None:
+            slices = slices.filter(pl.col("study").rank("dense") <= ctx.limit)
+        return _build(cfg, slices, root_of(root), folder, ctx.workers, key.source)
 
-    return ensure(out, key, build, rebuild=rebuild, piecewise=True, sources=[root])
+    return ensure(run["cache"], key, build, rebuild=ctx.rebuild, piecewise=True, sources=[root])
 
 
-def sweeps(slices: pl.DataFrame) -> list[pl.DataFrame]:
+def split_by_pass(slices: pl.DataFrame) -> list[pl.DataFrame]:
     """Cut ordered slices into what is read as one volume: a study, or each of its passes.
 
     Args:
@@ -106,22 +103,22 @@ def sweeps(slices: pl.DataFrame) -> list[pl.DataFrame]:
 
 
 def apply(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Read:
-    """Decode one sweep; the result depends on nothing but its slices and the config.
+    """Decode one pass; the result depends on nothing but its slices and the config.
 
     Args:
         slices: Rows of SLICES of one study and pass, in order.
         root: Folder that their paths are relative to.
         cfg: Size, crop, slabs.
     """
-    sweep = _decode(slices, root, cfg)
-    if sweep.hu is None:
-        return Read(None, slab_table([]), sweep.set_aside)
-    slabs = slab_table([sweep])
-    return Read(Volume(str(slabs["study"][0]), sweep.hu, slabs["z_mm"].to_numpy()), slabs, sweep.set_aside)
+    part = _decode(slices, root, cfg)
+    if part.hu is None:
+        return Read(None, slab_table([]), part.excluded)
+    slabs = slab_table([part])
+    return Read(Volume(str(slabs["study"][0]), part.hu, slabs["z_mm"].to_numpy()), slabs, part.excluded)
 
 
-def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Sweep:
-    """Decode one sweep, without its table."""
+def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> DecodedPass:
+    """Decode one pass, without its table."""
     pixels, kept, unwrapped, aside = [], [], [], []
     refused, folder, rows = frames_to_refuse(slices), os.fspath(root), slices.rows(named=True)
     read = [(row["rows"], row["columns"]) for i, row in enumerate(rows) if i not in refused]
@@ -135,19 +132,19 @@ def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> Sweep:
             pixels.append(hu)
             unwrapped.append(corrected)
             kept.append(i)
-        except SetAsideError as error:
-            aside.append(_set_aside(error, row))
+        except ExclusionError as error:
+            aside.append(_excluded(error, row))
     if not pixels:
-        return Sweep(slices, set_aside=aside)
+        return DecodedPass(slices, excluded=aside)
     prepared, numbers, square = prepare(pixels, slices["z_mm"].to_numpy()[kept], cfg)
     hashes = [pixel_hash(hu) for hu in pixels]
-    return Sweep(slices, kept, prepared, numbers, hashes, square, aside, unwrapped)
+    return DecodedPass(slices, kept, prepared, numbers, hashes, square, aside, unwrapped)
 
 
 def _memory_for(shapes: list[tuple[int, int]]) -> list[NDArray[np.int16]]:
-    """One array for each slice of a sweep."""
+    """One array for each slice of a pass."""
     try:
-        return _ROOM.take(shapes) if shapes else []
+        return _BUFFER.take(shapes) if shapes else []
     except MemoryError as error:
         wanted = sum(2 * rows * columns for rows, columns in shapes) / 1e9
         raise EnvironmentFaultError(
@@ -159,7 +156,7 @@ def _memory_for(shapes: list[tuple[int, int]]) -> list[NDArray[np.int16]]:
 def prepare(
     pixels: list[NDArray[np.int16]], z_mm: NDArray[np.float64], cfg: CacheConfig
 ) -> tuple[NDArray[np.int16], NDArray[np.int64], tuple[int, int, int]]:
-    """Crop, resize and average one sweep.
+    """Crop, resize and average one pass.
 
     Args:
         pixels: (y, x) HU of each slice, lowest first.
@@ -197,16 +194,16 @@ def _scaled(
     return round(square[0] * factor), round(square[1] * factor), max(1, round(square[2] * factor))
 
 
-def _set_aside(error: SetAsideError, row: dict[str, object]) -> dict[str, object]:
+def _excluded(error: ExclusionError, row: dict[str, object]) -> dict[str, object]:
     """The row of QUARANTINE of an indexed slice."""
     return error.row(str(row["file"])) | {"study": row["study"], "slice": row["slice"], "z_mm": row["z_mm"]}
 
 
 def _build(
     cfg: CacheConfig, slices: pl.DataFrame, root: Path, out: Path, workers: int, source: str
-) -> Receipt:
-    """Decode sweep after sweep into shards; a shard that is there and sound stays."""
-    shards, own = shards_of(sweeps(slices), cfg, source), own_files()
+) -> BuildSummary:
+    """Decode pass after pass into shards; a shard that is there and sound stays."""
+    shards, own = shards_of(split_by_pass(slices), cfg, source), own_files()
     filled = {shard.number: kept for shard in shards if (kept := keep_shard(shard, out)) is not None}
     todo = [shard for shard in shards if shard.number not in filled]
     if filled and todo:
@@ -216,11 +213,11 @@ def _build(
     own.discard(keep=wanted)
     own.claim(*sorted(wanted))
     work = functools.partial(_fill, root=root, cfg=cfg, out=out)
-    with progress("cache", sum(len(shard.sweeps) for shard in todo)) as advance:
-        for shard, done in zip(todo, spread_over(work, todo, workers), strict=True):
+    with progress("cache", sum(len(shard.passes) for shard in todo)) as advance:
+        for shard, done in zip(todo, parallel_map(work, todo, workers), strict=True):
             again = functools.partial(_fill, shard, root, cfg, out, apart=True)
             filled[shard.number] = again() if isinstance(done, WorkerDied) else done
-            advance(len(shard.sweeps))
+            advance(len(shard.passes))
     return _close([filled[shard.number] for shard in shards], slices, out)
 
 
@@ -232,26 +229,26 @@ def _fill(shard: Shard, root: Path, cfg: CacheConfig, out: Path, *, apart: bool 
         root: Folder that the slices' paths are relative to.
         cfg: Size, crop, slabs.
         out: The folder of the cache.
-        apart: A process died of this shard: each sweep in one of its own, and the one that kills it is
-            set aside.
+        apart: A process died of this shard: each pass in one of its own, and the one that kills it is
+            excluded.
     """
     work = functools.partial(_decode, root=root, cfg=cfg)
-    found = spread_over(work, shard.sweeps, 1, apart=True) if apart else map(work, shard.sweeps)
+    found = parallel_map(work, shard.passes, 1, apart=True) if apart else map(work, shard.passes)
     decoded = (
-        _lost(slices) if isinstance(sweep, WorkerDied) else sweep
-        for slices, sweep in zip(shard.sweeps, found, strict=True)
+        _lost(slices) if isinstance(part, WorkerDied) else part
+        for slices, part in zip(shard.passes, found, strict=True)
     )
     return fill_shard(shard, decoded, out, cfg.size)
 
 
-def _lost(slices: pl.DataFrame) -> Sweep:
-    """A sweep that kills whatever decodes it."""
+def _lost(slices: pl.DataFrame) -> DecodedPass:
+    """Exclude all slices of a pass on which a worker process died."""
     rows = slices.iter_rows(named=True)
-    return Sweep(slices, set_aside=[_set_aside(SetAsideError(Reason.WORKER_DIED), row) for row in rows])
+    return DecodedPass(slices, excluded=[_excluded(ExclusionError(Reason.WORKER_DIED), row) for row in rows])
 
 
 def _must_fit(wanted: int, out: Path) -> None:
-    """Refuse to begin what the disk cannot hold."""
+    """Raise an error if the disk is too small for the cache."""
     free = shutil.disk_usage(out).free
     if wanted + _SPARE_BYTES > free:
         raise EnvironmentFaultError(
@@ -260,30 +257,31 @@ def _must_fit(wanted: int, out: Path) -> None:
         )
 
 
-def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> Receipt:
+def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> BuildSummary:
     """Write the tables of all shards, with labels and folds."""
     slabs = with_labels(pl.concat([f.slabs for f in filled]), slices)
-    quarantine = pl.concat([f.set_aside for f in filled])
+    quarantine = pl.concat([f.excluded for f in filled])
     if slabs.is_empty():
         must_not_be_timeouts("cache", quarantine["reason"])
         raise nothing_usable(quarantine, out, f"cache: no slice of {len(slices):,} could be decoded")
-    tell_reasons(quarantine)
+    report_exclusions(quarantine)
     twice = _shared_pixels(slabs)
     if twice:
         say(
             "cache",
-            f"{twice:,} slices have the very pixels of another patient: one scan under two names leaks",
+            f"{twice:,} slices have the same pixels as slices of another patient; if one scan has two "
+            "names, it leaks across folds",
         )
-    wraps = tell_wraps(slices, int(slabs["unwrapped"].sum()), quarantine)
+    wraps = report_wraps(slices, int(slabs["unwrapped"].sum()), quarantine)
     write_table(slabs, out / "slabs.parquet", SLABS)
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
     counts = {"slices": slices.height - len(quarantine), "studies": slices["study"].n_unique()}
     counts |= wraps | ({"slices with another patient's pixels": twice} if twice else {})
     digests = {name: digest for f in filled for name, digest in f.digests.items()}
-    return Receipt(counts, dict(quarantine.group_by("reason").len().rows()), digests=digests)
+    return BuildSummary(counts, dict(quarantine.group_by("reason").len().rows()), digests=digests)
 
 
 def _shared_pixels(slabs: pl.DataFrame) -> int:
-    """Slices whose pixels are found under another patient, too."""
+    """Number of slices whose pixels also occur under another patient."""
     hashes = slabs.select("patient", hash="hashes").explode("hash").drop_nulls("hash")
     return len(hashes.filter(pl.col("patient").n_unique().over("hash") > 1))

@@ -6,6 +6,7 @@
    order; ``logits.parquet`` beside them holds all folds. A fold is an artefact of its own, so jobs can share.
 """
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,26 +17,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rsna_seq.arrays import sigmoid
 from rsna_seq.config import EmbedConfig
 from rsna_seq.console import progress, say
-from rsna_seq.errors import NothingUsableError, UsageError
+from rsna_seq.context import Context
+from rsna_seq.errors import IntegrityError, NothingUsableError, UsageError
+from rsna_seq.folds import held_out, in_folds, labelled_rows
 from rsna_seq.imaging.neighbours import neighbour_indices
-from rsna_seq.imaging.volume import PixelCache, Volume
+from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
-from rsna_seq.metric import log_loss
 from rsna_seq.nets.augment import augment, draw
 from rsna_seq.nets.cnn import Embedder, load_embedder, weighted_bce
 from rsna_seq.nets.data import Batch, SlabDataset, batches_of, shuffled_batches, split_batch
 from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
 from rsna_seq.nets.pretrained import start_digest
-from rsna_seq.provenance import source_digest
-from rsna_seq.store.arrays import ArrayWriter, array_writer
-from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact, read_manifest
-from rsna_seq.store.builds import ensure
-from rsna_seq.store.run_folder import open_folds
-from rsna_seq.tables import LOGITS, logit_table, read_table, write_table
+from rsna_seq.scoring.metric import log_loss
+from rsna_seq.store.array_file import ArrayWriter, array_writer
+from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact, read_manifest
+from rsna_seq.store.builds import ensure, reproduction_fault
+from rsna_seq.store.outputs import MANIFEST
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.provenance import source_digest
+from rsna_seq.store.run_folder import RunFolder, open_folds
+from rsna_seq.store.tables import LOGITS, logit_table, read_table, write_table
 
+_CHECKED_STUDIES = 3
+"""Stored studies on which weights are checked when the code has changed."""
 _CHUNK = 64
 """Slices a forward pass at inference: enough to fill a device, few enough for a long study."""
 
@@ -49,64 +57,72 @@ class Embedding(NamedTuple):
     """(slab, 6)."""
 
 
-def run(
-    cfg: EmbedConfig,
-    cache: Path,
-    out: Path,
-    *,
-    seed: int = 0,
-    device: str = "auto",
-    workers: int = 0,
-    limit: int | None = None,
-    rebuild: bool = False,
-) -> Manifest | None:
-    """Train the folds that are asked for and embed what they left out.
+def run(cfg: EmbedConfig, ctx: Context, run: RunFolder) -> Manifest | None:
+    """Train the folds that are asked for, and embed the studies that each left out.
 
     Args:
         cfg: Network and training.
-        cache: The folder ``2_cache``.
-        out: The folder ``3_embed``.
-        seed: Seed of first weights, order, augmentation and dropout.
-        device: ``auto`` or a torch device.
-        workers: Processes that read batches ahead where there is a GPU.
-        limit: Only so many studies.
-        rebuild: Train anew what is there.
+        ctx: Seed, device, workers, limit.
+        run: Has ``2_cache``; receives ``3_embed``.
 
     Returns:
         The manifest, or None while folds of other jobs are missing.
 
     Raises:
         NothingUsableError: There are not two folds with labels.
-        IntegrityError: What is there was trained otherwise, and ``rebuild`` was not asked.
+        IntegrityError: The folder holds networks that were trained otherwise, and no rebuild was asked for.
     """
-    inputs = {"cache": read_manifest(cache).content} | start_digest(cfg)
-    pixels = PixelCache(cache)
+    out, inputs = run["embed"], {"cache": read_manifest(run["cache"]).content} | start_digest(cfg)
+    pixels = PixelCache(run["cache"])
     pixels.check()
-    slabs = _labelled(pixels.slabs, limit)
-    folds = sorted(slabs.filter(pl.col("fold") >= 0)["fold"].unique())
+    slabs = _labelled(pixels.slabs, ctx.limit)
+    folds = sorted(slabs.filter(in_folds())["fold"].unique())
     if len(folds) < 2:
         raise NothingUsableError(
             f"embed: labelled studies in {len(folds)} folds; out of fold needs at least two patients"
         )
-    config = {**cfg.model_dump(mode="json", exclude={"folds"}), "seed": seed, "limit": limit}
+    config = {**cfg.model_dump(mode="json", exclude={"folds"}), **ctx.key}
     code = source_digest(__name__)
+    keys = {fold: Key(f"embed {fold}", {**config, "fold": fold}, inputs, code) for fold in folds}
     for fold in _wanted(cfg, folds):
-        key = Key(f"embed {fold}", {**config, "fold": fold}, inputs, code)
-        ensure(
-            out / f"fold{fold}",
-            key,
-            lambda folder, fold=fold: _build(
-                cfg, pixels, slabs, fold, folder, seed=seed, device=device, workers=workers
-            ),  # type: ignore[misc]
-            learned=True,
-            rebuild=rebuild,
-        )
-    done = [fold for fold in folds if (out / f"fold{fold}" / "manifest.json").is_file()]
+        build = functools.partial(_build, cfg, ctx, pixels, slabs, fold)
+        check = functools.partial(_reproduces, cfg, ctx, pixels)
+        ensure(out / f"fold{fold}", keys[fold], build, learned=True, rebuild=ctx.rebuild, check=check)
+    done = {f: read_manifest(out / f"fold{f}") for f in folds if (out / f"fold{f}" / MANIFEST).is_file()}
+    _must_be_alike(keys, done, out)
     if len(done) < len(folds):
-        say("embed", f"{len(done)} of {len(folds)} folds are trained; the stage is complete with the last")
+        say("embed", f"{len(done)} of {len(folds)} folds are trained; the last one completes the stage")
         return None
-    contents = {f"fold{fold}": read_manifest(out / f"fold{fold}").content for fold in folds}
+    contents = {f"fold{fold}": manifest.content for fold, manifest in done.items()}
     return ensure(out, Key("embed", config, inputs | contents, code), lambda folder: _gather(folds, folder))
+
+
+def _must_be_alike(keys: dict[int, Key], done: dict[int, Manifest], out: Path) -> None:
+    """Refuse to join folds that were trained under different configs or on different inputs.
+
+    Raises:
+        IntegrityError: Names the fold and what differs.
+    """
+    for fold, manifest in done.items():
+        change = keys[fold].change(manifest.model_dump() | {"source": keys[fold].source})
+        if change is not None:
+            raise IntegrityError(
+                f"{out / f'fold{fold}'}: {change} since this fold was trained, so it cannot be joined with "
+                f"the others; train it again with --rebuild embed.folds=[{fold}], or use the run's config"
+            )
+
+
+def _reproduces(cfg: EmbedConfig, ctx: Context, cache: PixelCache, folder: Path) -> str | None:
+    """Apply stored weights to a few stored studies; a sentence if the logits differ from the stored ones."""
+    fold = open_artifact(folder)
+    table = read_table(fold.file("logits.parquet"), LOGITS)
+    net = load_embedder(cfg, fold.file("last.safetensors"))
+    net = net.to(resolve_device(ctx.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    worst = 0.0
+    for study in table["study"].unique(maintain_order=True).head(_CHECKED_STUDIES):
+        stored = table.filter(pl.col("study") == study).select(CLASSES).to_numpy()
+        worst = max(worst, float(np.abs(apply(net, cache.read(study)).logits - stored).max()))
+    return reproduction_fault(worst)
 
 
 def fit(
@@ -146,7 +162,7 @@ def fit(
     def batches(epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         for hu, labels in shuffled_batches(
-            data, cfg.batch, seed=seed, epoch=epoch, workers=workers if gpu else 0, pin=gpu
+            data, cfg.batch_size, seed=seed, epoch=epoch, workers=workers if gpu else 0, pin=gpu
         ):
             yield hu, labels, draw(cfg, len(hu), generator)
 
@@ -156,7 +172,7 @@ def fit(
         hu = augment(hu.to(at, non_blocking=True).float(), draws.to(at))
         return weighted_bce(model(hu)[1], labels.to(at, non_blocking=True))
 
-    steps = batches_of(len(data), cfg.batch)
+    steps = batches_of(len(data), cfg.batch_size)
     job = Job(name, net, steps, batches, loss, split_batch, lambda model: _score(model, cache, unseen))
     return fit_net(job, cfg, folder, device=where, seed=seed)  # type: ignore[return-value]
 
@@ -180,22 +196,10 @@ def apply(embedder: Embedder, volume: Volume, *, tta: bool | None = None) -> Emb
         needed, inverse = chunk.unique(return_inverse=True)
         stack = embedder.windowed(hu[needed, None])[inverse].flatten(1, 2)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            views = [_forward(embedder, stack.flip(-1) if flip else stack) for flip in flips]
+            views = [embedder.embed_within_memory(stack.flip(-1) if flip else stack) for flip in flips]
         vectors.append(torch.stack([v for v, _ in views]).mean(0))
         logits.append(torch.stack([z for _, z in views]).mean(0))
     return Embedding(torch.cat(vectors).cpu().numpy(), torch.cat(logits).double().cpu().numpy())
-
-
-def _forward(embedder: Embedder, stack: Tensor) -> tuple[Tensor, Tensor]:
-    """One pass, in halves where the device's memory does not hold it whole."""
-    try:
-        return embedder.embed(stack)
-    except torch.OutOfMemoryError:
-        if len(stack) == 1:
-            raise
-        torch.cuda.empty_cache()
-        halves = [_forward(embedder, half) for half in stack.chunk(2)]
-        return torch.cat([v for v, _ in halves]), torch.cat([z for _, z in halves])
 
 
 def load(cfg: EmbedConfig, out: Path, device: str = "auto") -> dict[int, Embedder]:
@@ -212,7 +216,7 @@ def load(cfg: EmbedConfig, out: Path, device: str = "auto") -> dict[int, Embedde
 
 def _labelled(slabs: pl.DataFrame, limit: int | None) -> pl.DataFrame:
     """Rows with labels, of the first ``limit`` studies."""
-    labelled = slabs.filter(pl.col("fold").is_not_null())
+    labelled = slabs.filter(labelled_rows())
     if limit is None:
         return labelled
     return labelled.filter(
@@ -231,20 +235,12 @@ def _wanted(cfg: EmbedConfig, folds: list[int]) -> list[int]:
 
 
 def _build(
-    cfg: EmbedConfig,
-    cache: PixelCache,
-    slabs: pl.DataFrame,
-    fold: int,
-    folder: Path,
-    *,
-    seed: int,
-    device: str,
-    workers: int,
-) -> Receipt:
-    """Train one fold, embed what it left out."""
-    train = slabs.filter((pl.col("fold") >= 0) & (pl.col("fold") != fold))
+    cfg: EmbedConfig, ctx: Context, cache: PixelCache, slabs: pl.DataFrame, fold: int, folder: Path
+) -> BuildSummary:
+    """Train one fold and embed the studies that it left out."""
+    train = slabs.filter(in_folds() & (pl.col("fold") != fold))
     unseen = slabs.filter(pl.col("fold") == fold)
-    held_out = slabs.filter(pl.col("fold") == -1)
+    left_out = slabs.filter(held_out())
     net = fit(
         cfg,
         cache,
@@ -252,16 +248,16 @@ def _build(
         unseen,
         folder,
         name=f"embed {fold}",
-        seed=seed + 1000 * fold,
-        device=device,
-        workers=workers,
+        seed=ctx.seed + 1000 * fold,
+        device=ctx.device,
+        workers=ctx.workers,
     )
-    rows = pl.concat([unseen, held_out])
+    rows = pl.concat([unseen, left_out])
     with array_writer(folder / "vectors.npy", np.float32, (net.features,), rows=len(rows)) as vectors:
         logits = _embed(net, cache, rows, fold, vectors)
     write_table(logits, folder / "logits.parquet", LOGITS)
     counts = {"studies trained on": train["study"].n_unique(), "slices embedded": len(rows)}
-    return Receipt(counts, {}, str(device_of(net)))
+    return BuildSummary(counts, {}, str(device_of(net)))
 
 
 def _embed(
@@ -278,19 +274,19 @@ def _embed(
     return pl.concat(parts) if parts else pl.DataFrame(schema=dict(LOGITS))
 
 
-def _gather(folds: list[int], out: Path) -> Receipt:
+def _gather(folds: list[int], out: Path) -> BuildSummary:
     """Put the logits of all folds into one table."""
     parts = [open_artifact(out / f"fold{fold}") for fold in folds]
     tables = [read_table(part.file("logits.parquet"), LOGITS) for part in parts]
     write_table(pl.concat(tables).sort("study", "slab", "net"), out / "logits.parquet", LOGITS)
     devices = {part.manifest.device for part in parts}
-    return Receipt(
+    return BuildSummary(
         {"networks": len(folds), "rows of logits": sum(map(len, tables))}, {}, ", ".join(sorted(devices))
     )
 
 
 def _score(net: nn.Module, cache: PixelCache, unseen: pl.DataFrame) -> float:
-    """Official metric of a network on studies it was not trained on; no number where there are none."""
+    """Official metric of a network on studies it was not trained on; NaN if there are none."""
     assert isinstance(net, Embedder)
     if unseen.is_empty():
         return float("nan")
@@ -298,4 +294,4 @@ def _score(net: nn.Module, cache: PixelCache, unseen: pl.DataFrame) -> float:
         apply(net, cache.read(str(study)), tta=False).logits
         for study in unseen["study"].unique(maintain_order=True)
     ]
-    return log_loss(unseen.select(CLASSES).to_numpy(), 1 / (1 + np.exp(-np.concatenate(logits))))
+    return log_loss(unseen.select(CLASSES).to_numpy(), sigmoid(np.concatenate(logits)))

@@ -1,8 +1,9 @@
-"""``evaluate``: what the stages left, scored.
+"""``evaluate``: scores of every model and baseline of a run.
 
-1. The ladder (:mod:`rsna_seq.ladder`): prior, CNN, CNN smoothed along z, sequence, stack, slice by slice.
-2. Scores (:mod:`rsna_seq.scores`): the official metric and its interval over patients, class by class, out of
-   fold and, where patients were held out, on them.
+1. Probabilities per slice (:mod:`rsna_seq.scoring.baselines`): prior, CNN, CNN smoothed along z, sequence,
+   stack.
+2. Scores (:mod:`rsna_seq.scoring.scores`): the official metric with its interval over patients, per class,
+   out of fold and, where patients were held out, on them.
 3. ``metrics.json``, ``report.html``, and a table on the screen.
 """
 
@@ -10,78 +11,75 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from rsna_seq.arrays import Floats
 from rsna_seq.config import EvaluateConfig
 from rsna_seq.console import console
+from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
-from rsna_seq.ladder import read_ladder, scopes
-from rsna_seq.provenance import source_digest
 from rsna_seq.report.run import pick_studies, write_run_report
 from rsna_seq.report.strip import study_strip
-from rsna_seq.scores import score
-from rsna_seq.store.artifacts import Artifact, Key, Manifest, Receipt
+from rsna_seq.scoring.baselines import read_models, scopes
+from rsna_seq.scoring.scores import score
+from rsna_seq.store.artifacts import Artifact, BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.provenance import source_digest
 from rsna_seq.store.run_folder import RunFolder
-from rsna_seq.tables import QUARANTINE, read_table
-
-Floats = NDArray[np.float64]
+from rsna_seq.store.tables import QUARANTINE, read_table
 
 _INPUTS = ("index", "cache", "embed", "sequence", "stack")
 
 
-def run(cfg: EvaluateConfig, run: Path, out: Path, *, seed: int = 0, rebuild: bool = False) -> Manifest:
-    """Score a run, as far as it has come.
+def run(cfg: EvaluateConfig, ctx: Context, run: RunFolder) -> Manifest:
+    """Score the finished stages of a run.
 
     Args:
         cfg: Bootstrap, smoothing, strips.
-        run: The run's folder.
-        out: The folder ``6_evaluate``.
-        seed: Seed of the bootstrap.
-        rebuild: Score anew what is there.
+        ctx: Seed of the bootstrap.
+        run: Has ``1_index`` to, at least, ``3_embed``; receives ``6_evaluate``.
 
     Raises:
-        IntegrityError: Not even ``embed`` is finished, or the stages do not belong together.
+        IntegrityError: ``embed`` is not finished, or the stages do not belong together.
     """
-    folder = RunFolder(run)
-    artifacts = folder.open(*(stage for stage in _INPUTS if folder.is_finished(stage)))
+    artifacts = run.open(*(stage for stage in _INPUTS if run.is_finished(stage)))
     if "embed" not in artifacts:
-        raise IntegrityError(f"{run}: embed is not finished; there is nothing to score")
+        raise IntegrityError(f"{run.path}: embed is not finished; there is nothing to score")
     inputs = {stage: artifact.manifest.content for stage, artifact in artifacts.items()}
-    key = Key("evaluate", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
-    return ensure(out, key, lambda folder: _build(cfg, artifacts, folder, seed), rebuild=rebuild)
+    key = Key("evaluate", {**cfg.model_dump(mode="json"), "seed": ctx.seed}, inputs, source_digest(__name__))
+    return ensure(
+        run["evaluate"], key, lambda folder: _build(cfg, artifacts, folder, ctx.seed), rebuild=ctx.rebuild
+    )
 
 
-def _build(cfg: EvaluateConfig, artifacts: Mapping[str, Artifact], out: Path, seed: int) -> Receipt:
-    slices, rungs = read_ladder(artifacts, cfg.smooth_mm)
-    cut = dict(scopes(slices, rungs))
+def _build(cfg: EvaluateConfig, artifacts: Mapping[str, Artifact], out: Path, seed: int) -> BuildSummary:
+    slices, models = read_models(artifacts, cfg.smooth_mm)
+    cut = dict(scopes(slices, models))
     scored: dict[str, Any] = {"out_of_fold": None, "held_out": None}
     scored |= {name: score(scope, samples=cfg.bootstrap, seed=seed) for name, scope in cut.items()}
     headline = "held_out" if scored["held_out"] else "out_of_fold"
     metrics = {"scope": headline, **scored[headline], **scored}
     write_json(out / "metrics.json", metrics)
-    strips = _strips(PixelCache(artifacts["cache"].folder), slices, rungs, headline, cfg.strips)
+    strips = _strips(PixelCache(artifacts["cache"].folder), slices, models, headline, cfg.strips)
     aside = [read_table(artifacts[s].file("quarantine.parquet"), QUARANTINE) for s in ("index", "cache")]
     configs = {artifact.folder.name: artifact.manifest.config for artifact in artifacts.values()}
     configs["6_evaluate"] = {**cfg.model_dump(mode="json"), "seed": seed}
     write_run_report(out / "report.html", cut, metrics, strips, pl.concat(aside), configs)
     show(metrics)
-    return Receipt({"slices scored": metrics["counts"]["slices"]}, {})
+    return BuildSummary({"slices scored": metrics["counts"]["slices"]}, {})
 
 
 def _strips(
-    cache: PixelCache, slices: pl.DataFrame, rungs: dict[str, Floats], scope: str, count: int
+    cache: PixelCache, slices: pl.DataFrame, models: dict[str, Floats], scope: str, count: int
 ) -> list[dict[str, str]]:
     """A few studies of the headline scope, drawn from the cache; a slab takes the labels of its slices."""
     mine = (pl.col("fold") == -1) if scope == "held_out" else (pl.col("fold") >= 0)
-    top = pl.DataFrame(list(rungs.values())[-1], schema=[f"p_{c}" for c in CLASSES])
+    top = pl.DataFrame(list(models.values())[-1], schema=[f"p_{c}" for c in CLASSES])
     rows = pl.concat([slices, top], how="horizontal").filter(mine)
     drawn = []
     for study, why in pick_studies(rows, rows.select(top.columns).to_numpy(), count):
@@ -98,23 +96,27 @@ def _strips(
 
 
 def show(metrics: dict[str, Any]) -> None:
-    """Print the ladder and the classes of ``metrics.json`` as tables of under 100 columns."""
+    """Print models and classes of ``metrics.json`` as tables of under 100 columns."""
     scope = metrics["scope"].replace("_", " ")
-    ladder = _table(
-        f"the ladder, {scope}; 95 % intervals over patients", "rung", ("log loss", "", "change", "")
+    models = _table(
+        f"baselines and models, {scope}; 95 % intervals over patients",
+        "model",
+        ("log loss", "", "change", ""),
     )
-    for below, (name, rung) in zip([None, *metrics["ladder"]], metrics["ladder"].items(), strict=False):
+    for below, (name, model) in zip([None, *metrics["models"]], metrics["models"].items(), strict=False):
         step = metrics["differences"].get(f"{below}->{name}")
         change = (f"{step['difference']:+.4f}", _span(step, "+.4f")) if step else ("", "")
-        ladder.add_row(name, f"{rung['log_loss']:.4f}", _span(rung, ".4f"), *change)
-    shown = [rung for rung in metrics["ladder"] if rung != "stack" or "calibrated" not in metrics["ladder"]]
+        models.add_row(name, f"{model['log_loss']:.4f}", _span(model, ".4f"), *change)
+    shown = [
+        model for model in metrics["models"] if model != "stack" or "calibrated" not in metrics["models"]
+    ]
     columns = ("share", *shown, "AUC", "AP")
-    classes = _table("log loss by class; AUC and average precision of the last rung", "class", columns)
+    classes = _table("log loss by class; AUC and average precision of the last model", "class", columns)
     for name, figures in metrics["classes"].items():
-        losses = (f"{figures['log_loss'][rung]:.4f}" for rung in shown)
+        losses = (f"{figures['log_loss'][model]:.4f}" for model in shown)
         areas = ("-" if figures[k] is None else f"{figures[k]:.3f}" for k in ("auc", "average_precision"))
         classes.add_row(name, f"{figures['prevalence']:.3f}", *losses, *areas)
-    for table in (ladder, classes):
+    for table in (models, classes):
         console.print(table, soft_wrap=False)
 
 

@@ -14,39 +14,42 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from rsna_seq.artifacts import Key, Manifest, Receipt, ensure
-from rsna_seq.config import DataConfig, IndexConfig
+from rsna_seq.config import IndexConfig
 from rsna_seq.console import progress, say
+from rsna_seq.context import Context
+from rsna_seq.datasets.rsna2019.label_csv import check_labels
+from rsna_seq.datasets.rsna2019.layout import find_layout
 from rsna_seq.folds import assign
-from rsna_seq.imaging.block import read_block
-from rsna_seq.imaging.dicom import Header
 from rsna_seq.imaging.geometry import flag, order, place, summarize
-from rsna_seq.imaging.headers import read_headers
+from rsna_seq.imaging.headers.batch import read_block
+from rsna_seq.imaging.headers.checks import COLUMNS
+from rsna_seq.imaging.headers.fields import Header
+from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.passes import split_passes
-from rsna_seq.imaging.plain import COLUMNS
 from rsna_seq.imaging.series import choose_series, merge_duplicates, must_be_found
 from rsna_seq.imaging.settle import settle_places
 from rsna_seq.imaging.sources import Listing, digest_source, list_files, must_exist
-from rsna_seq.label_csv import check_labels
 from rsna_seq.labels import CLASSES
-from rsna_seq.layout import find_layout
-from rsna_seq.paths import require_file
-from rsna_seq.provenance import digest_file, source_digest
-from rsna_seq.reasons import Reason, SetAsideError
-from rsna_seq.tables import (
+from rsna_seq.parallel.local import WorkerDied, parallel_map
+from rsna_seq.reasons import ExclusionError, Reason
+from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.provenance import digest_file, source_digest
+from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.tables import (
     QUARANTINE,
     SLICES,
     STUDIES,
     check,
     from_rows,
     nothing_usable,
-    tell_reasons,
+    report_exclusions,
     write_table,
 )
-from rsna_seq.workers import WorkerDied, spread_over
+from rsna_seq.terminal.paths import require_file
 
 _CHUNK = 2048
-"""Files that are read at a time: enough that what Python costs a step is shared by many."""
+"""Files per chunk: large enough that the overhead of each vectorised step is negligible."""
 
 Rows = list[dict[str, object]]
 _HEADERS: dict[str, pl.DataType] = {
@@ -59,7 +62,7 @@ _HEADERS: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Scan:
-    """What lies below some folders, without labels.
+    """Slices and studies found in the inputs, without labels.
 
     Attributes:
         root: Folder that ``file`` in the tables is relative to: the one that was scanned, or the deepest that
@@ -83,33 +86,21 @@ class _Chunk:
     assume_hu: bool
 
 
-def run(
-    cfg: IndexConfig,
-    data: DataConfig,
-    out: Path,
-    *,
-    seed: int = 0,
-    workers: int = 1,
-    limit: int | None = None,
-    rebuild: bool = False,
-) -> Manifest:
-    """Index the training images of a root.
+def run(cfg: IndexConfig, ctx: Context, run: RunFolder) -> Manifest:
+    """Index the training images of the data root.
 
     Args:
         cfg: Folds, holdout, series.
-        data: Root, stage of the competition, label file.
-        out: The folder ``1_index``.
-        seed: Seed of the folds.
-        workers: Processes that read headers.
-        limit: Only so many studies.
-        rebuild: Index anew what is there.
+        ctx: Data, seed, workers, limit.
+        run: Receives ``1_index``.
 
     Raises:
         UsageError: The root does not exist, there is no label file, labels contradict each other, or
             ``cfg.series`` is found nowhere.
-        NothingUsableError: There is no readable CT slice; ``quarantine.parquet`` says why.
+        NothingUsableError: There is no readable CT slice; ``quarantine.parquet`` contains the reasons.
         IntegrityError: An archive is refused.
     """
+    data = ctx.data
     must_exist(data.root, "data.root")
     if data.labels is not None:
         require_file(data.labels, "data.labels")
@@ -117,18 +108,18 @@ def run(
     place_, labels = layout.train or data.root, data.labels or layout.labels
     listing = list_files(place_)
     inputs = {"files": listing.digest} | ({"labels": digest_file(labels)} if labels else {})
-    config = {**cfg.model_dump(mode="json"), "stage": data.stage, "seed": seed, "limit": limit}
 
-    def build(target: Path) -> Receipt:
-        scanned = scan(place_, cfg, workers=workers, limit=limit, root=data.root, listing=listing)
+    def build(folder: Path) -> BuildSummary:
+        scanned = scan(place_, cfg, workers=ctx.workers, limit=ctx.limit, root=data.root, listing=listing)
         if scanned.slices.is_empty():
             what = f"index: no readable CT slice among {len(listing):,} files of {place_}"
-            raise nothing_usable(scanned.quarantine, target, what)
-        return _write(_with_labels(scanned, labels, cfg, seed), target)
+            raise nothing_usable(scanned.quarantine, folder, what)
+        return _write(_with_labels(scanned, labels, cfg, ctx.seed), folder)
 
     sources = [place_, *([labels] if labels else [])]
+    config = {**cfg.model_dump(mode="json"), "stage": data.stage, **ctx.key}
     key = Key("index", config, inputs, source_digest(__name__))
-    return ensure(out, key, build, rebuild=rebuild, sources=sources)
+    return ensure(run["index"], key, build, rebuild=ctx.rebuild, sources=sources)
 
 
 def scan(
@@ -184,13 +175,13 @@ def scan(
 
 def _read(chunks: list[_Chunk], workers: int) -> Iterator[tuple[_Chunk, tuple[pl.DataFrame, Rows]]]:
     """Read chunk after chunk; where a worker dies, its files are read one by one to find the culprit."""
-    for chunk, result in zip(chunks, spread_over(_read_chunk, chunks, workers), strict=True):
+    for chunk, result in zip(chunks, parallel_map(_read_chunk, chunks, workers), strict=True):
         if not isinstance(result, WorkerDied):
             yield chunk, result
             continue
         singles = [_Chunk(part, chunk.assume_hu) for part in chunk.listing.parts(1)]
-        for single, alone in zip(singles, spread_over(_read_chunk, singles, 1, apart=True), strict=True):
-            died = SetAsideError(Reason.WORKER_DIED).row(single.listing.names[0])
+        for single, alone in zip(singles, parallel_map(_read_chunk, singles, 1, apart=True), strict=True):
+            died = ExclusionError(Reason.WORKER_DIED).row(single.listing.names[0])
             nothing = pl.DataFrame(schema=_HEADERS)
             yield single, (nothing, [died]) if isinstance(alone, WorkerDied) else alone
 
@@ -204,7 +195,7 @@ def _read_chunk(chunk: _Chunk) -> tuple[pl.DataFrame, Rows]:
     for at in others:
         try:
             rows += [_row(header) | {"at": at} for header in listing.read(at, read_headers, chunk.assume_hu)]
-        except SetAsideError as error:
+        except ExclusionError as error:
             aside.append(error.row(listing.names[at]))
     table = pl.concat([usual, from_rows(rows, {**COLUMNS, "at": usual.schema["at"]})])
     about = pl.DataFrame(
@@ -226,7 +217,7 @@ def _row(header: Header) -> dict[str, object]:
 
 
 def _arrange(headers: pl.DataFrame, cfg: IndexConfig, root: Path) -> tuple[pl.DataFrame, Rows]:
-    """From headers in any order to one ordered series a study."""
+    """Headers in any order to one ordered series per study."""
     twice = headers.filter(pl.col("slice").is_duplicated())["file"]
     digests = {file: digest_source(os.path.join(root, file)) for file in twice}  # noqa: PTH118
     known = headers.with_columns(
@@ -263,7 +254,7 @@ def _studies(slices: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_labels(scanned: Scan, labels: Path | None, cfg: IndexConfig, seed: int) -> Scan:
-    """Join labels and folds to what was scanned."""
+    """Join labels and folds to the scanned slices."""
     if labels is None:
         say("index", "no label CSV: the studies can be scored, not trained on")
         return scanned
@@ -288,10 +279,10 @@ def _with_labels(scanned: Scan, labels: Path | None, cfg: IndexConfig, seed: int
     return Scan(scanned.root, checked, check(studies, STUDIES, "studies"), scanned.quarantine)
 
 
-def _write(scanned: Scan, out: Path) -> Receipt:
+def _write(scanned: Scan, out: Path) -> BuildSummary:
     write_table(scanned.slices, out / "slices.parquet", SLICES)
     write_table(scanned.studies, out / "studies.parquet", STUDIES)
     write_table(scanned.quarantine, out / "quarantine.parquet", QUARANTINE)
-    tell_reasons(scanned.quarantine, scanned.studies["flags"].to_list())
+    report_exclusions(scanned.quarantine, scanned.studies["flags"].to_list())
     reasons = scanned.quarantine.group_by("reason", maintain_order=True).len().rows()
-    return Receipt({"slices": len(scanned.slices), "studies": len(scanned.studies)}, dict(reasons))
+    return BuildSummary({"slices": len(scanned.slices), "studies": len(scanned.studies)}, dict(reasons))

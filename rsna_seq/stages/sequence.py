@@ -17,66 +17,80 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rsna_seq.arrays import sigmoid
 from rsna_seq.config import SequenceConfig
+from rsna_seq.context import Context
 from rsna_seq.errors import NothingUsableError
-from rsna_seq.imaging.volume import PixelCache
-from rsna_seq.metric import log_loss
+from rsna_seq.folds import HELD_OUT
+from rsna_seq.labels import CLASSES
 from rsna_seq.nets.cnn import load_weights, weighted_bce
-from rsna_seq.nets.gru import SequenceModel, Studies
 from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
-from rsna_seq.nets.studies import Sequence, collate, length_batches, read_sequences, to_device, vary
-from rsna_seq.provenance import source_digest
-from rsna_seq.store.artifacts import Key, Manifest, Receipt, open_artifact
-from rsna_seq.store.builds import ensure
+from rsna_seq.nets.sequence_model import SequenceModel, Studies
+from rsna_seq.nets.studies import (
+    EmbeddedStudy,
+    augment_study,
+    collate,
+    length_batches,
+    read_embedded_studies,
+    to_device,
+)
+from rsna_seq.scoring.metric import log_loss
+from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact
+from rsna_seq.store.builds import ensure, reproduction_fault
 from rsna_seq.store.files import write_json
-from rsna_seq.store.run_folder import must_belong_together
-from rsna_seq.tables import LOGITS, logit_table, write_table
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.provenance import source_digest
+from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.tables import LOGITS, logit_table, read_table, write_table
 
 Batch = tuple[Studies, Tensor]
+_CHECKED_STUDIES = 3
+"""Stored studies of each fold on which weights are checked when the code has changed."""
 
 
-def run(
-    cfg: SequenceConfig,
-    cache: Path,
-    embed: Path,
-    out: Path,
-    *,
-    seed: int = 0,
-    device: str = "auto",
-    rebuild: bool = False,
-) -> Manifest:
-    """Train the crossed folds and score what each left out.
+def run(cfg: SequenceConfig, ctx: Context, run: RunFolder) -> Manifest:
+    """Train the crossed folds and score the studies that each left out.
 
     Args:
         cfg: Network and training.
-        cache: The folder ``2_cache``; positions and labels come from its table.
-        embed: The folder ``3_embed``.
-        out: The folder ``4_sequence``.
-        seed: Seed of everything random.
-        device: ``auto`` or a torch device.
-        rebuild: Train anew what is there.
+        ctx: Seed, device.
+        run: Has ``2_cache`` and ``3_embed``; receives ``4_sequence``.
 
     Raises:
         NothingUsableError: There are not two crossed folds.
-        IntegrityError: An input is not finished, or what is there was trained otherwise.
+        IntegrityError: An input is not finished, or the folder holds networks that were trained otherwise.
     """
-    artifacts = {"cache": open_artifact(cache), "embed": open_artifact(embed)}
-    must_belong_together(artifacts)
+    artifacts = run.open("cache", "embed")
     inputs = {name: artifact.manifest.content for name, artifact in artifacts.items()}
-    key = Key("sequence", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
-    slabs = PixelCache(cache).slabs
+    key = Key("sequence", {**cfg.model_dump(mode="json"), "seed": ctx.seed}, inputs, source_digest(__name__))
+    slabs = PixelCache(run["cache"]).slabs
 
-    def build(folder: Path) -> Receipt:
-        return _build(cfg, read_sequences(embed, slabs), slabs, folder, seed=seed, device=device)
+    def build(folder: Path) -> BuildSummary:
+        return _build(cfg, ctx, read_embedded_studies(run["embed"], slabs), slabs, folder)
 
-    return ensure(out, key, build, learned=True, rebuild=rebuild)
+    def check(folder: Path) -> str | None:
+        return _reproduces(cfg, ctx, read_embedded_studies(run["embed"], slabs), folder)
+
+    return ensure(run["sequence"], key, build, learned=True, rebuild=ctx.rebuild, check=check)
+
+
+def _reproduces(cfg: SequenceConfig, ctx: Context, studies: list[EmbeddedStudy], folder: Path) -> str | None:
+    """Apply stored weights to a few stored studies; a sentence if the logits differ from the stored ones."""
+    table = read_table(open_artifact(folder).file("logits.parquet"), LOGITS)
+    worst = 0.0
+    for fold, models in load(cfg, folder, ctx.device).items():
+        for s in [s for s in studies if s.cross_fold == fold][:_CHECKED_STUDIES]:
+            mine = (pl.col("study") == s.study) & (pl.col("net") == s.net) & (pl.col("cross") == fold)
+            stored = table.filter(mine).sort("slab").select(CLASSES).to_numpy()
+            worst = max(worst, float(np.abs(apply(models, s.vectors, s.logits, s.z_mm) - stored).max()))
+    return reproduction_fault(worst)
 
 
 def fit(
     cfg: SequenceConfig,
-    train: list[Sequence],
-    unseen: list[Sequence],
+    train: list[EmbeddedStudy],
+    unseen: list[EmbeddedStudy],
     folder: Path,
     *,
     name: str = "sequence",
@@ -99,17 +113,19 @@ def fit(
 
     def batches(epoch: int) -> Iterator[Batch]:
         random = np.random.default_rng([seed, epoch, 1])
-        for chosen in length_batches(train, cfg.batch, seed=seed, epoch=epoch):
-            yield collate([vary(s, random, reverse=cfg.reverse, drop=cfg.drop_slices) for s in chosen])
+        for chosen in length_batches(train, cfg.batch_size, seed=seed, epoch=epoch):
+            yield collate(
+                [augment_study(s, random, reverse=cfg.reverse, drop=cfg.drop_slices) for s in chosen]
+            )
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         studies = to_device(batch[0], device_of(model))
         mask = studies.mask
         truth = batch[1].to(mask.device)[mask]
-        refined, mended = model(studies)
-        return weighted_bce(refined[mask], truth) + cfg.slice_loss * weighted_bce(mended[mask], truth)
+        refined, slice_logits = model(studies)
+        return weighted_bce(refined[mask], truth) + cfg.slice_loss * weighted_bce(slice_logits[mask], truth)
 
-    steps = -(-len(train) // cfg.batch)
+    steps = -(-len(train) // cfg.batch_size)
     job = Job(name, net, steps, batches, loss, _split, lambda model: _score(model, unseen))
     return fit_net(job, cfg, folder, device=resolve_device(device), seed=seed)  # type: ignore[return-value]
 
@@ -133,7 +149,7 @@ def apply(
         (slab, 6) logits.
     """
     labels = np.zeros((len(z_mm), 1), dtype=np.float32)
-    study = Sequence("", 0, 0, vectors, logits.astype(np.float32), z_mm.astype(np.float32), labels)
+    study = EmbeddedStudy("", 0, 0, vectors, logits.astype(np.float32), z_mm.astype(np.float32), labels)
     studies = to_device(collate([study])[0], device_of(models[0]))
     refined = torch.stack([model(studies)[0][0].double() for model in models]).mean(0)
     scored: NDArray[np.float64] = refined.cpu().numpy()
@@ -171,23 +187,17 @@ def _split(batch: Batch, pieces: int) -> list[tuple[Batch, float]]:
 
 
 def _build(
-    cfg: SequenceConfig,
-    sequences: list[Sequence],
-    slabs: pl.DataFrame,
-    folder: Path,
-    *,
-    seed: int,
-    device: str,
-) -> Receipt:
-    """Train every crossed fold and write the logits of what each left out."""
-    folds = sorted({s.cross_fold for s in sequences if s.cross_fold >= 0})
+    cfg: SequenceConfig, ctx: Context, sequences: list[EmbeddedStudy], slabs: pl.DataFrame, folder: Path
+) -> BuildSummary:
+    """Train every crossed fold and write the logits of the studies that each left out."""
+    folds = sorted({s.cross_fold for s in sequences if s.cross_fold != HELD_OUT})
     if len(folds) < 2:
         raise NothingUsableError(f"sequence: labelled studies in {len(folds)} crossed folds; two are needed")
     rows = {study: part for (study,), part in slabs.group_by("study", maintain_order=True)}
     tables = []
     for fold in folds:
-        train = [s for s in sequences if s.cross_fold not in {-1, fold}]
-        scored = [s for s in sequences if s.cross_fold in {-1, fold}]
+        train = [s for s in sequences if s.cross_fold not in {HELD_OUT, fold}]
+        scored = [s for s in sequences if s.cross_fold in {HELD_OUT, fold}]
         models = [
             fit(
                 cfg,
@@ -195,8 +205,8 @@ def _build(
                 [s for s in scored if s.cross_fold == fold],
                 folder / f"fold{fold}" / f"seed{number}",
                 name=f"sequence {fold}",
-                seed=seed + 1000 * fold + number,
-                device=device,
+                seed=ctx.seed + 1000 * fold + number,
+                device=ctx.device,
             )
             for number in range(cfg.seeds)
         ]
@@ -206,15 +216,15 @@ def _build(
     table = pl.concat(tables).sort("study", "slab", "net", "cross")
     write_table(table, folder / "logits.parquet", LOGITS)
     write_json(folder / "model.json", {"folds": folds, "features": int(sequences[0].vectors.shape[1])})
-    return Receipt(
+    return BuildSummary(
         {"networks": len(folds) * cfg.seeds, "rows of logits": len(table)}, {}, str(device_of(models[0]))
     )
 
 
-def _score(net: nn.Module, unseen: list[Sequence]) -> float:
-    """Official metric on studies that were not trained on; no number where there are none."""
+def _score(net: nn.Module, unseen: list[EmbeddedStudy]) -> float:
+    """Official metric on studies that were not trained on; NaN if there are none."""
     assert isinstance(net, SequenceModel)
     if not unseen:
         return float("nan")
     logits = np.concatenate([apply([net], s.vectors, s.logits, s.z_mm) for s in unseen])
-    return log_loss(np.concatenate([s.labels for s in unseen]), 1 / (1 + np.exp(-logits)))
+    return log_loss(np.concatenate([s.labels for s in unseen]), sigmoid(logits))

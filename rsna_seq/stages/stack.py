@@ -1,14 +1,14 @@
-"""``stack``: boosted trees over the study, one booster a class, averaged with the sequence model.
+"""``stack``: boosted trees over the study, one booster per class, averaged with the sequence model.
 
-1. Features (:mod:`rsna_seq.stack_features`): both models' logits of the slice, its neighbours', running
-   statistics, geometry. Trees with thresholds drawn at random read the study in another way than the
-   recurrent network and err elsewhere; the average of both is better than either.
-2. For each crossed fold and class, :func:`fit` learns on the other folds; ``stack.share`` of its logit
-   joins the sequence model's.
-3. A gate a class: the average is used only where it helps out of fold; the gate that a fold meets is
-   decided on the other folds.
-4. Calibration (:mod:`rsna_seq.calibration`): a line a class, fitted on the other folds, used where it helps
-   by more than two standard errors over patients.
+1. Features (:mod:`rsna_seq.stacking.features`): logits of both models for the slice and its neighbours,
+   running statistics, geometry. Trees with random thresholds make other errors than the recurrent network,
+   so that the average of both is better than either.
+2. For each crossed fold and class, :func:`fit` trains on the other folds; its logit, weighted by
+   ``stack.blend_weight``, is averaged with that of the sequence model.
+3. One gate per class: the average is used only where it helps out of fold; the gate of a fold is decided on
+   the other folds.
+4. Calibration (:mod:`rsna_seq.stacking.calibration`): slope and intercept per class, fitted on the other
+   folds, used where it helps by more than two standard errors over patients.
 5. ``boosters/{fold}_{class}.txt``, ``gates.json``, ``uncalibrated.parquet``, ``logits.parquet``.
 """
 
@@ -22,22 +22,26 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.calibration import Line, apply_lines, fit_lines
+from rsna_seq.arrays import Floats
 from rsna_seq.config import StackConfig
 from rsna_seq.console import progress
-from rsna_seq.gates import UNSEEN, decide, shut
-from rsna_seq.imaging.volume import PixelCache
+from rsna_seq.context import Context
+from rsna_seq.folds import held_out
 from rsna_seq.labels import CLASSES
-from rsna_seq.provenance import source_digest
-from rsna_seq.stack_features import class_features, opinions, stack_features
-from rsna_seq.store.artifacts import Artifact, Key, Manifest, Receipt, open_artifact
-from rsna_seq.store.builds import ensure
+from rsna_seq.stacking.calibration import Line, apply_platt, fit_platt
+from rsna_seq.stacking.features import class_features, join_logits, stack_features
+from rsna_seq.stacking.gates import UNSEEN, decide, shut
+from rsna_seq.store.artifacts import Artifact, BuildSummary, Key, Manifest, open_artifact
+from rsna_seq.store.builds import ensure, reproduction_fault
 from rsna_seq.store.files import write_json, write_text
-from rsna_seq.store.run_folder import must_belong_together
-from rsna_seq.tables import LOGITS, read_table, write_table
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.provenance import source_digest
+from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.tables import LOGITS, read_table, write_table
 
-Floats = NDArray[np.float64]
 _DEPTH = 5
+_CHECKED_STUDIES = 3
+"""Held-out studies on which boosters are checked when the code has changed."""
 _CLEAR = 0.0
 """Standard errors by which the average must help: of two models that err apart it seldom harms."""
 
@@ -59,48 +63,53 @@ class Stacker:
     lines: dict[str, Line] = field(default_factory=dict)
 
 
-def run(
-    cfg: StackConfig,
-    cache: Path,
-    embed: Path,
-    sequence: Path,
-    out: Path,
-    *,
-    seed: int = 0,
-    rebuild: bool = False,
-) -> Manifest:
-    """Fit the boosters of every crossed fold and score what each left out.
+def run(cfg: StackConfig, ctx: Context, run: RunFolder) -> Manifest:
+    """Fit the boosters of every crossed fold and score the studies that each left out.
 
     Args:
         cfg: Boosting and features.
-        cache: The folder ``2_cache``; geometry and labels come from its table.
-        embed: The folder ``3_embed``.
-        sequence: The folder ``4_sequence``.
-        out: The folder ``5_stack``.
-        seed: Seed of the boosting.
-        rebuild: Fit anew what is there.
+        ctx: Seed.
+        run: Has ``2_cache``, ``3_embed`` and ``4_sequence``; receives ``5_stack``.
 
     Raises:
-        IntegrityError: An input is not finished, or what is there was fitted otherwise.
+        IntegrityError: An input is not finished, or the folder holds boosters that were fitted otherwise.
     """
-    folders = {"cache": cache, "embed": embed, "sequence": sequence}
-    artifacts = {name: open_artifact(folder) for name, folder in folders.items()}
-    must_belong_together(artifacts)
+    artifacts = run.open("cache", "embed", "sequence")
     inputs = {name: artifact.manifest.content for name, artifact in artifacts.items()}
-    key = Key("stack", {**cfg.model_dump(mode="json"), "seed": seed}, inputs, source_digest(__name__))
+    key = Key("stack", {**cfg.model_dump(mode="json"), "seed": ctx.seed}, inputs, source_digest(__name__))
 
-    def build(folder: Path) -> Receipt:
-        slabs = PixelCache(cache).slabs
+    def logits_and_slabs() -> tuple[pl.DataFrame, pl.DataFrame]:
+        slabs = PixelCache(run["cache"]).slabs
         cnn, seq = (read_table(artifacts[s].file("logits.parquet"), LOGITS) for s in ("embed", "sequence"))
-        return _build(cfg, opinions(cnn, seq, slabs), slabs, folder, seed)
+        return join_logits(cnn, seq, slabs), slabs
 
-    return ensure(out, key, build, learned=True, rebuild=rebuild)
+    def build(folder: Path) -> BuildSummary:
+        return _build(cfg, *logits_and_slabs(), folder, ctx.seed)
+
+    def check(folder: Path) -> str | None:
+        return _reproduces(cfg, *logits_and_slabs(), folder)
+
+    return ensure(run["stack"], key, build, learned=True, rebuild=ctx.rebuild, check=check)
+
+
+def _reproduces(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: Path) -> str | None:
+    """Apply stored boosters to a few held-out studies; a sentence if the logits differ."""
+    stored = read_table(open_artifact(folder).file("logits.parquet"), LOGITS)
+    keys, worst = ["study", "slab", "net", "cross"], 0.0
+    unseen = slabs.filter(held_out())["study"].unique(maintain_order=True).head(_CHECKED_STUDIES)
+    for fold, stacker in load(cfg, folder).items():
+        rows = table.filter(pl.col("study").is_in(unseen.implode()), pl.col("cross") == fold)
+        if rows.is_empty():
+            continue
+        known = rows.select(keys).join(stored, on=keys, how="left", maintain_order="left")
+        worst = max(worst, float(np.abs(apply(stacker, rows) - known.select(CLASSES).to_numpy()).max()))
+    return "no held-out study is there to check on" if unseen.is_empty() else reproduction_fault(worst)
 
 
 def fit(
     cfg: StackConfig, features: pl.DataFrame, labels: NDArray[np.int8], seed: int = 0
 ) -> dict[str, lgb.Booster]:
-    """Fit one booster a class.
+    """Fit one booster per class.
 
     Args:
         cfg: Boosting.
@@ -146,7 +155,7 @@ def apply(stacker: Stacker, table: pl.DataFrame) -> Floats:
 
     Args:
         stacker: Boosters and gates.
-        table: As :func:`rsna_seq.stack_features.opinions` makes it, whole studies.
+        table: As :func:`rsna_seq.stacking.features.join_logits` makes it, whole studies.
 
     Returns:
         (row, 6) logits.
@@ -157,8 +166,10 @@ def apply(stacker: Stacker, table: pl.DataFrame) -> Floats:
     for name in used:
         chosen = np.array(features.select(class_features(features.columns, name)).to_numpy(), order="C")
         boosted = stacker.boosters[name].predict(chosen, raw_score=True)
-        refined[:, CLASSES.index(name)] += stacker.cfg.share * (boosted - refined[:, CLASSES.index(name)])
-    return apply_lines(refined, stacker.lines)
+        refined[:, CLASSES.index(name)] += stacker.cfg.blend_weight * (
+            boosted - refined[:, CLASSES.index(name)]
+        )
+    return apply_platt(refined, stacker.lines)
 
 
 def load(cfg: StackConfig, out: Path) -> dict[int, Stacker]:
@@ -178,15 +189,17 @@ def load(cfg: StackConfig, out: Path) -> dict[int, Stacker]:
 
 
 def _read_booster(stage: Artifact, fold: int, name: str) -> lgb.Booster | None:
-    """The booster of a class in one crossed fold; None where the class had only one label."""
+    """The booster of a class in one crossed fold; None if the class had only one label."""
     file = f"boosters/{fold}_{name}.txt"
     if file not in stage.manifest.files:
         return None
     return lgb.Booster(model_str=stage.file(file).read_text(encoding="utf-8"))
 
 
-def _build(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: Path, seed: int) -> Receipt:
-    """Fit all crossed folds, decide the gates, write the logits of what each fold left out."""
+def _build(
+    cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: Path, seed: int
+) -> BuildSummary:
+    """Fit all crossed folds, decide the gates, write the logits of the studies that each fold left out."""
     truth = slabs.select(
         "study", "slab", "patient", *(pl.col(c).alias(f"y_{c}") for c in CLASSES), own="cross_fold"
     )
@@ -220,7 +233,7 @@ def _build(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: P
     used = {name: line for name, line in lines.items() if helped[UNSEEN][name]}
     write_json(folder / "gates.json", {"folds": folds, "gates": gates, "lines": used})
     made = len(list((folder / "boosters").glob("*.txt")))
-    return Receipt(
+    return BuildSummary(
         {"boosters": made, "classes refined": sum(gates[UNSEEN].values()), "classes calibrated": len(used)},
         {},
     )
@@ -230,11 +243,11 @@ def _calibrated(
     logits: Floats, labels: NDArray[np.int8], own: NDArray[np.int16], folds: list[int]
 ) -> tuple[Floats, dict[str, Line]]:
     """Each fold on the lines of the others, unseen studies on those of all; and the latter."""
-    lines = fit_lines(logits[own >= 0], labels[own >= 0])
-    moved = apply_lines(logits, lines)
+    lines = fit_platt(logits[own >= 0], labels[own >= 0])
+    moved = apply_platt(logits, lines)
     for fold in folds:
         others, mine = (own >= 0) & (own != fold), own == fold
-        moved[mine] = apply_lines(logits[mine], fit_lines(logits[others], labels[others]))
+        moved[mine] = apply_platt(logits[mine], fit_platt(logits[others], labels[others]))
     return moved, lines
 
 

@@ -1,1 +1,1 @@
-"""What lies on disk: atomic files, artefacts with their manifests, and the rule of what may be deleted."""
+"""Files on disk: atomic writes, artefacts with their manifests, and rules for what may be deleted."""

@@ -1,7 +1,7 @@
-"""Artefacts: what a stage leaves on disk, described by a manifest.
+"""Artefacts: the output of a stage on disk, described by a manifest.
 
-Every file is compared with its digest before it is used, and the manifest with a digest of its own.
-:mod:`rsna_seq.store.builds` makes and reuses them.
+Every file is compared with its digest before it is used, and so is the manifest.
+:mod:`rsna_seq.store.builds` builds and reuses them.
 """
 
 import hashlib
@@ -15,25 +15,25 @@ from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rsna_seq.errors import IntegrityError
-from rsna_seq.provenance import digest_file
 from rsna_seq.store.outputs import MANIFEST
+from rsna_seq.store.provenance import digest_file
 
 Section = TypeVar("Section", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Key:
-    """What an artefact depends on: two equal keys make equal artefacts."""
+    """What an artefact depends on: equal keys give equal artefacts."""
 
     stage: str
     config: Mapping[str, Any]
     inputs: Mapping[str, str]
     """Content digests of the inputs, by name."""
     source: str
-    """Digest of the code (:func:`rsna_seq.provenance.source_digest`)."""
+    """Digest of the code (:func:`rsna_seq.store.provenance.source_digest`)."""
 
     def parts(self) -> dict[str, Any]:
-        """The key as plain data, as it stands in the manifest."""
+        """The key as plain data, as it is written in the manifest."""
         return {
             "stage": self.stage,
             "config": _plain(self.config),
@@ -42,7 +42,7 @@ class Key:
         }
 
     def change(self, other: Mapping[str, Any]) -> "Change | None":
-        """What differs from the key parts of a manifest; None where nothing does."""
+        """Return what differs from the key parts of a manifest; None if nothing does."""
         mine = self.parts()
 
         def differing(part: str) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ class Change:
         config: Keys of the config whose values differ.
         inputs: Inputs whose content differs.
         code: The code differs.
-        damage: A file that is missing or damaged, as a sentence.
+        damage: A sentence that names a missing or damaged file.
     """
 
     config: tuple[str, ...] = ()
@@ -70,26 +70,26 @@ class Change:
     damage: str | None = None
 
     def __str__(self) -> str:
-        words = [f"config {', '.join(self.config)}"] if self.config else []
-        words += [f"input {', '.join(self.inputs)}"] if self.inputs else []
-        words += ["the code"] if self.code else []
-        return self.damage or " and ".join(words) + " changed"
+        parts = [f"config {', '.join(self.config)}"] if self.config else []
+        parts += [f"input {', '.join(self.inputs)}"] if self.inputs else []
+        parts += ["the code"] if self.code else []
+        return self.damage or " and ".join(parts) + " changed"
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """What a build tells of itself, for the manifest and the closing line."""
+class BuildSummary:
+    """Summary of a build, for the manifest and the final line."""
 
     counts: Mapping[str, int]
-    set_aside: Mapping[str, int]
-    """Inputs that were not used, by reason."""
+    excluded: Mapping[str, int]
+    """Number of inputs that were not used, by reason."""
     device: str = "cpu"
     digests: Mapping[str, str] = field(default_factory=dict)
-    """BLAKE3 of files that the build knows already."""
+    """BLAKE3 of files, if the build has already computed it."""
 
 
 class Manifest(BaseModel):
-    """``manifest.json``: what an artefact is, of what it was made, and how."""
+    """``manifest.json``: the contents of an artefact, its inputs, and how it was built."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -97,33 +97,35 @@ class Manifest(BaseModel):
     config: dict[str, Any]
     inputs: dict[str, str]
     source: str
+    earlier_sources: list[str] = []
+    """Digests of the code that made the artefact, or reproduced its outputs, before ``source``."""
     version: str
     commit: str | None
     device: str
     counts: dict[str, int]
-    set_aside: dict[str, int]
+    excluded: dict[str, int]
     files: dict[str, str]
     """BLAKE3 of each file, by path relative to the folder."""
     wall_s: float
     digest: str = ""
-    """BLAKE3 of all the rest of the manifest."""
+    """BLAKE3 of the other fields of the manifest."""
 
     def section(self, kind: type[Section]) -> Section:
-        """The config of the stage that made this, as its class."""
+        """The config of the stage that built this artefact, as an instance of its class."""
         return kind.model_validate({k: v for k, v in self.config.items() if k in kind.model_fields})
 
     @property
     def content(self) -> str:
-        """Digest of all files: what a later stage names as its input."""
+        """Digest of all files, by which a later stage identifies its input."""
         return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
 
     def sealed(self) -> "Manifest":
-        """The same manifest with its digest."""
+        """Return the manifest with its digest filled in."""
         return self.model_copy(update={"digest": self._digest()})
 
     @property
     def is_sound(self) -> bool:
-        """Whether the digest is that of the rest."""
+        """Whether the digest matches the other fields."""
         return self.digest == self._digest()
 
     def _digest(self) -> str:
@@ -133,10 +135,10 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artefact, open for reading.
+    """A complete artefact, open for reading.
 
     Attributes:
-        folder: Where it lies.
+        folder: Folder of the artefact.
         manifest: Its manifest.
     """
 
@@ -144,49 +146,49 @@ class Artifact:
     manifest: Manifest
 
     def file(self, name: str) -> Path:
-        """The path of a file, once its content was compared with the manifest.
+        """Return the path of a file after comparing its content with the manifest.
 
         Raises:
-            IntegrityError: The manifest does not name it, or it is missing or damaged.
+            IntegrityError: The file is not listed in the manifest, is missing, or is damaged.
         """
         self.check([name])
         return self.folder / name
 
     def check(self, names: Iterable[str] | None = None) -> None:
-        """Compare files with their digests; all files where none is named.
+        """Compare files with their digests; all files if no names are given.
 
         Raises:
-            IntegrityError: Names the first that is missing or damaged.
+            IntegrityError: A file is missing or damaged; the message names the first.
         """
         for name in self.manifest.files if names is None else names:
             known, path = self.manifest.files.get(name), self.folder / name
             if known is None or not path.is_file():
                 raise IntegrityError(f"{path}: missing; {_REMEDY}")
             if digest_file(path) != known:
-                raise IntegrityError(f"{path}: damaged, its digest is not the manifest's; {_REMEDY}")
+                raise IntegrityError(f"{path}: damaged, its digest differs from the manifest; {_REMEDY}")
 
 
 _REMEDY = "run its stage again (a trained stage with --rebuild), or restore it"
 
 
 def open_artifact(folder: Path) -> Artifact:
-    """Open a finished artefact.
+    """Open a complete artefact.
 
     Raises:
-        IntegrityError: It is not finished, a file is missing, or the manifest is damaged.
+        IntegrityError: The artefact is not complete, a file is missing, or the manifest is damaged.
     """
     return Artifact(folder, read_manifest(folder))
 
 
 def read_manifest(folder: Path, *, verify: bool = False) -> Manifest:
-    """Read the manifest of a finished artefact.
+    """Read the manifest of a complete artefact.
 
     Args:
         folder: The stage's folder.
         verify: Read every file and compare its digest.
 
     Raises:
-        IntegrityError: There is none, it is damaged, or a file is missing or (with ``verify``) damaged.
+        IntegrityError: The manifest is missing or damaged, or a file is missing or (with ``verify``) damaged.
     """
     manifest = load_manifest(folder)
     missing = [name for name in manifest.files if not (folder / name).is_file()]
@@ -198,14 +200,14 @@ def read_manifest(folder: Path, *, verify: bool = False) -> Manifest:
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read a manifest, whether its files are there or not.
+    """Read a manifest without checking its files.
 
     Raises:
-        IntegrityError: There is none, or it is damaged.
+        IntegrityError: The manifest is missing or damaged.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise IntegrityError(f"{folder}: no finished artefact here; run its stage first")
+        raise IntegrityError(f"{folder}: no complete artefact here; run its stage first")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
         if manifest.is_sound:
@@ -219,6 +221,6 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping as JSON would return it, so that keys compare equal after a round trip."""
+    """Convert the mapping as a JSON round trip would, so that stored keys compare equal."""
     plain: dict[str, Any] = json.loads(json.dumps(value, default=str))
     return plain

@@ -1,9 +1,9 @@
-"""How an artefact is made: reused where nothing changed, otherwise built under a lock, its manifest last.
+"""Build artefacts: reuse them if nothing changed, otherwise build them under a lock, manifest last.
 
 1. :func:`ensure` refuses an unsafe folder and compares the stage's key with the manifest in it.
-2. Equal, and all files sound: the artefact is reused. Otherwise the folder is built, and the reason printed.
-3. The manifest is written last; its presence means complete. An unfinished folder whose key still matches
-   is given to the build as it is, so that a learned stage can resume.
+2. If both match and all files are intact, the artefact is reused. Otherwise it is built again.
+3. The manifest is written last; its presence means complete. An incomplete folder whose key still matches
+   is passed to the build as it is, so that a learned stage can resume.
 """
 
 import json
@@ -13,37 +13,41 @@ from pathlib import Path
 
 from rsna_seq.console import say
 from rsna_seq.errors import IntegrityError
-from rsna_seq.provenance import commit, digest_file, package_version
-from rsna_seq.store.artifacts import Artifact, Change, Key, Manifest, Receipt, load_manifest
+from rsna_seq.store.artifacts import Artifact, BuildSummary, Change, Key, Manifest, load_manifest
 from rsna_seq.store.files import locked, write_json
 from rsna_seq.store.outputs import JOURNAL, MANIFEST, UNFINISHED, OwnFiles, must_be_safe
+from rsna_seq.store.provenance import commit, digest_file, package_version
 
 
 def ensure(
     out: Path,
     key: Key,
-    build: Callable[[Path], Receipt],
+    build: Callable[[Path], BuildSummary],
     *,
     learned: bool = False,
     rebuild: bool = False,
     piecewise: bool = False,
     sources: Sequence[Path] = (),
+    check: Callable[[Path], str | None] | None = None,
 ) -> Manifest:
-    """Reuse the artefact in ``out`` where its key matches and its files are sound, otherwise build it.
+    """Reuse the artefact in ``out`` if its key matches and its files are intact, otherwise build it.
 
     Args:
         out: The stage's folder.
         key: What the artefact depends on.
-        build: Writes the files into the folder it is given, by ``atomic_path`` or after it claimed them.
-        learned: It may hold days of work: never deleted without ``rebuild``.
-        rebuild: Build again whatever is there.
-        piecewise: ``build`` is given whatever lies there, keeps the pieces that are still valid, and removes
-            the rest.
-        sources: Folders and files that are read, which ``out`` may not contain or lie in.
+        build: Writes the files into the given folder, with ``atomic_path`` or after claiming their names.
+        learned: The artefact contains trained weights: it is never deleted without ``rebuild``.
+        rebuild: Build again, also if the artefact is up to date.
+        piecewise: The existing files are passed to ``build``, which keeps the valid parts and removes the
+            rest.
+        check: Called if only the code changed since a learned artefact was built: applies the stored weights
+            to stored inputs and returns how the outputs differ from the stored ones. If it returns None, the
+            artefact is valid for the new code.
+        sources: Input folders and files; ``out`` must not contain them or be inside them.
 
     Raises:
-        UsageError: ``out`` may hold files of others (:func:`rsna_seq.store.outputs.must_be_safe`).
-        IntegrityError: A learned artefact is stale, the manifest is damaged, or another run is writing here.
+        UsageError: ``out`` may contain other files (:func:`rsna_seq.store.outputs.must_be_safe`).
+        IntegrityError: A learned artefact is stale, the manifest is damaged, or another run uses ``out``.
     """
     must_be_safe(out, key.stage.split()[0], sources)
     with locked(out):
@@ -53,15 +57,52 @@ def ensure(
             _close(out, own)
             say(key.stage, "up to date")
             return found
+        if found is not None and change == Change(code=True) and learned and check and not rebuild:
+            return _checked(out, own, key, found, check)
         if not (change is None and not rebuild and (out / UNFINISHED).exists()):
             _begin(out, own, key, change, learned=learned and not rebuild, keep=piecewise and not rebuild)
         start = time.monotonic()
-        receipt = _run(build, own)
-        return _seal(own, key, receipt, time.monotonic() - start)
+        summary = _run(build, own)
+        return _seal(own, key, summary, time.monotonic() - start)
 
 
-def _run(build: Callable[[Path], Receipt], own: OwnFiles) -> Receipt:
-    """Run a build; where it fails, the journal keeps what was written and no more."""
+_TOLERANCE = 1e-2
+"""Maximum difference of logits of the same weights between machines or library versions."""
+
+
+def reproduction_fault(difference: float) -> str | None:
+    """Describe that stored weights do not reproduce the stored logits; None if they do.
+
+    Args:
+        difference: Largest absolute difference of stored and recomputed logits.
+    """
+    if difference <= _TOLERANCE:
+        return None
+    return f"the stored weights give logits that differ by up to {difference:.3g} from the stored ones"
+
+
+def _checked(
+    out: Path, own: OwnFiles, key: Key, found: Manifest, check: Callable[[Path], str | None]
+) -> Manifest:
+    """Keep a learned artefact whose code changed if its stored outputs are reproduced."""
+    Artifact(out, found).check()
+    fault = check(out)
+    if fault is not None:
+        raise IntegrityError(
+            f"{out}: the code changed since this was trained, and {fault}; use --rebuild to "
+            "train again, or choose another --out"
+        )
+    same = found.model_copy(
+        update={"source": key.source, "earlier_sources": [*found.earlier_sources, found.source]}
+    )
+    write_json(out / MANIFEST, same.sealed().model_dump())
+    _close(out, own)
+    say(key.stage, "up to date: the code changed, and the stored weights still give the stored logits")
+    return same.sealed()
+
+
+def _run(build: Callable[[Path], BuildSummary], own: OwnFiles) -> BuildSummary:
+    """Run a build; if it fails, the journal lists exactly the files that were written."""
     try:
         with own.building():
             return build(own.folder)
@@ -74,7 +115,7 @@ def _run(build: Callable[[Path], Receipt], own: OwnFiles) -> Receipt:
 
 
 def _state(out: Path, key: Key) -> tuple[Manifest | None, Change | None]:
-    """The manifest of a finished artefact, or None, and what differs from the key, finished or not."""
+    """Return the manifest of a complete artefact, or None, and what differs from the key."""
     if (out / MANIFEST).exists():
         manifest = load_manifest(out)
         return manifest, key.change(manifest.model_dump()) or _damage(Artifact(out, manifest))
@@ -85,7 +126,7 @@ def _state(out: Path, key: Key) -> tuple[Manifest | None, Change | None]:
 
 
 def _damage(artifact: Artifact) -> Change | None:
-    """What is missing or damaged of an artefact."""
+    """Return what is missing or damaged in an artefact."""
     try:
         artifact.check()
     except IntegrityError as error:
@@ -94,14 +135,14 @@ def _damage(artifact: Artifact) -> Change | None:
 
 
 def _begin(out: Path, own: OwnFiles, key: Key, change: Change | None, *, learned: bool, keep: bool) -> None:
-    """Prepare a folder for a new build, and say why; refuse where that would delete learned work.
+    """Prepare a folder for a new build, and print why; refuse if this would delete trained weights.
 
-    With ``keep`` only the manifest goes, which made the artefact complete.
+    With ``keep`` only the manifest is deleted, so that the artefact is no longer complete.
     """
     if change is not None:
         if learned:
             reason = change.damage or f"{out}: {change} since this was trained"
-            raise IntegrityError(f"{reason}; --rebuild trains again, or choose another --out")
+            raise IntegrityError(f"{reason}; use --rebuild to train again, or choose another --out")
         say(key.stage, f"rebuilding: {change}")
     elif (out / MANIFEST).exists():
         say(key.stage, "rebuilding")
@@ -114,28 +155,28 @@ def _begin(out: Path, own: OwnFiles, key: Key, change: Change | None, *, learned
 
 
 def _close(out: Path, own: OwnFiles) -> None:
-    """Remove the records of a build that is complete."""
+    """Remove the records of a finished build."""
     own.discard_parts()
     (out / UNFINISHED).unlink(missing_ok=True)
     (out / JOURNAL).unlink(missing_ok=True)
 
 
-def _seal(own: OwnFiles, key: Key, receipt: Receipt, wall_s: float) -> Manifest:
-    """Write the manifest, which makes the artefact complete, and say what was made."""
+def _seal(own: OwnFiles, key: Key, summary: BuildSummary, wall_s: float) -> Manifest:
+    """Write the manifest, which makes the artefact complete, and print a summary."""
     out = own.folder
     manifest = Manifest(
         **key.parts(),
         version=package_version(),
         commit=commit(),
-        device=receipt.device,
-        counts=dict(receipt.counts),
-        set_aside=dict(receipt.set_aside),
-        files={name: receipt.digests.get(name) or digest_file(out / name) for name in own.present()},
+        device=summary.device,
+        counts=dict(summary.counts),
+        excluded=dict(summary.excluded),
+        files={name: summary.digests.get(name) or digest_file(out / name) for name in own.present()},
         wall_s=round(wall_s, 3),
     ).sealed()
     write_json(out / MANIFEST, manifest.model_dump())
     _close(out, own)
-    made = ", ".join(f"{n:,} {what}" for what, n in receipt.counts.items())
-    aside = sum(receipt.set_aside.values())
+    made = ", ".join(f"{n:,} {what}" for what, n in summary.counts.items())
+    aside = sum(summary.excluded.values())
     say(key.stage, f"{made}; {aside:,} excluded; {wall_s:.1f} s" if aside else f"{made}; {wall_s:.1f} s")
     return manifest

@@ -17,7 +17,7 @@ from rsna_seq.errors import EnvironmentFaultError, IntegrityError
 LOCK = ".lock"
 _PART = re.compile(r"\.(.+)\.\d+\.part")
 _DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""Error numbers for which the machine is at fault, and not the input."""
+"""Error numbers caused by the environment, not by the input."""
 _RECORD: ContextVar[Callable[[Path], None] | None] = ContextVar("record", default=None)
 
 
@@ -33,16 +33,16 @@ def recording(record: Callable[[Path], None]) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path, *, sync: bool = True, needed: int | None = None) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that replaces it when the block ends without an error.
+    """Yield a temporary path beside ``path`` that replaces it if the block ends without an error.
 
     Args:
-        path: The file that is to be complete or absent.
-        sync: Wait until it is on the disk, so that it survives a power cut.
-        needed: Bytes that it will take, where that is known: a disk that is too small is then reported
-            before anything is written.
+        path: The file, which is either complete or absent.
+        sync: Wait until the file is on the disk, so that it survives a power failure.
+        needed: Size of the file in bytes, if known: a full disk is then reported before anything is
+            written.
 
     Raises:
-        EnvironmentFaultError: The disk or its inodes are full, or the folder is not writable.
+        EnvironmentFaultError: The disk is full, no inodes are left, or the folder is not writable.
     """
     record = _RECORD.get()
     if record is not None:
@@ -51,15 +51,15 @@ def atomic_path(path: Path, *, sync: bool = True, needed: int | None = None) -> 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = stat.S_IMODE(temporary.stat().st_mode)  # as the umask says
+        mode = stat.S_IMODE(temporary.stat().st_mode)  # as set by the umask
         _must_fit(path, needed or 0)
         yield temporary
-        temporary.chmod(mode)  # some libraries replace the file by one that only its owner may read
+        temporary.chmod(mode)  # some libraries replace the file by one that only its owner can read
         if sync:
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
         temporary.replace(path)
-    except Exception as error:  # libraries wrap the operating system's error in types of their own
+    except Exception as error:  # libraries raise their own types for operating system errors
         fault = disk_fault(error, path, needed)
         if fault is None:
             raise
@@ -69,24 +69,24 @@ def atomic_path(path: Path, *, sync: bool = True, needed: int | None = None) -> 
 
 
 def _must_fit(path: Path, needed: int) -> None:
-    """Raise the error of a full disk before anything is written to it."""
+    """Raise the error of a full disk before anything is written."""
     if needed > shutil.disk_usage(path.parent).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def disk_fault(error: BaseException, path: Path, needed: int | None = None) -> EnvironmentFaultError | None:
-    """The error to raise where ``error`` says that the disk cannot take a file, otherwise None.
+    """Return the error to raise if ``error`` means that the file cannot be written, otherwise None.
 
     Args:
-        error: What was raised while the file was written, by Python or by a library.
+        error: The exception that Python or a library raised while the file was written.
         path: The file.
-        needed: Bytes that it takes, where that is known.
+        needed: Size of the file in bytes, if known.
     """
     if isinstance(error, EnvironmentFaultError):
         return None
     number = getattr(error, "errno", None)
-    if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):
-        number = int(told[1])
+    if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(found[1])
     if number not in _DISK:
         return None
     size = "" if needed is None else f" {needed:,} bytes are needed,"
@@ -97,38 +97,38 @@ def disk_fault(error: BaseException, path: Path, needed: int | None = None) -> E
 
 
 def _free(path: Path) -> str:
-    """Bytes and inodes that are free where a file was to be written."""
+    """Describe the free bytes and inodes at the location of a file."""
     folder = next(p for p in path.absolute().parents if p.exists())
     found = os.statvfs(folder)
     return f"{found.f_bavail * found.f_frsize:,} bytes and {found.f_favail:,} inodes are free below {folder}"
 
 
 def write_bytes(path: Path, data: bytes | memoryview, *, sync: bool = True) -> None:
-    """Write a file, complete or not at all.
+    """Write a file atomically.
 
     Raises:
-        EnvironmentFaultError: The disk cannot take it.
+        EnvironmentFaultError: The file cannot be written.
     """
     with atomic_path(path, sync=sync, needed=len(data)) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file, complete or not at all."""
+    """Write a UTF-8 file atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write plain data as JSON, complete or not at all."""
+    """Write plain data as JSON atomically."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def remove_parts(folder: Path, names: set[str]) -> None:
-    """Remove temporary files that a killed process left beside files of these names.
+    """Remove temporary files that a killed process left beside the named files.
 
     Args:
         folder: Where the files are.
-        names: Names of the files themselves, without a folder.
+        names: Names of the files, without a folder.
     """
     if not folder.is_dir():
         return
@@ -140,11 +140,11 @@ def remove_parts(folder: Path, names: set[str]) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other runs; the lock ends with the process.
+    """Lock a folder against other runs; the lock ends with the process.
 
     Raises:
-        IntegrityError: Another run holds it.
-        EnvironmentFaultError: The folder cannot be made or written to.
+        IntegrityError: Another run has locked the folder.
+        EnvironmentFaultError: The folder cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

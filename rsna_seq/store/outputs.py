@@ -1,7 +1,7 @@
-"""Which folders may be written to, and which files in them may be deleted.
+"""Rules for which folders may be written to, and which files in them may be deleted.
 
-A command deletes only files that the manifest or the journal in its own folder names, and never through a
-link. It refuses a folder in which files of others could be lost (exit 2), before it writes anything there.
+A command deletes only files that are listed in the manifest or the journal of its folder, and never through a
+link. It refuses a folder in which other files could be lost (exit 2), before it writes anything there.
 """
 
 import json
@@ -19,20 +19,20 @@ MANIFEST = "manifest.json"
 UNFINISHED = "unfinished.json"
 JOURNAL = "journal.jsonl"
 _PARTS_OF_A_RUN = re.compile(r"\d_[a-z]+|phantoms|unseen_phantoms")
-"""Folders that a run has itself; no other output may lie in a run."""
+"""Subfolders of a run; a run may contain no other output."""
 
 
 def must_be_safe(out: Path, kind: str, sources: Sequence[Path] = ()) -> None:
-    """Refuse an output folder in which something that this package did not write could be lost.
+    """Refuse an output folder in which files that this package did not write could be lost.
 
     Args:
-        out: The folder that is to be written; it need not exist.
-        kind: First word of the stage whose artefact it may hold already.
-        sources: Folders and files that are read: images, labels, runs.
+        out: The output folder; it need not exist.
+        kind: First word of the stage whose artefact it may already contain.
+        sources: Input folders and files: images, labels, runs.
 
     Raises:
-        UsageError: ``out`` is a file, is or contains ``/``, the home folder, a checkout or a run, lies in a
-            run, contains or lies in a source, or is not empty and holds no artefact of this kind.
+        UsageError: ``out`` is a file; is or contains ``/``, the home folder, a checkout or a run; is inside a
+            run; contains or is inside a source; or is not empty and contains no artefact of this kind.
     """
     place = out.absolute().resolve()
     whole = next((p for p in (place, *place.parents) if p.exists()), place)
@@ -44,11 +44,11 @@ def must_be_safe(out: Path, kind: str, sources: Sequence[Path] = ()) -> None:
         or _of_others(place, kind)
     )
     if fault is not None:
-        raise UsageError(f"--out {out}: refused, nothing was changed: {fault}. Choose another folder")
+        raise UsageError(f"--out {out}: refused: {fault}; nothing was changed. Choose another folder")
 
 
 def _too_much(place: Path) -> str | None:
-    """Whether a folder is one that no command should take for its own."""
+    """Return why a folder must never be used as an output folder, or None."""
     home = Path.home().resolve()
     if place == Path(place.anchor) or home == place or place in home.parents:
         return "it is the root or the home folder, or contains it"
@@ -56,35 +56,35 @@ def _too_much(place: Path) -> str | None:
 
 
 def _near_a_source(place: Path, sources: Iterable[Path]) -> str | None:
-    """Whether a folder contains, is or lies in something that is read."""
+    """Return how a folder overlaps with an input, as a sentence, or None."""
     for source in sources:
         read = source.absolute().resolve()
         if read == place or place in read.parents:
             return f"it contains the input {source}"
         if read in place.parents and not _part_of_run(place, read):
-            return f"it lies in the input {source}"
+            return f"it is inside the input {source}"
     return None
 
 
 def _part_of_run(place: Path, run: Path) -> bool:
-    """Whether a folder is one that a run has itself."""
+    """Whether a folder is a subfolder of a run."""
     return is_run(run) and _PARTS_OF_A_RUN.fullmatch(place.relative_to(run).parts[0]) is not None
 
 
 def _near_a_run(place: Path, kind: str) -> str | None:
-    """Whether a folder is a run, or lies in a run or an artefact without being a part of it."""
+    """Return why a folder is a run, or inside a run or artefact that it is no part of, or None."""
     if is_run(place):
         return "it is the folder of a run"
     for parent in place.parents:
         if is_run(parent) and not _part_of_run(place, parent):
-            return f"it lies in the run {parent}"
+            return f"it is inside the run {parent}"
         if (parent / MANIFEST).exists() and _kind_of(parent) != kind:
-            return f"it lies in {parent}, which holds the results of {_kind_of(parent)!r}"
+            return f"it is inside {parent}, which contains the results of {_kind_of(parent)!r}"
     return None
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds the artefact of a stage, and so is a run."""
+    """Whether a folder contains the artefact of a stage, and so is a run."""
     try:
         children = [e.name for e in os.scandir(folder) if re.fullmatch(r"\d_[a-z]+", e.name)]
     except OSError:
@@ -93,24 +93,26 @@ def is_run(folder: Path) -> bool:
 
 
 def _of_others(place: Path, kind: str) -> str | None:
-    """Whether a folder holds files, but no artefact of this kind."""
+    """Return what a folder contains instead of an artefact of this kind, or None."""
     found = _kind_of(place)
     if found == kind:
         return None
     if found is not None:
-        return f"it holds the results of {found!r}"
+        return f"it contains the results of {found!r}"
     names = [e.name for e in os.scandir(place) if e.name != LOCK] if place.is_dir() else []
-    # the folds of a stage are artefacts of its kind themselves
+    # the folds of a stage are artefacts of the same kind
     first = next((name for name in names if _kind_of(place / name) != kind), None)
-    return None if first is None else f"it is not empty (it holds {first!r}) and has no manifest of {kind!r}"
+    return (
+        None if first is None else f"it is not empty (it contains {first!r}) and has no manifest of {kind!r}"
+    )
 
 
 def _kind_of(place: Path) -> str | None:
-    """First word of the stage whose artefact, finished or not, lies in a folder."""
+    """First word of the stage whose artefact, complete or not, is in a folder."""
     for file in (MANIFEST, UNFINISHED):
         try:
-            told = json.loads((place / file).read_text(encoding="utf-8"))
-            return str(told["stage"]).split()[0]
+            record = json.loads((place / file).read_text(encoding="utf-8"))
+            return str(record["stage"]).split()[0]
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
@@ -124,15 +126,15 @@ def _kind_of(place: Path) -> str | None:
 class OwnFiles:
     """The files of one artefact that this package wrote, or is about to write.
 
-    Names are paths relative to the folder. Each is put into the journal before it is written, so that a run
-    that was killed knows later what it may delete.
+    Names are paths relative to the folder. Each is added to the journal before the file is written, so that
+    it is known after a killed run which files may be deleted.
 
     Args:
         folder: The artefact's folder.
-        named: Names in the manifest that lay there before.
+        named: Names in the manifest of the previous artefact.
 
     Raises:
-        IntegrityError: A name leads out of the folder.
+        IntegrityError: A name points outside the folder.
     """
 
     def __init__(self, folder: Path, named: Iterable[str] = ()) -> None:
@@ -141,23 +143,23 @@ class OwnFiles:
         self.reread()
 
     def reread(self) -> None:
-        """Add what other processes put into the journal."""
+        """Add names that other processes wrote to the journal."""
         self.names.update(_read_journal(self.folder / JOURNAL))
         for name in self.names:
             _must_stay_inside(self.folder, name)
 
     def claim(self, *names: str) -> None:
-        """Take names for files that will be written.
+        """Register names of files that will be written.
 
         Raises:
-            UsageError: A file of that name is there and was not written by this package.
+            UsageError: A file of that name exists and was not written by this package.
         """
         new = [name for name in names if name not in self.names]
         for name in new:
             _must_stay_inside(self.folder, name)
             if os.path.lexists(self.folder / name):
                 raise UsageError(
-                    f"{self.folder / name}: is there, and rsna_seq did not write it; move it, or choose "
+                    f"{self.folder / name}: exists, and rsna_seq did not write it; move it, or choose "
                     "another --out"
                 )
         self.names.update(new)
@@ -165,17 +167,17 @@ class OwnFiles:
             journal_names(self.folder, new)
 
     def remember(self) -> None:
-        """Write all names into the journal, so that they are known when the manifest is gone."""
+        """Write all names to the journal, so that they are known after the manifest is deleted."""
         write_text(self.folder / JOURNAL, "".join(json.dumps(name) + "\n" for name in sorted(self.names)))
 
     def forget_absent(self) -> None:
-        """Keep only names of files that are there: another's file may take such a name later."""
+        """Drop names of files that do not exist: another program may later use such a name."""
         self.names = set(self.present())
         self.remember()
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """Claim whatever is written with ``atomic_path`` within this block, by this process."""
+        """Claim all files that this process writes with ``atomic_path`` within this block."""
         token = _CURRENT.set(self)
         try:
             with recording(self._record):
@@ -184,16 +186,16 @@ class OwnFiles:
             _CURRENT.reset(token)
 
     def _record(self, path: Path) -> None:
-        """Claim a path, where it lies in the folder and is none of the artefact's own records."""
+        """Claim a path if it is in the folder and not one of the artefact's records."""
         if path.is_relative_to(self.folder) and path.name not in {MANIFEST, UNFINISHED, JOURNAL}:
             self.claim(path.relative_to(self.folder).as_posix())
 
     def present(self) -> list[str]:
-        """Names of those that are regular files, sorted."""
+        """Names of own files that exist as regular files, sorted."""
         return sorted(name for name in self.names if self._is_own(name))
 
     def discard(self, keep: Iterable[str] = ()) -> None:
-        """Delete all own files but some, and folders that are empty then; links are left as they are."""
+        """Delete own files except some, and folders that become empty; links are not touched."""
         unwanted = self.names - set(keep)
         for name in unwanted:
             if self._is_own(name):
@@ -224,14 +226,14 @@ _CURRENT: ContextVar[OwnFiles | None] = ContextVar("own_files", default=None)
 
 
 def own_files() -> OwnFiles:
-    """The files of the artefact that is being built now; for builds whose files other processes write."""
+    """The files of the artefact that is being built; for builds whose files other processes write."""
     found = _CURRENT.get()
     assert found is not None, "no artefact is being built"
     return found
 
 
 def journal_names(folder: Path, names: Iterable[str]) -> None:
-    """Record names of an artefact's files before they are written; any process of the build may do so.
+    """Record names of an artefact's files before they are written, from any process of the build.
 
     Args:
         folder: The artefact's folder.
@@ -239,7 +241,7 @@ def journal_names(folder: Path, names: Iterable[str]) -> None:
     """
     lines = "".join(json.dumps(name) + "\n" for name in names)
     with (folder / JOURNAL).open("ab", buffering=0) as journal:
-        journal.write(lines.encode())  # one call: lines of several processes do not mix
+        journal.write(lines.encode())  # one call, so that lines of several processes do not mix
 
 
 def _through_link(top: Path, folder: Path) -> bool:
@@ -248,14 +250,14 @@ def _through_link(top: Path, folder: Path) -> bool:
 
 
 def _must_stay_inside(folder: Path, name: str) -> None:
-    """Refuse a name that leads out of the folder."""
+    """Refuse a name that points outside the folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
-        raise IntegrityError(f"{folder}: its manifest names {name!r}, which leads out of the folder")
+        raise IntegrityError(f"{folder}: its manifest lists {name!r}, which is outside the folder")
 
 
 def _read_journal(journal: Path) -> list[str]:
-    """Names in a journal; a last line that was cut by a crash names a file that was never written."""
+    """Read the names in a journal; an incomplete last line names a file that was never written."""
     try:
         lines = journal.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

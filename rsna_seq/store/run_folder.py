@@ -1,4 +1,4 @@
-"""The folder of a run: which stage lies where in it, and whether its stages belong together."""
+"""The folder of a run: the subfolders of its stages, and checks that the stages belong together."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from rsna_seq.store.artifacts import Artifact, open_artifact
 from rsna_seq.store.outputs import MANIFEST
 
 STAGES = ("index", "cache", "embed", "sequence", "stack", "evaluate", "predict")
-"""The stages in the order of the data; the position of a stage numbers its folder."""
+"""The stages in processing order; the position of a stage is the number of its folder."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class RunFolder:
         object.__setattr__(self, "path", Path(path))
 
     def __getitem__(self, stage: str) -> Path:
-        """The folder of a stage.
+        """Return the folder of a stage.
 
         Raises:
-            KeyError: There is no such stage.
+            KeyError: The stage does not exist.
         """
         if stage not in STAGES:
             raise KeyError(stage)
@@ -43,11 +43,11 @@ class RunFolder:
     def open(self, *stages: str) -> dict[str, Artifact]:
         """Open the artefacts of some stages and check that they belong together.
 
-        An earlier stage that lies in the folder, but was not asked for, is checked too.
+        Earlier stages in the folder that were not requested are checked as well.
 
         Raises:
-            IntegrityError: A stage is not finished or damaged, or was built from another artefact than the
-                one that lies here now.
+            IntegrityError: A stage is incomplete or damaged, or was built from an artefact that differs from
+                the one in this folder.
         """
         opened = {stage: open_artifact(self[stage]) for stage in stages}
         sources = {name for artifact in opened.values() for name in artifact.manifest.inputs}
@@ -57,37 +57,37 @@ class RunFolder:
 
 
 def must_belong_together(artifacts: Mapping[str, Artifact]) -> None:
-    """Refuse artefacts of which one was built from another state of a second one.
+    """Refuse artefacts if one was built from a different version of another.
 
     Args:
-        artifacts: By name, as the manifests of later ones name their inputs.
+        artifacts: By name, as used for the inputs in the manifests of later artefacts.
 
     Raises:
-        IntegrityError: Names both.
+        IntegrityError: Two artefacts do not match; the message names both.
     """
     for name, artifact in artifacts.items():
         for source in _changed(artifact, artifacts):
             raise IntegrityError(
-                f"{artifact.folder} was built from another {source} than the one in "
+                f"{artifact.folder} was built from a different {source} than the one in "
                 f"{artifacts[source].folder}: they do not belong together. Run {name.split()[0]} again "
                 "(a trained stage with --rebuild), or restore the stage that it was built from"
             )
 
 
 def _changed(artifact: Artifact, artifacts: Mapping[str, Artifact]) -> Iterable[str]:
-    """Inputs of an artefact that are not what lies there now."""
+    """Inputs of an artefact whose content differs from the current artefacts."""
     inputs = artifact.manifest.inputs
     return (s for s in inputs if s in artifacts and artifacts[s].manifest.content != inputs[s])
 
 
 def open_folds(embed: Path) -> dict[int, Artifact]:
-    """The folds of the finished stage ``embed``, each an artefact of its own, by number.
+    """Return the folds of the complete stage ``embed`` by number; each is an artefact.
 
     Args:
         embed: The stage's folder.
 
     Raises:
-        IntegrityError: The stage or a fold is not finished or damaged, or is not the one that was joined.
+        IntegrityError: The stage or a fold is incomplete or damaged, or a fold changed after it was joined.
     """
     stage = open_artifact(embed)
     names = sorted((n for n in stage.manifest.inputs if n.startswith("fold")), key=lambda name: int(name[4:]))

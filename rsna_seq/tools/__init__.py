@@ -1,1 +1,1 @@
-"""Small tools of the field that stand beside the corridor."""
+"""Tools beside the stages: phantoms, label CSVs, PNGs."""

@@ -6,8 +6,8 @@ from typing import TypeVar
 import pandas as pd
 import polars as pl
 
-from rsna_seq.label_csv import Labels, check_labels, to_long
-from rsna_seq.submission import write_csv
+from rsna_seq.datasets.rsna2019.label_csv import Labels, check_labels, to_long
+from rsna_seq.datasets.rsna2019.submission import write_csv
 
 Frame = TypeVar("Frame", pl.DataFrame, pd.DataFrame)
 

@@ -17,6 +17,7 @@ from rsna_seq.config import SynthConfig
 from rsna_seq.console import progress
 from rsna_seq.errors import EnvironmentFaultError, UsageError
 from rsna_seq.labels import CLASSES
+from rsna_seq.parallel.local import WorkerDied, parallel_map
 from rsna_seq.phantom import (
     KINDS,
     Bleed,
@@ -31,15 +32,14 @@ from rsna_seq.phantom import (
 from rsna_seq.phantom.bleeds import draw_hygroma
 from rsna_seq.phantom.prevalence import StudyPlan, plan_studies
 from rsna_seq.phantom.writer import draw_style, make_ids, slice_bytes
-from rsna_seq.provenance import source_digest
-from rsna_seq.store.artifacts import Key, Receipt
+from rsna_seq.store.artifacts import BuildSummary, Key
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_bytes, write_text
 from rsna_seq.store.outputs import journal_names
-from rsna_seq.workers import WorkerDied, spread_over
+from rsna_seq.store.provenance import source_digest
 
 DUPLICATED = 4
-"""Training images whose six rows stand in the CSV twice."""
+"""Training images whose six rows are in the CSV twice."""
 _GROW = (1.0, 1.4, 1.9, 2.6, 3.5)
 """Sizes tried until each planned bleed is seen in some slice."""
 
@@ -71,7 +71,7 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Written:
-    """What a study left."""
+    """Labels and files of a study that was written."""
 
     labels: tuple[tuple[str, tuple[int, ...]], ...]
     """Id and six labels of each image."""
@@ -93,7 +93,7 @@ def run(cfg: SynthConfig, out: Path, *, seed: int, workers: int) -> SynthReport:
     """
     built: list[bool] = []
 
-    def build(_: Path) -> Receipt:
+    def build(_: Path) -> BuildSummary:
         built.append(True)
         return _build(cfg, out, seed, workers)
 
@@ -105,14 +105,14 @@ def run(cfg: SynthConfig, out: Path, *, seed: int, workers: int) -> SynthReport:
     )
 
 
-def _build(cfg: SynthConfig, out: Path, seed: int, workers: int) -> Receipt:
+def _build(cfg: SynthConfig, out: Path, seed: int, workers: int) -> BuildSummary:
     """Write every study and the tables."""
     train, test = _tasks(cfg, out, seed)
     written = _write_all([*train, *test], workers)
     _write_tables(cfg, out, seed, written[: len(train)], written[len(train) :])
     digests = {path: digest for study in written for path, digest in study.digests}
     counts = {"studies": len(written), "slices": sum(len(study.labels) for study in written)}
-    return Receipt(counts, {}, digests=digests)
+    return BuildSummary(counts, {}, digests=digests)
 
 
 def write_study(task: _Task) -> _Written:
@@ -152,7 +152,7 @@ def _write_same(path: Path, content: bytes) -> None:
 
 
 def _render(rng: np.random.Generator, patient: Patient, scan: Scan, task: _Task) -> Study:
-    """Render a study; a planned bleed that no slice shows is drawn anew and larger."""
+    """Render a study; a planned bleed that no slice shows is drawn again, larger."""
     hygroma: tuple[Bleed, ...] = ()
     if patient.hygroma:
         hygroma = (draw_hygroma(rng, patient.hygroma, patient.hygroma_side),)
@@ -192,7 +192,7 @@ def _write_all(tasks: list[_Task], workers: int) -> list[_Written]:
     """
     written = []
     with progress("synth", len(tasks)) as advance:
-        for done in spread_over(write_study, tasks, workers):
+        for done in parallel_map(write_study, tasks, workers):
             if isinstance(done, WorkerDied):
                 raise EnvironmentFaultError("synth: a worker process died; free memory, or use workers=1")
             written.append(done)

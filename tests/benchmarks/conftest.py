@@ -1,4 +1,4 @@
-"""The benchmarks are scripts beside the package: what they import stands in their own folder."""
+"""Make the modules in ``benchmarks/`` importable: they are scripts outside the package."""
 
 import sys
 from pathlib import Path

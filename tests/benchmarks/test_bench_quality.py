@@ -1,4 +1,4 @@
-"""The quality benchmark at toy size: its JSON line, its targets, what it refuses."""
+"""The quality benchmark at toy size: JSON line, targets and refused configs."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from peers.quality import PEERS
 from quality_report import CLEAR, CNN, FINAL, FLAT, GRU, STACK, Losses, targets
 
-from rsna_seq.scores import Scope
+from rsna_seq.scoring.scores import Scope
 
 TOY = """
 workers: 1
@@ -17,8 +17,8 @@ device: cpu
 synth: {studies: 8, test_studies: 0, matrix: 64, rare_share: 0.15, damage: false}
 index: {folds: 2, cross_folds: 2, holdout: 0.25}
 cache: {size: 32}
-embed: {backbone: test_efficientnet, pretrained: false, epochs: 1, batch: 64}
-sequence: {epochs: 1, project: 8, hidden: 8}
+embed: {backbone: test_efficientnet, pretrained: false, epochs: 1, batch_size: 64}
+sequence: {epochs: 1, projection_dim: 8, hidden: 8}
 stack: {rounds: 5, min_leaf: 5}
 evaluate: {bootstrap: 50}
 """
@@ -57,7 +57,7 @@ def test_the_last_line_holds_every_figure(toy: Path, capsys: pytest.CaptureFixtu
 
 
 def _check_repeat(toy: Path, capsys: pytest.CaptureFixture[str], first: dict) -> None:
-    """A second seed leaves the figures of the first alone, and the CNNs are not trained again."""
+    """A second seed does not change the figures of the first, and the CNNs are not trained again."""
     trained = toy / "out" / "3_embed" / "manifest.json"
     before = trained.stat().st_mtime_ns
     again, out = _run(toy, capsys, "--seeds", "2", "seed=3")
@@ -77,14 +77,14 @@ def test_cnns_that_would_differ_in_more_than_neighbours_are_refused(
 
 
 def _losses(shares: dict[str, float]) -> Losses:
-    """Ways whose log loss is a share of the first's, on every slice."""
+    """Models whose log loss on every slice is a given share of that of the first."""
     labels = np.zeros((60, 6), dtype=np.int8)
     names = np.repeat([f"P{i}" for i in range(12)], 5)
-    rungs = {way: np.full(labels.shape, 1 - np.exp(-0.1 * share)) for way, share in shares.items()}
-    return Losses(Scope(labels=labels, patients=names, studies=names, rungs=rungs), 50, 0)
+    models = {way: np.full(labels.shape, 1 - np.exp(-0.1 * share)) for way, share in shares.items()}
+    return Losses(Scope(labels=labels, patients=names, studies=names, models=models), 50, 0)
 
 
-def test_targets_are_met_at_their_bound_and_short_above_it() -> None:
+def test_targets_are_met_at_their_bound_and_missed_above_it() -> None:
     good = {FLAT: 1.0, CNN: 0.9, **dict.fromkeys(CLEAR, 0.8), GRU: 0.75, STACK: 0.74, FINAL: 0.74}
     met = targets({"out_of_fold": _losses(good), "held_out": _losses(good)})
     assert all(t.met for t in met)

@@ -1,4 +1,4 @@
-"""The peers: never trained on what they are scored on, and no study's answer depends on another's."""
+"""Peers: never trained on the studies they are scored on; results do not depend on other studies."""
 
 from dataclasses import replace
 
@@ -11,16 +11,16 @@ from peers.quality import CONV, LSTM, PEERS, TRANSFORMER, Peer, cross
 
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
-from rsna_seq.metric import log_loss
-from rsna_seq.nets.studies import Sequence, collate
+from rsna_seq.nets.studies import EmbeddedStudy, collate
+from rsna_seq.scoring.metric import log_loss
 
-BUDGET = SequenceConfig(epochs=1, batch=4, lr=0.003)
+BUDGET = SequenceConfig(epochs=1, batch_size=4, lr=0.003)
 NETWORKS = (LSTM, CONV, TRANSFORMER)
 FEATURES = 24
 
 
-def _studies(count: int = 12, *, folds: int = 3, seed: int = 0) -> list[Sequence]:
-    """Studies whose bleeds run over some slices, under logits that are noisy; the last two are held out."""
+def _studies(count: int = 12, *, folds: int = 3, seed: int = 0) -> list[EmbeddedStudy]:
+    """Studies with haemorrhages over several slices and noisy logits; the last two are held out."""
     random = np.random.default_rng(seed)
     studies = []
     for i in range(count):
@@ -34,7 +34,7 @@ def _studies(count: int = 12, *, folds: int = 3, seed: int = 0) -> list[Sequence
         vectors[:, :N_CLASSES] += 2 * labels
         cross_fold = -1 if i >= count - 2 else i % folds
         z_mm = (5.0 * np.arange(n)).astype(np.float32)
-        studies.append(Sequence(f"S{i}", i % 2, cross_fold, vectors, logits, z_mm, labels))
+        studies.append(EmbeddedStudy(f"S{i}", i % 2, cross_fold, vectors, logits, z_mm, labels))
     return studies
 
 
@@ -59,7 +59,7 @@ def test_flipped_labels_of_a_fold_leave_its_own_predictions_untouched(peer: Peer
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=_by_peer)
-def test_every_study_is_answered_by_its_own_fold_and_a_held_out_one_by_all(peer: Peer) -> None:
+def test_every_study_is_scored_by_its_own_fold_and_a_held_out_one_by_all(peer: Peer) -> None:
     studies = _studies()
     answers, chosen = cross(peer, studies, BUDGET)
     assert sorted(chosen) == [0, 1, 2]
@@ -73,7 +73,7 @@ def test_every_study_is_answered_by_its_own_fold_and_a_held_out_one_by_all(peer:
 def test_a_score_does_not_depend_on_the_other_studies_that_are_scored(peer: Peer) -> None:
     studies = _studies()
     everyone, _ = cross(peer, studies, BUDGET)
-    fewer, _ = cross(peer, studies[:-1], BUDGET)  # the last one is held out: no one learns from it
+    fewer, _ = cross(peer, studies[:-1], BUDGET)  # the last one is held out, so it is not used in training
     kept = [a for a in everyone if a.study < len(studies) - 1]
     assert [a.logits.tobytes() for a in kept] == [a.logits.tobytes() for a in fewer]
 
@@ -91,10 +91,10 @@ def test_padding_changes_nothing(peer: NetworkPeer) -> None:
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=_by_peer)
-def test_a_peer_learns_what_neighbours_tell(peer: Peer) -> None:
+def test_a_peer_learns_from_neighbouring_slices(peer: Peer) -> None:
     studies = [s for s in _studies(42, seed=1) if s.cross_fold >= 0]
     train, left = ([s for s in studies if (s.cross_fold == 0) is mine] for mine in (False, True))
-    budget = SequenceConfig(epochs=12, batch=4, lr=0.005, drop_slices=0.0)
+    budget = SequenceConfig(epochs=12, batch_size=4, lr=0.005, drop_slices=0.0)
     scorer = peer.fit(peer.settings[0], train, budget, 0, "cpu")
     labels = np.concatenate([s.labels for s in left])
     before = log_loss(labels, sigmoid(np.concatenate([s.logits for s in left])))

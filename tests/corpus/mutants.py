@@ -113,7 +113,7 @@ def _read(folder: Path) -> str:
     """Index and decode the one file of a folder: what the pipeline makes of it."""
     from rsna_seq.config import IndexConfig
     from rsna_seq.imaging.pixels import read_hu
-    from rsna_seq.reasons import SetAsideError
+    from rsna_seq.reasons import ExclusionError
     from rsna_seq.stages import index
 
     found = index.scan(folder, IndexConfig())
@@ -122,7 +122,7 @@ def _read(folder: Path) -> str:
     (row, *others) = found.slices.to_dicts()
     try:
         hu = read_hu(folder / row["file"], row)
-    except SetAsideError as error:
+    except ExclusionError as error:
         return str(error.reason)
     assert hu.shape == (row["rows"], row["columns"])
     assert hu.dtype == np.int16

@@ -14,7 +14,7 @@ from transfer_syntaxes import SYNTAXES, write_encoded
 
 from rsna_seq.imaging.decoder import Decoder, shared_decoder
 from rsna_seq.imaging.pixels import read_hu
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 Cli = Callable[..., tuple[int, str]]
 SIZE = "cache.size=32"
@@ -47,7 +47,7 @@ def test_files_that_declare_37_gib_are_quarantined_and_the_good_study_is_read(
     assert cli("index", *words)[0] == 0
     code, printed = cli("cache", *words)
     assert code == 0, printed
-    assert "320 quarantined: the file is far too small for the rows and columns" in printed
+    assert "320 quarantined: the file is too small for the rows and columns" in printed
     slabs = pl.read_parquet(tmp_path / "run" / "2_cache" / "slabs.parquet")
     assert slabs["slices"].explode().to_list() == [f"ID_good{k}" for k in range(3)]
     lost = pl.read_parquet(tmp_path / "run" / "2_cache" / "quarantine.parquet")
@@ -63,7 +63,7 @@ def test_one_such_file_is_refused_by_the_library(tmp_path: Path) -> None:
         **{"rows": 8192, "columns": 8192, "file_size": (tmp_path / "ID_bomb_0000.dcm").stat().st_size},
         "transfer_syntax": str(SYNTAXES["jpeg_2000"]),
     }
-    with pytest.raises(SetAsideError) as error:
+    with pytest.raises(ExclusionError) as error:
         read_hu(tmp_path / "ID_bomb_0000.dcm", header)
     assert error.value.reason == Reason.FRAME_IMPLAUSIBLE
 
@@ -100,7 +100,7 @@ def test_a_damaged_member_and_a_file_that_is_gone_are_named_as_such(tmp_path: Pa
     good = archive.read_bytes()
     archive.write_bytes(good[:400] + bytes(byte ^ 0xFF for byte in good[400:700]) + good[700:])
     for path, reasons in expected.items():
-        with pytest.raises(SetAsideError) as error:
+        with pytest.raises(ExclusionError) as error:
             decoder.decode(path, 0, (64, 64))
         assert error.value.reason in reasons, path
     decoder.close()

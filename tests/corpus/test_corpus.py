@@ -16,13 +16,13 @@ from dicoms import head, write_set, write_slice
 from ledger import answered
 from transfer_syntaxes import by_pydicom
 
-from rsna_seq.artifacts import read_manifest
 from rsna_seq.imaging.archives import MARK
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.sources import list_files
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.stages import index
-from rsna_seq.tables import QUARANTINE, SLICES, STUDIES, read_table
+from rsna_seq.store.artifacts import read_manifest
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.tables import QUARANTINE, SLICES, STUDIES, read_table
 
 Cli = Callable[..., tuple[int, str]]
 CACHE = ["cache.size=32", "workers=1"]
@@ -195,7 +195,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "open", refuse)  # root may read everything
     monkeypatch.setattr(
-        "rsna_seq.imaging.elements.open_file", lambda path: os.fdopen(refuse(path, os.O_RDONLY), "rb")
+        "rsna_seq.imaging.headers.elements.open_file", lambda path: os.fdopen(refuse(path, os.O_RDONLY), "rb")
     )
     found = index.scan(tmp_path, index.IndexConfig())
     assert found.slices["slice"].to_list() == ["ID_good"]
@@ -248,13 +248,17 @@ def _huge(path: Path) -> Path:
 
 
 REFUSED: dict[str, tuple[int, Callable[[Path], Path], str]] = {
-    "absolute": (39, lambda p: _zipped(p, {"/etc/a.dcm": b"x"}), "leads out"),
-    "parent": (39, lambda p: _zipped(p, {"a/../../b.dcm": b"x"}), "leads out"),
+    "absolute": (39, lambda p: _zipped(p, {"/etc/a.dcm": b"x"}), "is outside the archive"),
+    "parent": (39, lambda p: _zipped(p, {"a/../../b.dcm": b"x"}), "is outside the archive"),
     "link": (39, lambda p: _zipped(p, {"a.dcm": b"/etc/passwd"}, attr=0o120777), "is a link"),
-    "ratio": (40, lambda p: _zipped(p, {"a.dcm": bytes(64 << 20)}), "grows from"),
-    "many alike": (40, lambda p: _zipped(p, {f"{i}.dcm": bytes(1 << 20) for i in range(64)}), "grows from"),
-    "total": (40, _huge, "bytes in all"),
-    "nested": (40, lambda p: _zipped(p, {"inner.zip": b"PK"}), "archive itself"),
+    "ratio": (40, lambda p: _zipped(p, {"a.dcm": bytes(64 << 20)}), "inflates from"),
+    "many alike": (
+        40,
+        lambda p: _zipped(p, {f"{i}.dcm": bytes(1 << 20) for i in range(64)}),
+        "inflates from",
+    ),
+    "total": (40, _huge, "bytes in total"),
+    "nested": (40, lambda p: _zipped(p, {"inner.zip": b"PK"}), "nested archive"),
     "encrypted": (41, _encrypted, "encrypted"),
 }
 

@@ -31,15 +31,21 @@ from rsna_seq.config import FitConfig
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.decoder import Decoder
 from rsna_seq.nets.loop import Job, fit
-from rsna_seq.reasons import Reason, SetAsideError
-from rsna_seq.workers import WorkerDied, spread_over
+from rsna_seq.parallel.local import WorkerDied, parallel_map
+from rsna_seq.reasons import ExclusionError, Reason
 
 Cli = Callable[..., tuple[int, str]]
 STAGES = ("index", "cache", "embed", "sequence", "stack", "evaluate")
 TINY = [
     *("device=cpu", "workers=1", "cache.size=32", "cache.shard_slices=12", "index.folds=2"),
     *("index.cross_folds=2", "index.holdout=0", "embed.backbone=resnet10t", "embed.pretrained=false"),
-    *("embed.epochs=2", "embed.batch=8", "sequence.epochs=3", "sequence.batch=4", "sequence.project=16"),
+    *(
+        "embed.epochs=2",
+        "embed.batch_size=8",
+        "sequence.epochs=3",
+        "sequence.batch_size=4",
+        "sequence.projection_dim=16",
+    ),
     *("sequence.hidden=8", "stack.rounds=5", "stack.min_leaf=2", "evaluate.bootstrap=20"),
 ]
 
@@ -185,14 +191,14 @@ def test_a_changed_file_rebuilds_its_study(tmp_path: Path, cli: Cli) -> None:
 
 
 def test_a_worker_that_dies_costs_its_item() -> None:
-    done = list(spread_over(sleeper.die_at_three, range(8), 2, apart=True))
+    done = list(parallel_map(sleeper.die_at_three, range(8), 2, apart=True))
     assert [d for d in done if not isinstance(d, WorkerDied)] == [0, 2, 4, 8, 10, 12, 14]
     assert isinstance(done[3], WorkerDied)
 
 
 def test_a_worker_that_is_killed_once_costs_nothing(tmp_path: Path) -> None:
     jobs = [(i, str(tmp_path)) for i in range(6)]
-    assert list(spread_over(sleeper.die_once, jobs, 2, apart=True)) == [0, 2, 4, 6, 8, 10]
+    assert list(parallel_map(sleeper.die_once, jobs, 2, apart=True)) == [0, 2, 4, 6, 8, 10]
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
@@ -206,7 +212,7 @@ def test_a_decoder_that_is_killed_or_stopped_costs_nothing(tmp_path: Path, blow:
 
 
 @pytest.mark.parametrize(
-    ("limits", "detail"), [({"patience_s": 1e-6}, "CPU time"), ({"wall_s": 0.05}, "no answer in 0.05 s")]
+    ("limits", "detail"), [({"patience_s": 1e-6}, "CPU time"), ({"wall_s": 0.05}, "no reply within 0.05 s")]
 )
 def test_a_frame_that_takes_too_long_costs_its_file(
     tmp_path: Path, limits: dict[str, float], detail: str
@@ -218,7 +224,7 @@ def test_a_frame_that_takes_too_long_costs_its_file(
         noise = np.random.default_rng(0).integers(-1000, 1000, (512, 512))
         path = str(write_encoded(tmp_path, "ID_2", SYNTAXES["jpeg_2000"], hu=noise))
     decoder = Decoder(**limits)
-    with pytest.raises(SetAsideError, match=detail) as error:
+    with pytest.raises(ExclusionError, match=detail) as error:
         decoder.decode(path, 0, (512, 512))
     assert error.value.reason == Reason.DECODE_TIMEOUT
     decoder.close()
@@ -288,7 +294,7 @@ def test_input_is_never_written_to(data: Path, whole: Path, tmp_path: Path) -> N
 
 
 def test_workers_are_spawned() -> None:
-    told = list(spread_over(sleeper.how_started, [1, 2], 2, apart=True))
+    told = list(parallel_map(sleeper.how_started, [1, 2], 2, apart=True))
     assert all("multiprocessing" in str(each) for each in told)
     borne(17, "workers are spawned, never forked")
 
@@ -329,7 +335,7 @@ def test_losses_that_are_no_number_stop_with_the_last_good_weights(tmp_path: Pat
     few = fit(_job([1, math.nan]), FitConfig(epochs=1), tmp_path / "few", device=torch.device("cpu"), seed=0)
     assert torch.isfinite(few.weight).all()
     many = _job([1.0] * 8 + [math.nan] * 16)
-    with pytest.raises(EnvironmentFaultError, match="no number"):
+    with pytest.raises(EnvironmentFaultError, match="loss was not finite"):
         fit(many, FitConfig(epochs=3), tmp_path / "many", device=torch.device("cpu"), seed=0)
     assert (tmp_path / "many" / "last.safetensors").is_file()
     borne(10, "NaN loss: a few steps skipped, then the last good weights are kept")

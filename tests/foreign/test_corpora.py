@@ -18,7 +18,7 @@ import pytest
 from corpora import CORPORA, Corpus, folder_of
 
 from rsna_seq.imaging.sources import list_files
-from rsna_seq.tables import QUARANTINE, SLICES, read_table
+from rsna_seq.store.tables import QUARANTINE, SLICES, read_table
 
 pytestmark = pytest.mark.foreign
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,5 +86,6 @@ def test_every_file_alone_is_read_as_pydicom_reads_it(corpus: Corpus, record_pro
     assert not faults, "\n".join(faults)
     headers = sum(count for reason, count in found["reasons"].items() if not reason.startswith("pixels: "))
     assert found["read"] + headers == found["files"]
+    assert found["read"] >= corpus.least, f"CT images that are refused: {found['reasons']}"
     assert found["compared"] == found["equal"]
     assert found["peak_mib"] < READING_MIB

@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import zlib
@@ -32,7 +33,7 @@ HANG_S = 20
 MEMORY_MIB = 2048
 _MODULES = [
     "rsna_seq.imaging",
-    "rsna_seq.label_csv",
+    "rsna_seq.datasets.rsna2019.label_csv",
     "pydicom.filereader",
     "pydicom.dataset",
     "pydicom.dataelem",
@@ -46,7 +47,7 @@ def dictionary() -> bytes:
     """Words that the fuzzer inserts: tags, representations, transfer syntaxes, numbers, labels."""
     from pydicom.datadict import tag_for_keyword
 
-    from rsna_seq.imaging.dicom import SHORTS, TEXTS
+    from rsna_seq.imaging.headers.fields import SHORTS, TEXTS
     from rsna_seq.labels import CLASSES
 
     tags = [
@@ -187,11 +188,13 @@ def fuzz(target: str, seconds: int, work: Path) -> int:
     stored = [file.read_bytes() for file in sorted((HERE / "corpus" / target).glob("*"))]
     for data in [*seeds(target), *stored]:
         (work / "corpus" / hashlib.sha1(data).hexdigest()).write_bytes(data)  # libFuzzer names files so
+    room = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # in memory: an input is a file
     tried, end = 0, time.monotonic() + seconds
     while (left := int(end - time.monotonic())) > 0:
         words = [sys.executable, __file__, target, "--seconds", str(left), "--work", str(work), "--child"]
-        with (work / "log").open("wb") as log:
-            subprocess.run(words, stdout=log, stderr=log, check=False)
+        with (work / "log").open("wb") as log, tempfile.TemporaryDirectory(dir=room) as scratch:
+            environment = {**os.environ, "TMPDIR": scratch}  # the process may end without tidying up
+            subprocess.run(words, stdout=log, stderr=log, env=environment, check=False)
         told = (work / "log").read_text(errors="replace")
         found = re.findall(r"number_of_executed_units:\s+(\d+)", told) or re.findall(r"^#(\d+)", told, re.M)
         tried += int(found[-1]) if found else 0

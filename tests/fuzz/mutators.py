@@ -12,8 +12,8 @@ from random import Random
 
 from pydicom.datadict import tag_for_keyword
 
-from rsna_seq.imaging.dicom import SHORTS, TEXTS
-from rsna_seq.imaging.elements import LONG_VRS, UNDEFINED
+from rsna_seq.imaging.headers.elements import LONG_VRS, UNDEFINED
+from rsna_seq.imaging.headers.fields import SHORTS, TEXTS
 from rsna_seq.labels import CLASSES
 
 Other = Callable[[bytes], bytes]

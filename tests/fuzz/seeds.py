@@ -12,6 +12,7 @@ from dicoms import head, write_slice
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from rsna_seq.imaging.headers.fields import SMALLEST as SIZE
 from rsna_seq.labels import CLASSES
 
 _FULL: dict[str, Any] = {
@@ -58,10 +59,10 @@ def _slices() -> list[bytes]:
         warnings.simplefilter("ignore")  # the competition's identifiers are no UIDs
         folder = Path(name)
         written = [
-            write_slice(folder, f"ID_{i}", hu=head(0.0, 8), **options).read_bytes()
+            write_slice(folder, f"ID_{i}", hu=head(0.0, SIZE), **options).read_bytes()
             for i, options in enumerate(about)
         ]
-        written[-1] += bytes(8 * 8 * 2)  # the second frame
+        written[-1] += bytes(SIZE * SIZE * 2)  # the second frame
         return [*written, _deflated(folder / "ID_0.dcm"), written[0][132:]]
 
 

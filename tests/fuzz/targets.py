@@ -4,8 +4,9 @@ The same functions serve ``tests/fuzz/fuzz.py``, which draws the bytes, and ``te
 which replays the stored ones.
 """
 
+import atexit
 import itertools
-import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -16,21 +17,23 @@ from typing import Any
 import polars as pl
 
 from rsna_seq.config import IndexConfig
+from rsna_seq.datasets.rsna2019.label_csv import read_labels, to_long
 from rsna_seq.errors import IntegrityError, UsageError
 from rsna_seq.imaging.archives import MARK
-from rsna_seq.imaging.block import read_block
-from rsna_seq.imaging.dicom import LARGEST, Header
-from rsna_seq.imaging.elements import parse
-from rsna_seq.imaging.headers import read_headers
+from rsna_seq.imaging.headers.batch import read_block
+from rsna_seq.imaging.headers.checks import COLUMNS
+from rsna_seq.imaging.headers.elements import parse
+from rsna_seq.imaging.headers.fields import LARGEST, SMALLEST, Header
+from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.pixels import read_hu
-from rsna_seq.imaging.plain import COLUMNS
 from rsna_seq.imaging.sources import Listing, digest_source, list_files
 from rsna_seq.imaging.volume import AIR_HU
-from rsna_seq.label_csv import read_labels, to_long
 from rsna_seq.labels import CLASSES
-from rsna_seq.reasons import SetAsideError
+from rsna_seq.reasons import ExclusionError
 from rsna_seq.stages import index
 
+SIZE = SMALLEST
+"""Rows and columns of the good files: the fewest that are read."""
 _NUMBERS = itertools.count()
 _MOST_PIXELS = 1 << 20
 """Files of this size hold fewer pixels; more are not decoded here."""
@@ -45,15 +48,15 @@ class LawBrokenError(AssertionError):
 
 
 def headers(data: bytes, *, thorough: bool = True) -> str:
-    """Header walk: parsed elements, then sound headers, then HU; or ``SetAsideError``, and nothing else."""
+    """Header walk: parsed elements, then sound headers, then HU; or ``ExclusionError``, and nothing else."""
     path = _write(data, "slice.dcm")
     try:
         parsed = parse(str(path))
-    except SetAsideError as error:
+    except ExclusionError as error:
         return f"parse: {error.reason}"
     try:
         found = read_headers(str(path))
-    except SetAsideError as error:
+    except ExclusionError as error:
         return f"{error.reason}"
     _hold(bool(found), "no header and no reason")
     for header in found:
@@ -114,7 +117,7 @@ def archive(data: bytes, *, thorough: bool = True) -> str:
         told = sorted(str(row["reason"]) for row in listing.aside)
         for name in listing.names:
             _hold(name.startswith(path.name + MARK), "a member without its archive")
-            told.append(_must_open(str(path.parent / name)))
+            told.append(_must_open(f"{path.parent}/{name}"))  # a Path would change "a//b"
         if thorough:
             _must_account_for(listing, index.scan(path, IndexConfig()))
     except IntegrityError as error:
@@ -152,9 +155,10 @@ TARGETS: dict[str, Callable[..., str]] = {
 
 @cache
 def _folder() -> Path:
-    """A folder of this process, in memory where there is such a place."""
-    room = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    return Path(tempfile.mkdtemp(prefix="rsna_seq_fuzz_", dir=room))
+    """A folder of this process, removed at its end."""
+    folder = tempfile.mkdtemp(prefix="rsna_seq_fuzz_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @cache
@@ -163,7 +167,7 @@ def good_slice() -> bytes:
     from dicoms import head, write_slice
 
     with tempfile.TemporaryDirectory() as name:
-        return write_slice(Path(name), "ID_good", hu=head(0.0, 8)).read_bytes()
+        return write_slice(Path(name), "ID_good", hu=head(0.0, SIZE)).read_bytes()
 
 
 def _write(data: bytes, name: str) -> Path:
@@ -196,7 +200,7 @@ def _must_give_hu(path: Path, header: Header) -> str:
     row = {**asdict(header), "file_size": stat.st_size, "file_mtime_ns": stat.st_mtime_ns}
     try:
         hu = read_hu(path, row)
-    except SetAsideError as error:
+    except ExclusionError as error:
         return str(error.reason)
     _hold(hu.shape == (header.rows, header.columns), "shape")
     _hold(int(hu.min()) >= AIR_HU, "below air")
@@ -207,7 +211,7 @@ def _must_agree(row: dict[str, Any], path: Path) -> None:
     """Hold that the slow reader reads a row as the fast one has it."""
     try:
         (header,) = read_headers(str(path))
-    except SetAsideError as error:
+    except ExclusionError as error:
         raise LawBrokenError(f"accepted by the fast reader only: {error.reason}", error.detail) from error
     slow = _row(header)
     differ = sorted(name for name in slow if not _same(slow[name], row[name]))
@@ -219,7 +223,7 @@ def _must_open(path: str) -> str:
     whole = digest_source(path) is not None
     try:
         read_headers(path)
-    except SetAsideError as error:
+    except ExclusionError as error:
         return "excluded" if whole else f"unreadable, {error.reason}"
     return "read"
 

@@ -21,7 +21,7 @@ from rsna_seq.errors import IntegrityError
 from rsna_seq.imaging.archives import open_member
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.sources import list_files
-from rsna_seq.reasons import SetAsideError
+from rsna_seq.reasons import ExclusionError
 from rsna_seq.stages import cache, index
 from rsna_seq.tools import png
 
@@ -55,9 +55,9 @@ def read(source: Path) -> tuple[dict[str, np.ndarray], pl.DataFrame]:
     """What index and cache make of a source: HU by slice, and all that was quarantined by either."""
     scan = index.scan(source, IndexConfig())
     hu, lost = {}, [scan.quarantine]
-    for rows in cache.sweeps(scan.slices):
+    for rows in cache.split_by_pass(scan.slices):
         lost.append(
-            pl.DataFrame(cache.apply(rows, scan.root, CacheConfig(size=32)).set_aside, scan.quarantine.schema)
+            pl.DataFrame(cache.apply(rows, scan.root, CacheConfig(size=32)).excluded, scan.quarantine.schema)
         )
     aside = pl.concat(lost)
     for row in scan.slices.filter(~pl.col("slice").is_in(aside["slice"].drop_nulls().implode())).to_dicts():
@@ -191,7 +191,7 @@ def test_no_more_is_inflated_than_a_member_claims(tmp_path: Path, method: str) -
     whole.write_bytes(data)
     tracemalloc.start()
     try:
-        with pytest.raises(SetAsideError):
+        with pytest.raises(ExclusionError):
             open_member(str(whole), "b.dcm")
         assert tracemalloc.get_traced_memory()[1] < 6 << 20
     finally:
@@ -205,7 +205,7 @@ def test_a_replaced_archive_is_read_and_the_old_one_closed(tmp_path: Path, slice
     for _ in range(20):
         zipped(tmp_path / "new.zip", {"a.dcm": slices["ID_1"].replace(b"ID_1", b"ID_9")}).replace(place)
         assert index.scan(place, IndexConfig()).slices["slice"].to_list() == ["ID_9"]
-    with pytest.raises(SetAsideError, match="file_changed"):
+    with pytest.raises(ExclusionError, match="file_changed"):
         read_hu(tmp_path / "a.zip!" / "a.dcm", before.slices.row(0, named=True))
     held = [str(link.resolve()) for link in Path("/proc/self/fd").iterdir()]
     assert sum(name.startswith(str(tmp_path)) for name in held) <= 1

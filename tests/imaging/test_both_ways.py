@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from test_elements import alone, block
 
-from rsna_seq.reasons import SetAsideError
+from rsna_seq.reasons import ExclusionError
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 LONG = {"OB", "OW", "SQ", "UN", "UT", "UC"}
@@ -146,7 +146,7 @@ def slow(path: Path) -> dict[str, object]:
     """What the slow reader says of a file."""
     try:
         return alone(path)
-    except SetAsideError as error:
+    except ExclusionError as error:
         return {"refused": str(error)}
 
 

@@ -18,7 +18,7 @@ from transfer_syntaxes import SYNTAXES, write_encoded
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging import codec_process
 from rsna_seq.imaging.decoder import Decoder
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 SHAPE = (64, 64)
 _SERVE = "c.serve(int(sys.argv[1]))"
@@ -111,7 +111,7 @@ def test_a_process_that_cannot_start_is_the_machines_fault(
 ) -> None:
     _runs_instead(monkeypatch, code)
     decoder = made(start_s=0.5 if "sleep" in code else 60)
-    with pytest.raises(EnvironmentFaultError, match=f"{why}.*no file is at fault"):
+    with pytest.raises(EnvironmentFaultError, match=f"{why}.*no input file is the cause"):
         decoder.decode(files[0][0], 0, SHAPE)
     assert decoder.pid is None
 
@@ -142,7 +142,7 @@ def test_an_answer_that_was_not_asked_for_is_refused(
     files: list[tuple[str, np.ndarray]], made: Made, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     _runs_instead(monkeypatch, f"{_FAKE} s.sendall({answer}); s.close()")
-    with pytest.raises(SetAsideError) as error:
+    with pytest.raises(ExclusionError) as error:
         made().decode(files[0][0], 0, SHAPE)
     assert error.value.reason == Reason.WORKER_DIED
 
@@ -172,7 +172,7 @@ def test_the_process_inherits_neither_secrets_nor_ignored_signals(
         decoder = made(patience_s=1e-6)
         noise = np.random.default_rng(0).integers(-1000, 1000, (512, 512))
         large = str(write_encoded(tmp_path, "ID_large", SYNTAXES["jpeg_2000"], hu=noise))
-        with pytest.raises(SetAsideError, match="CPU time, twice"):
+        with pytest.raises(ExclusionError, match="CPU time, twice"):
             decoder.decode(large, 0, (512, 512))
         decoder.patience_s = 20
         decoder.decode(files[0][0], 0, SHAPE)

@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLossless, 
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging import frame_limits
 from rsna_seq.imaging.frame_limits import available_bytes, frames_to_refuse, must_be_plausible_frame
-from rsna_seq.reasons import Reason, SetAsideError
+from rsna_seq.reasons import ExclusionError, Reason
 
 GIB = 1 << 30
 Frame = tuple[int, int, int, str]
@@ -63,7 +63,7 @@ def test_what_is_kept_fits_and_what_has_bytes_to_match_is_kept(frames: list[Fram
     for i in range(len(frames)):
         try:
             must_be_plausible_frame(_study(frames).row(i, named=True))
-        except SetAsideError:
+        except ExclusionError:
             assert not kept[i]
 
 

@@ -155,6 +155,6 @@ def test_every_wrap_of_real_anatomy_is_proven(real: Path) -> None:
     slices = index.scan(real / "cranium", IndexConfig()).slices
     wrapped = slices.filter(pl.col("flags").str.contains("wrap_suspected"))
     assert len(wrapped) == 117
-    for rows in cache.sweeps(wrapped):
+    for rows in cache.split_by_pass(wrapped):
         read = cache.apply(rows, real / "cranium", CacheConfig(size=32))
         assert read.slabs["unwrapped"].sum() == len(rows)

@@ -4,7 +4,7 @@ from rsna_seq.config import EmbedConfig
 from rsna_seq.nets.augment import augment, draw
 
 STILL = EmbedConfig(
-    flip=0, depth_flip=0, rotate_deg=0, scale=0, shift=0, hu_scale=0, hu_shift=0, hu_noise=0, erase=0
+    flip_prob=0, depth_flip=0, rotate_deg=0, scale=0, shift=0, hu_scale=0, hu_shift=0, hu_noise=0, erase=0
 )
 
 
@@ -12,13 +12,13 @@ def _hu(n: int = 3) -> torch.Tensor:
     return torch.randn(n, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 50
 
 
-def test_without_any_draw_nothing_changes() -> None:
+def test_parameters_of_zero_change_nothing() -> None:
     hu = _hu()
     torch.testing.assert_close(augment(hu, draw(STILL, 3, torch.Generator())), hu, atol=1e-3, rtol=0)
 
 
 def test_flips_are_exact_mirrors() -> None:
-    cfg = STILL.model_copy(update={"flip": 1.0, "depth_flip": 1.0})
+    cfg = STILL.model_copy(update={"flip_prob": 1.0, "depth_flip": 1.0})
     hu = _hu()
     torch.testing.assert_close(
         augment(hu, draw(cfg, 3, torch.Generator())), hu.flip(-1).flip(1), atol=1e-3, rtol=0
@@ -43,7 +43,7 @@ def test_each_sample_is_augmented_by_its_own_parameters() -> None:
     assert not torch.equal(augment(other, draws)[1], batch[1])
 
 
-def test_what_is_shifted_in_from_outside_is_air() -> None:
+def test_pixels_shifted_in_from_outside_are_air() -> None:
     cfg = STILL.model_copy(update={"shift": 0.4})
     generator = torch.Generator().manual_seed(5)
     shifted = augment(torch.full((8, 1, 16, 16), 40.0), draw(cfg, 8, generator))

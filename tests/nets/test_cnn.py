@@ -30,7 +30,7 @@ def test_channels_are_slices_times_windows() -> None:
 
 
 @pytest.mark.parametrize("slices", [1, 3, 5])
-def test_spread_filter_answers_a_constant_study_as_the_image_filter_does(slices: int) -> None:
+def test_spread_filter_responds_to_a_constant_study_like_the_image_filter(slices: int) -> None:
     weight = torch.randn(4, 3, 3, 3)
     wide = spread_first_conv(weight, slices, 3)
     image = torch.randn(2, 3, 8, 8)
@@ -56,7 +56,7 @@ def test_package_weights_refuse_another_backbone() -> None:
         Embedder(EmbedConfig(backbone="resnet18", pretrained=PACKAGE))
 
 
-def test_hub_weights_without_a_network_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_weights_without_internet_access_name_the_alternatives(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **kwargs: object) -> None:
         raise OSError("no network")
 
@@ -65,7 +65,7 @@ def test_hub_weights_without_a_network_say_what_to_do(monkeypatch: pytest.Monkey
         Embedder(EmbedConfig(pretrained=True))
 
 
-def test_the_phantom_start_is_a_whole_embedder_and_differs_from_imagenet() -> None:
+def test_the_phantom_weights_cover_the_whole_embedder_and_differ_from_imagenet() -> None:
     net = Embedder(EmbedConfig(pretrained="phantom"))
     image = Embedder(EmbedConfig(pretrained=PACKAGE)).state_dict()
     assert all(torch.isfinite(tensor).all() for tensor in net.state_dict().values())
@@ -75,12 +75,12 @@ def test_the_phantom_start_is_a_whole_embedder_and_differs_from_imagenet() -> No
 
 
 @pytest.mark.parametrize("change", [{"neighbours": 0}, {"backbone": "resnet18"}, {"windows": ((40, 80),)}])
-def test_the_phantom_start_refuses_another_network(change: dict[str, object]) -> None:
+def test_the_phantom_weights_refuse_another_network(change: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="phantom"):
         Embedder(EmbedConfig(pretrained="phantom").model_copy(update=change))
 
 
-def test_a_file_is_a_start(tmp_path: Path) -> None:
+def test_initial_weights_are_read_from_a_file(tmp_path: Path) -> None:
     model = timm.create_model("resnet10t")
     save_file(model.state_dict(), tmp_path / "start.safetensors")
     net = Embedder(SCRATCH.model_copy(update={"pretrained": tmp_path / "start.safetensors", "neighbours": 0}))

@@ -1,4 +1,4 @@
-"""The training loop: losses that are no number, the average, the schedule, the devices."""
+"""Training loop: losses that are not finite, the moving average, the schedule, the devices."""
 
 import math
 from dataclasses import replace
@@ -45,13 +45,13 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     assert not (tmp_path / "state.pt").exists()
 
 
-def test_a_few_losses_that_are_no_number_are_skipped(tmp_path: Path) -> None:
+def test_a_few_losses_that_are_not_finite_are_skipped(tmp_path: Path) -> None:
     net = fit(_job([1, math.nan, 1, math.inf, math.nan]), FitConfig(epochs=2), tmp_path, device=CPU, seed=0)
     assert all(torch.isfinite(p).all() for p in net.parameters())
 
 
 def test_many_in_a_row_stop_the_training_and_keep_the_last_good_weights(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFaultError, match="no number"):
+    with pytest.raises(EnvironmentFaultError, match="loss was not finite"):
         fit(_job([1] * 8 + [math.nan] * 8), FitConfig(epochs=3), tmp_path, device=CPU, seed=0)
     assert (tmp_path / "last.safetensors").is_file()
 
@@ -70,17 +70,17 @@ def test_a_batch_that_does_not_fit_goes_in_pieces_with_the_same_result(tmp_path:
     torch.testing.assert_close(cut.weight, whole.weight)
 
 
-def test_memory_that_holds_no_sample_ends_in_a_clear_word(tmp_path: Path) -> None:
+def test_memory_too_small_for_one_sample_is_an_error(tmp_path: Path) -> None:
     def never(model: nn.Module, batch: Tensor) -> Tensor:
         raise torch.OutOfMemoryError
 
-    with pytest.raises(EnvironmentFaultError, match="not even one sample"):
+    with pytest.raises(EnvironmentFaultError, match="one sample does not fit"):
         fit(replace(_job(), loss=never), FitConfig(epochs=1), tmp_path, device=CPU, seed=0)
 
 
-def test_the_average_differs_from_the_last_weights_and_is_what_is_kept(tmp_path: Path) -> None:
+def test_the_moving_average_differs_from_the_last_weights_and_is_returned(tmp_path: Path) -> None:
     plain = fit(_job(), FitConfig(epochs=2, lr=0.1), tmp_path / "plain", device=CPU, seed=0)
-    averaged = fit(_job(), FitConfig(epochs=2, lr=0.1, ema=0.99), tmp_path / "ema", device=CPU, seed=0)
+    averaged = fit(_job(), FitConfig(epochs=2, lr=0.1, ema_decay=0.99), tmp_path / "ema", device=CPU, seed=0)
     assert not torch.equal(plain.weight, averaged.weight)
 
 

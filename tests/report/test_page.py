@@ -1,4 +1,4 @@
-"""The report of a prediction: what is named, where it lies, and what never reaches the page as markup."""
+"""Report of a prediction: listed classes, slices and positions, and escaping of markup."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.report.page import write_prediction_report
 from rsna_seq.report.strip import study_strip
-from rsna_seq.tables import PREDICTED_SLICES, QUARANTINE, from_rows
+from rsna_seq.store.tables import PREDICTED_SLICES, QUARANTINE, from_rows
 
 EVIL = "<script>alert('1')</script>&\"x"
 NONE = from_rows([], QUARANTINE)
@@ -27,12 +27,12 @@ def predicted(study: str, any_: list[float]) -> pl.DataFrame:
     return from_rows(rows, PREDICTED_SLICES)
 
 
-def write(slices: pl.DataFrame, out: Path, set_aside: pl.DataFrame = NONE, volume: bool = True) -> str:
+def write(slices: pl.DataFrame, out: Path, excluded: pl.DataFrame = NONE, volume: bool = True) -> str:
     def read(study: str) -> Volume | None:
         z = slices.filter(pl.col("study") == study)["z_mm"].to_numpy()
         return Volume(study, np.zeros((len(z), 8, 8), dtype=np.int16), z) if volume else None
 
-    write_prediction_report(slices, read, 0.5, out, set_aside)
+    write_prediction_report(slices, read, 0.5, out, excluded)
     return out.read_text(encoding="utf-8")
 
 
@@ -44,16 +44,16 @@ def test_each_class_above_its_threshold_is_named_with_its_slices_and_their_z(tmp
     for k, p in ((0, 0.6), (1, 0.9), (4, 0.7)):
         assert f">A-{k}</th><td>{-10 + 5 * k:.1f}</td><td>{p:.3f}</td>" in page
     assert "A-2<" not in page
-    assert "1 of 1 study has a class above it" in summary
+    assert "1 of 1 study has a class above this threshold" in summary
 
 
-def test_a_study_with_nothing_above_the_threshold_is_listed_all_the_same(tmp_path: Path) -> None:
+def test_a_study_without_a_class_above_the_threshold_is_listed(tmp_path: Path) -> None:
     page = write(predicted("A", [0.1, 0.5]), tmp_path / "report.html", volume=False)
-    assert "nothing above 0.5" in page
+    assert "no class above 0.5" in page
     assert "<svg" not in page
 
 
-def test_what_a_file_says_is_never_markup(tmp_path: Path) -> None:
+def test_text_from_files_is_escaped(tmp_path: Path) -> None:
     lost = [{"file": EVIL, "action": "quarantined", "reason": "empty_file", "detail": EVIL}]
     page = write(predicted(EVIL, [0.9]), tmp_path / "report.html", from_rows(lost, QUARANTINE))
     assert "<script" not in page
@@ -66,7 +66,7 @@ def test_no_study_and_many_studies_make_a_page(tmp_path: Path) -> None:
     assert "0 studies" in write(predicted("A", []), tmp_path / "none.html")
     many = pl.concat([predicted(f"S{i:03d}", [0.9, 0.2]) for i in range(205)])
     page = write(many, tmp_path / "many.html", volume=False)
-    assert "the first 200 are listed" in page
+    assert "only the first 200 studies are listed" in page
     assert "S199" in page
     assert "S200" not in page
 

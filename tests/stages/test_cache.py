@@ -1,5 +1,6 @@
 """Pixels to HU: equal to pydicom's own rescale, mended, cropped, in order, and checked."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,14 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.pixels import apply_rescale
 
-from rsna_seq import workers
-from rsna_seq.artifacts import read_manifest
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
+from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError
 from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
 from rsna_seq.imaging.pixels import to_hu
-from rsna_seq.imaging.volume import PixelCache
+from rsna_seq.parallel import local as workers
 from rsna_seq.stages import cache, index
+from rsna_seq.store.artifacts import read_manifest
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.run_folder import RunFolder
 
 INDEX = IndexConfig(folds=2, cross_folds=2, holdout=0)
 AS_IT_IS = CacheConfig(size=64, crop=False)
@@ -73,9 +76,11 @@ def test_a_study_named_as_a_second_pass_is_not_mixed_with_it(tmp_path: Path) -> 
         for i in range(6 * size):
             second = {"RescaleIntercept": -1000} if i > 5 else {}
             name = f"ID_{study.replace('/', '_')}_{i}"
-            write_slice(tmp_path, name, study=study, patient=study, z=5.0 * (i % 6) + i // 6, **second)
-    index.run(INDEX, DataConfig(root=tmp_path), tmp_path / "1_index")
-    cache.run(AS_IT_IS, tmp_path / "1_index", tmp_path, tmp_path / "2_cache")
+            write_slice(
+                tmp_path / "data", name, study=study, patient=study, z=5.0 * (i % 6) + i // 6, **second
+            )
+    index.run(INDEX, Context(data=DataConfig(root=tmp_path / "data")), RunFolder(tmp_path))
+    cache.run(AS_IT_IS, Context(data=DataConfig(root=tmp_path / "data")), RunFolder(tmp_path))
     cached = PixelCache(tmp_path / "2_cache")
     assert cached.studies == ["S", "S/2", "S/1/1", "S/2/1", "S/2/1/1"]
     assert [len(volume) for volume in cached] == [6] * 5
@@ -150,16 +155,16 @@ def test_a_file_cut_after_the_index_costs_one_slice(tmp_path: Path) -> None:
     slices = index.scan(tmp_path, INDEX).slices
     (tmp_path / "ID_1.dcm").write_bytes((tmp_path / "ID_1.dcm").read_bytes()[:3000])
     found = cache.apply(slices, tmp_path, AS_IT_IS)
-    assert [row["reason"] for row in found.set_aside] == ["file_changed"]
+    assert [row["reason"] for row in found.excluded] == ["file_changed"]
     assert found.slabs["gap_above_mm"].to_list() == [10.0, None]
 
 
 @pytest.fixture
 def cached(tmp_path: Path) -> Path:
     root = write_set(tmp_path / "data")
-    index.run(INDEX, DataConfig(root=root), tmp_path / "1_index")
+    index.run(INDEX, Context(data=DataConfig(root=root)), RunFolder(tmp_path))
     cfg = CacheConfig(size=32, shard_slices=10)
-    cache.run(cfg, tmp_path / "1_index", root, tmp_path / "2_cache", workers=1)
+    cache.run(cfg, Context(data=DataConfig(root=root), workers=1), RunFolder(tmp_path))
     return tmp_path
 
 
@@ -177,8 +182,10 @@ def test_a_study_in_the_cache_is_the_study_applied_alone(cached: Path) -> None:
 def test_workers_give_the_same_bytes(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_WORTH_S", 0.0)
     cfg = CacheConfig(size=32, shard_slices=10)
-    cache.run(cfg, cached / "1_index", cached / "data", cached.parent / "again", workers=2)
-    assert read_manifest(cached.parent / "again").files == read_manifest(cached / "2_cache").files
+    again = RunFolder(cached.parent / "again")
+    shutil.copytree(cached / "1_index", again["index"])
+    cache.run(cfg, Context(data=DataConfig(root=cached / "data"), workers=2), again)
+    assert read_manifest(again["cache"]).files == read_manifest(cached / "2_cache").files
 
 
 def test_a_flipped_bit_is_found(cached: Path) -> None:

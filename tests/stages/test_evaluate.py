@@ -1,7 +1,9 @@
-"""The ladder, its intervals and the report, over logits that no network made."""
+"""Scores of models and baselines, intervals and report, on synthetic logits."""
 
 import json
 import re
+import shutil
+import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,24 +16,25 @@ from scored import scored_run, write_logits
 
 from rsna_seq.config import EvaluateConfig
 from rsna_seq.console import console
+from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.labels import CLASSES, N_CLASSES
-from rsna_seq.ladder import read_ladder
-from rsna_seq.metric import log_loss
 from rsna_seq.report.run import pick_studies
-from rsna_seq.smoothing import smooth_along_z
+from rsna_seq.scoring.baselines import read_models
+from rsna_seq.scoring.metric import log_loss
+from rsna_seq.scoring.smoothing import smooth_along_z
 from rsna_seq.stages import evaluate
 from rsna_seq.store.run_folder import RunFolder
-from rsna_seq.tables import LOGITS, SLABS, read_table
+from rsna_seq.store.tables import LOGITS, SLABS, read_table
 
 QUICK = EvaluateConfig(bootstrap=50, strips=2)
-LADDER = ["prior", "cnn", "smoothed", "sequence", "stack", "calibrated"]
+MODELS = ["prior", "cnn", "smoothed", "sequence", "stack", "calibrated"]
 
 
 def scored(run: Path, cfg: EvaluateConfig = QUICK) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluate.run(cfg, run, run / "6_evaluate", seed=0)
+        evaluate.run(cfg, Context(), RunFolder(run))
     metrics: dict[str, Any] = json.loads((run / "6_evaluate" / "metrics.json").read_text(encoding="utf-8"))
     return metrics
 
@@ -51,9 +54,9 @@ def page(run: Path, metrics: dict[str, Any]) -> str:
     return (run / "6_evaluate" / "report.html").read_text(encoding="utf-8")
 
 
-def test_held_out_patients_make_the_headline_and_out_of_fold_stands_beside(metrics: dict[str, Any]) -> None:
+def test_held_out_patients_are_the_headline_and_out_of_fold_is_reported_too(metrics: dict[str, Any]) -> None:
     assert metrics["scope"] == "held_out"
-    for piece in ("ladder", "differences", "classes", "study", "counts"):
+    for piece in ("models", "differences", "classes", "study", "counts"):
         assert metrics[piece] == metrics["held_out"][piece]
         assert metrics["out_of_fold"][piece].keys() == metrics[piece].keys()
     assert metrics["out_of_fold"]["counts"]["studies"] == 18
@@ -61,15 +64,15 @@ def test_held_out_patients_make_the_headline_and_out_of_fold_stands_beside(metri
     assert metrics["counts"]["patients"] == 3
 
 
-def test_every_rung_has_an_interval_around_it(metrics: dict[str, Any]) -> None:
+def test_every_model_has_an_interval_around_its_log_loss(metrics: dict[str, Any]) -> None:
     for scope in ("held_out", "out_of_fold"):
-        assert sorted(metrics[scope]["ladder"]) == sorted(LADDER)
-        for rung in metrics[scope]["ladder"].values():
-            assert rung["low"] <= rung["log_loss"] <= rung["high"]
-    assert metrics["ladder"]["stack"]["log_loss"] < metrics["ladder"]["cnn"]["log_loss"]
+        assert sorted(metrics[scope]["models"]) == sorted(MODELS)
+        for model in metrics[scope]["models"].values():
+            assert model["low"] <= model["log_loss"] <= model["high"]
+    assert metrics["models"]["stack"]["log_loss"] < metrics["models"]["cnn"]["log_loss"]
 
 
-def test_a_rung_is_the_official_metric_over_slices_by_the_mean_of_all_networks(
+def test_the_score_of_a_model_is_the_official_metric_of_the_mean_over_networks(
     run: Path, metrics: dict[str, Any]
 ) -> None:
     slices = pl.read_parquet(run / "1_index" / "slices.parquet").filter(pl.col("fold") == -1)
@@ -83,15 +86,15 @@ def test_a_rung_is_the_official_metric_over_slices_by_the_mean_of_all_networks(
         assert len(rows) == 9  # three networks times three models
         answers.append((1 / (1 + np.exp(-rows))).mean(axis=0))
     by_hand = log_loss(slices.select(CLASSES).to_numpy(), np.array(answers))
-    assert metrics["ladder"]["stack"]["log_loss"] == pytest.approx(by_hand, rel=1e-12)
+    assert metrics["models"]["stack"]["log_loss"] == pytest.approx(by_hand, rel=1e-12)
 
 
 def test_the_prior_of_a_fold_is_the_prevalence_of_the_others(run: Path) -> None:
-    slices, rungs = read_ladder(RunFolder(run).open("index", "cache", "embed", "sequence", "stack"), 5.0)
+    slices, models = read_models(RunFolder(run).open("index", "cache", "embed", "sequence", "stack"), 5.0)
     fold = slices["fold"].to_numpy()
     for k in (-1, 0, 1, 2):
         others = slices.filter((pl.col("fold") != k) & (pl.col("fold") >= 0)).select(CLASSES).to_numpy()
-        assert rungs["prior"][fold == k] == pytest.approx(
+        assert models["prior"][fold == k] == pytest.approx(
             np.tile(others.mean(axis=0), ((fold == k).sum(), 1)), abs=1e-4
         )
 
@@ -101,19 +104,19 @@ def test_differences_are_paired_and_add_up(metrics: dict[str, Any]) -> None:
     assert len(steps) == 15
     for name, step in steps.items():
         a, b = name.split("->")
-        gap = metrics["ladder"][b]["log_loss"] - metrics["ladder"][a]["log_loss"]
+        gap = metrics["models"][b]["log_loss"] - metrics["models"][a]["log_loss"]
         assert step["difference"] == pytest.approx(gap)
         assert step["low"] <= step["high"]
 
 
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take seconds, and some tests look at numbers alone."""
+    """Skip the report, which takes seconds, in tests that only read ``metrics.json``."""
     monkeypatch.setattr(evaluate, "write_run_report", lambda *_: None)
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_rung_equal_to_the_one_below_differs_by_nothing(tmp_path: Path) -> None:
+def test_a_model_equal_to_the_previous_one_differs_by_zero(tmp_path: Path) -> None:
     run = scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed", "4_sequence"))
     table = read_table(run / "4_sequence" / "logits.parquet", LOGITS)
     write_logits(run, "5_stack")
@@ -126,13 +129,13 @@ def test_a_rung_equal_to_the_one_below_differs_by_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_class_that_never_occurs_has_no_areas_and_stops_nothing(tmp_path: Path) -> None:
+def test_a_class_that_never_occurs_has_no_areas_and_is_no_error(tmp_path: Path) -> None:
     found = scored(scored_run(tmp_path, absent=("epidural", "subdural")))
     for scope in ("held_out", "out_of_fold"):
         for name, figures in found[scope]["classes"].items():
             absent = name in {"epidural", "subdural"}
             assert (figures["auc"] is None) == (figures["average_precision"] is None) == absent
-            assert figures["log_loss"].keys() == found["ladder"].keys()
+            assert figures["log_loss"].keys() == found["models"].keys()
             assert 0 <= figures["brier"] <= 1
             assert 0 <= figures["calibration_error"] <= 1
 
@@ -141,21 +144,23 @@ def test_a_set_without_any_haemorrhage_is_scored(tmp_path: Path) -> None:
     found = scored(scored_run(tmp_path, studies=9, held_out=0, absent=CLASSES))
     assert found["study"]["auc_any"] is None
     assert found["study"]["positive"] == 0
-    assert "no class occurs here" in (tmp_path / "6_evaluate" / "report.html").read_text(encoding="utf-8")
+    assert "no class has both positive and negative slices" in (
+        tmp_path / "6_evaluate" / "report.html"
+    ).read_text(encoding="utf-8")
 
 
-def test_a_run_that_stopped_early_reports_what_there_is(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_scored_up_to_its_last_stage(tmp_path: Path) -> None:
     found = scored(scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed",)))
-    assert sorted(found["ladder"]) == ["cnn", "prior", "smoothed"]
+    assert sorted(found["models"]) == ["cnn", "prior", "smoothed"]
     with pytest.raises(IntegrityError, match="embed is not finished"):
-        evaluate.run(QUICK, tmp_path / "none", tmp_path / "out")
+        evaluate.run(QUICK, Context(), RunFolder(tmp_path / "none"))
 
 
-def test_an_answer_that_is_missing_is_an_error_and_no_nan(tmp_path: Path) -> None:
+def test_a_missing_prediction_is_an_error_and_not_nan(tmp_path: Path) -> None:
     run = scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed",))
     path = run / "3_embed" / "logits.parquet"
     replace_table(read_table(path, LOGITS).head(-1), path, LOGITS)
-    with pytest.raises(IntegrityError, match="slices of 1 studies without an answer"):
+    with pytest.raises(IntegrityError, match="no prediction for slices of 1 studies"):
         scored(run)
 
 
@@ -175,21 +180,39 @@ def test_the_tables_are_readable_in_100_columns(
         evaluate.show(metrics)
     assert max(map(len, printed.get().splitlines())) <= 100
     assert "…" not in printed.get()
-    assert all(word in printed.get() for word in (*LADDER, *CLASSES, "held out"))
+    assert all(word in printed.get() for word in (*MODELS, *CLASSES, "held out"))
 
 
-def test_the_report_stands_alone(page: str) -> None:
+def test_the_report_is_self_contained(page: str) -> None:
     assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:|#)[a-z/]""", page)
     assert "<script" not in page
     assert not re.search(r"https?://(?!www\.w3\.org/)", page)  # names of XML schemas are not fetched
 
 
-def test_the_report_says_which_figures_are_which_and_that_it_is_for_research(page: str) -> None:
+def test_no_table_of_the_report_overflows_at_1200_px(page: str, tmp_path: Path) -> None:
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    measure = "[...document.querySelectorAll('.wide')].map(e => e.scrollWidth - e.clientWidth)"
+    file = tmp_path / "page.html"
+    file.write_text(page.replace("</body>", f"<script>document.title = {measure}</script></body>"), "utf-8")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += ["--disable-component-update", "--disable-sync", "--disable-quic", "--no-first-run"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,900", "--dump-dom"]
+    done = subprocess.run([*command, file.as_uri()], capture_output=True, text=True, check=True, timeout=60)
+    (title,) = re.findall("<title>(.*)</title>", done.stdout)
+    overflow = [int(pixels) for pixels in title.split(",")]
+    assert len(overflow) == page.count('<div class="wide">')
+    assert max(overflow) <= 0
+
+
+def test_the_report_names_its_scopes_and_that_it_is_not_for_clinical_use(page: str) -> None:
     for words in (
         "Held out",
         "Out of fold",
-        "Not a medical device",
-        "the pixel data is cut short",
+        "Not a medical device, not for clinical use",
+        "Models and baselines",
+        "the pixel data is truncated",
         "bootstrap: 50",
     ):
         assert words in page, words
@@ -203,11 +226,11 @@ def test_the_report_names_no_patient_and_no_study(page: str) -> None:
 
 
 def test_the_same_run_makes_the_same_report(run: Path, page: str) -> None:
-    evaluate.run(QUICK, run, run / "6_evaluate", seed=0, rebuild=True)
+    evaluate.run(QUICK, Context(rebuild=True), RunFolder(run))
     assert (run / "6_evaluate" / "report.html").read_text(encoding="utf-8") == page
 
 
-def test_the_studies_shown_are_ones_that_instruct() -> None:
+def test_example_studies_are_selected_by_four_criteria() -> None:
     rows = {"A": (0, 0), "B": (1, 0), "C": (1, 1), "D": (0, 0)}
     table = pl.DataFrame(
         [
@@ -216,15 +239,15 @@ def test_the_studies_shown_are_ones_that_instruct() -> None:
         ]
     )
     answers = np.full((4, N_CLASSES), 0.2)
-    answers[:, -1] = [0.1, 0.9, 0.8, 0.7]  # D is called positive, and is not
+    answers[:, -1] = [0.1, 0.9, 0.8, 0.7]  # D is a false positive
     picked = dict(pick_studies(table, answers, 4))
     assert list(picked) == ["C", "D", "A", "B"]
-    assert [why.split()[0] for why in picked.values()] == ["several", "a", "no", "a"]
+    assert [why.split()[0] for why in picked.values()] == ["several", "large", "no", "haemorrhage,"]
     assert len(pick_studies(table, answers, 9)) == 4
     assert pick_studies(table, answers, 0) == []
 
 
-def test_smoothing_keeps_a_constant_weighs_by_distance_and_never_leaves_the_study() -> None:
+def test_smoothing_keeps_constants_and_weights_by_distance() -> None:
     z = np.array([0.0, 5.0, 10.0, 40.0])
     assert smooth_along_z(np.full((4, 2), 0.3), z, 5.0) == pytest.approx(0.3)
     peak = smooth_along_z(np.array([[1.0], [0], [0], [0]]), z, 5.0)[:, 0]

@@ -10,14 +10,16 @@ from dicoms import write_set, write_slice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsna_seq import workers
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
+from rsna_seq.context import Context
 from rsna_seq.errors import NothingUsableError, UsageError
 from rsna_seq.folds import assign
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
+from rsna_seq.parallel import local as workers
 from rsna_seq.stages import cache, index
-from rsna_seq.tables import QUARANTINE, SLICES, read_table
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.tables import QUARANTINE, SLICES, read_table
 
 CFG = IndexConfig(folds=2, cross_folds=2, holdout=0)
 
@@ -123,10 +125,14 @@ def test_files_that_are_no_dicom_are_set_aside(tmp_path: Path) -> None:
     assert rows == [("cut.dcm", "pixels_truncated"), ("empty.dcm", "empty_file"), ("notes.dcm", "not_dicom")]
 
 
-def test_an_unspecified_unit_is_hu_where_the_user_says_so(tmp_path: Path) -> None:
+def test_an_unspecified_unit_is_hu_but_not_in_maps_of_blood_flow(tmp_path: Path) -> None:
     write_slice(tmp_path, "ID_1", RescaleType="US")
     write_slice(tmp_path, "ID_2", z=5.0, RescaleType="OD")
-    assert scan(tmp_path, assume_hu=True).slices["slice"].to_list() == ["ID_1"]
+    flow = ["DERIVED", "PRIMARY", "PERFUSION", "RCBF"]
+    write_slice(tmp_path, "ID_3", z=10.0, RescaleType="US", ImageType=flow)
+    found = scan(tmp_path)
+    assert found.slices["slice"].to_list() == ["ID_1"]
+    assert sorted(found.quarantine["reason"]) == ["derived_image", "not_hu"]
 
 
 def test_assume_hu_reads_a_slice_without_rescale(tmp_path: Path) -> None:
@@ -177,7 +183,7 @@ def test_both_layouts_are_found(tmp_path: Path, train: str, csv: str, stage: int
     (root / train).parent.mkdir(parents=True)
     (source / "stage_2_train").rename(root / train)
     (source / "stage_2_train.csv").rename(root / csv)
-    index.run(CFG, DataConfig(root=root, stage=stage), tmp_path / "1_index")  # type: ignore[arg-type]
+    index.run(CFG, Context(data=DataConfig(root=root, stage=stage)), RunFolder(tmp_path))  # type: ignore[arg-type]
     slices = read_table(tmp_path / "1_index" / "slices.parquet", SLICES)
     assert len(slices) == 36
     assert slices["any"].sum() == 6
@@ -189,10 +195,10 @@ def test_conflicting_labels_are_refused_and_identical_ones_merged(tmp_path: Path
     csv = root / "stage_2_train.csv"
     lines = csv.read_text(encoding="utf-8").splitlines()
     csv.write_text("\n".join(lines + lines[1:7]) + "\n", encoding="utf-8")
-    index.run(CFG, DataConfig(root=root), tmp_path / "1_index")
+    index.run(CFG, Context(data=DataConfig(root=root)), RunFolder(tmp_path))
     csv.write_text("\n".join([*lines, lines[1][:-1] + "1"]) + "\n", encoding="utf-8")
     with pytest.raises(UsageError, match="differently"):
-        index.run(CFG, DataConfig(root=root), tmp_path / "1_index")
+        index.run(CFG, Context(data=DataConfig(root=root)), RunFolder(tmp_path))
 
 
 def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,14 +214,14 @@ def test_nothing_usable_leaves_its_reasons_and_no_artefact(tmp_path: Path) -> No
     write_slice(tmp_path / "in", "ID_a", RescaleSlope=0)
     (tmp_path / "in" / "notes.txt").write_text("no DICOM", encoding="utf-8")
     with pytest.raises(NothingUsableError, match="1 bad_rescale, 1 not_dicom"):
-        index.run(CFG, DataConfig(root=tmp_path / "in"), tmp_path / "1_index")
+        index.run(CFG, Context(data=DataConfig(root=tmp_path / "in")), RunFolder(tmp_path))
     aside = read_table(tmp_path / "1_index" / "quarantine.parquet", QUARANTINE)
     assert sorted(aside["reason"]) == ["bad_rescale", "not_dicom"]
     assert not (tmp_path / "1_index" / "manifest.json").exists()
     write_slice(tmp_path / "in", "ID_b")
-    index.run(CFG, DataConfig(root=tmp_path / "in"), tmp_path / "1_index")
+    index.run(CFG, Context(data=DataConfig(root=tmp_path / "in")), RunFolder(tmp_path))
     with pytest.raises(UsageError, match="does not exist"):
-        index.run(CFG, DataConfig(root=tmp_path / "none"), tmp_path / "1_index")
+        index.run(CFG, Context(data=DataConfig(root=tmp_path / "none")), RunFolder(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["ID_a.dcm", "Scans!/ID_a.dcm", "link.dcm"])
@@ -224,8 +230,8 @@ def test_a_single_file_is_indexed_and_cached(tmp_path: Path, name: str) -> None:
     (tmp_path / "link.dcm").symlink_to(file)
     (tmp_path / "ID_a.dcm").write_bytes(file.read_bytes())
     root = tmp_path / name
-    index.run(CFG, DataConfig(root=root), tmp_path / "1_index")
-    cache.run(CacheConfig(size=32), tmp_path / "1_index", root, tmp_path / "2_cache")
+    index.run(CFG, Context(data=DataConfig(root=root)), RunFolder(tmp_path))
+    cache.run(CacheConfig(size=32), Context(data=DataConfig(root=root)), RunFolder(tmp_path))
     assert len(PixelCache(tmp_path / "2_cache")) == 1
 
 
@@ -234,16 +240,16 @@ def test_a_series_that_is_found_nowhere_or_cannot_be_used_is_refused(tmp_path: P
     write_slice(tmp_path, "ID_scout", SeriesInstanceUID="scout", ImageType=["ORIGINAL", "LOCALIZER"])
     with pytest.raises(UsageError, match="found in no study"):
         scan(tmp_path, series="mistyped")
-    with pytest.raises(UsageError, match="no slice that can be used"):
+    with pytest.raises(UsageError, match="no usable slice"):
         scan(tmp_path, series="scout")
     assert len(scan(tmp_path, series="ID_s1_series").slices) == 1
 
 
 def test_a_cache_without_a_slice_leaves_its_reasons(tmp_path: Path) -> None:
     write_slice(tmp_path / "in", "ID_a", RescaleIntercept=20000)
-    index.run(CFG, DataConfig(root=tmp_path / "in"), tmp_path / "1_index")
+    index.run(CFG, Context(data=DataConfig(root=tmp_path / "in")), RunFolder(tmp_path))
     with pytest.raises(NothingUsableError, match="1 implausible_hu"):
-        cache.run(CacheConfig(size=32), tmp_path / "1_index", tmp_path / "in", tmp_path / "2_cache")
+        cache.run(CacheConfig(size=32), Context(data=DataConfig(root=tmp_path / "in")), RunFolder(tmp_path))
     aside = read_table(tmp_path / "2_cache" / "quarantine.parquet", QUARANTINE)
     assert aside["reason"].to_list() == ["implausible_hu"]
 

@@ -8,16 +8,19 @@ import polars as pl
 import pytest
 from builders import replace_table, tiny_cache
 
-from rsna_seq.artifacts import read_manifest
 from rsna_seq.config import EmbedConfig, SequenceConfig, StackConfig
+from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError
-from rsna_seq.imaging.volume import PixelCache
 from rsna_seq.labels import CLASSES
 from rsna_seq.stages import embed, sequence, stack
-from rsna_seq.tables import LOGITS, SLABS, read_table
+from rsna_seq.store.artifacts import read_manifest
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.tables import LOGITS, SLABS, read_table
 
-EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=2, batch=8)
-SEQUENCE = SequenceConfig(epochs=2, batch=4, project=16, hidden=8)
+CPU = Context(device="cpu")
+EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=2, batch_size=8)
+SEQUENCE = SequenceConfig(epochs=2, batch_size=4, projection_dim=16, hidden=8)
 STACK = StackConfig(rounds=10, min_leaf=2)
 
 
@@ -30,9 +33,9 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _walk(run: Path) -> None:
-    embed.run(EMBED, run / "2_cache", run / "3_embed", device="cpu")
-    sequence.run(SEQUENCE, run / "2_cache", run / "3_embed", run / "4_sequence", device="cpu")
-    stack.run(STACK, run / "2_cache", run / "3_embed", run / "4_sequence", run / "5_stack")
+    embed.run(EMBED, CPU, RunFolder(run))
+    sequence.run(SEQUENCE, CPU, RunFolder(run))
+    stack.run(STACK, CPU, RunFolder(run))
 
 
 def test_every_labelled_slice_is_answered_once_by_the_network_that_never_saw_it(walked: Path) -> None:
@@ -64,7 +67,7 @@ def test_trained_work_is_not_thrown_away_unasked(walked: Path, tmp_path: Path) -
     shutil.copytree(walked, tmp_path / "run")
     other = EMBED.model_copy(update={"lr": 0.5})
     with pytest.raises(IntegrityError, match="config lr"):
-        embed.run(other, tmp_path / "run" / "2_cache", tmp_path / "run" / "3_embed", device="cpu")
+        embed.run(other, CPU, RunFolder(tmp_path / "run"))
     assert read_manifest(tmp_path / "run" / "3_embed" / "fold0").config["lr"] == EMBED.lr
 
 
@@ -76,7 +79,7 @@ def test_flipped_labels_of_a_fold_leave_its_own_predictions_untouched(walked: Pa
         for c in CLASSES
     ]
     replace_table(slabs.with_columns(flip), tmp_path / "2_cache" / "slabs.parquet", SLABS)
-    embed.run(EMBED, tmp_path / "2_cache", tmp_path / "3_embed", device="cpu")
+    embed.run(EMBED, CPU, RunFolder(tmp_path))
     mine, theirs = (r / "3_embed" / "fold0" / "logits.parquet" for r in (tmp_path, walked))
     assert mine.read_bytes() == theirs.read_bytes()
     mine, theirs = (r / "3_embed" / "fold1" / "logits.parquet" for r in (tmp_path, walked))
@@ -89,8 +92,10 @@ def test_two_epochs_killed_and_two_more_are_four(
     from rsna_seq.nets import loop
 
     four = EMBED.model_copy(update={"epochs": 4})
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    embed.run(four, walked / "2_cache", whole, device="cpu")
+    whole, cut = (RunFolder(tmp_path / name) for name in ("whole", "cut"))
+    for run in (whole, cut):
+        shutil.copytree(walked / "2_cache", run["cache"])
+    embed.run(four, CPU, whole)
     save, calls = loop._Training.save, []
 
     def save_then_die(self: loop._Training, folder: Path, *, better: bool) -> None:
@@ -101,16 +106,17 @@ def test_two_epochs_killed_and_two_more_are_four(
 
     monkeypatch.setattr(loop._Training, "save", save_then_die)
     with pytest.raises(KeyboardInterrupt):
-        embed.run(four, walked / "2_cache", cut, device="cpu")
+        embed.run(four, CPU, cut)
     monkeypatch.undo()
-    embed.run(four, walked / "2_cache", cut, device="cpu")
-    assert read_manifest(cut).files == read_manifest(whole).files
+    embed.run(four, CPU, cut)
+    assert read_manifest(cut["embed"]).files == read_manifest(whole["embed"]).files
 
 
 def test_one_fold_alone_leaves_the_stage_open_and_the_other_closes_it(walked: Path, tmp_path: Path) -> None:
+    shutil.copytree(walked / "2_cache", tmp_path / "2_cache")
     for fold in (0, 1):
         only = EMBED.model_copy(update={"folds": (fold,)})
-        manifest = embed.run(only, walked / "2_cache", tmp_path / "3_embed", device="cpu")
+        manifest = embed.run(only, CPU, RunFolder(tmp_path))
         assert (manifest is None) == (fold == 0)
     assert read_manifest(tmp_path / "3_embed").files == read_manifest(walked / "3_embed").files
 
@@ -129,5 +135,5 @@ def test_a_booster_that_was_edited_is_refused(walked: Path, tmp_path: Path) -> N
     shutil.copytree(walked / "5_stack", tmp_path / "5_stack")
     text = next((tmp_path / "5_stack" / "boosters").glob("*.txt"))
     text.write_text(text.read_text(encoding="utf-8").replace("leaf_value=", "leaf_value=9"), encoding="utf-8")
-    with pytest.raises(IntegrityError, match="not the text that was written"):
+    with pytest.raises(IntegrityError, match="damaged, its digest"):
         stack.load(STACK, tmp_path / "5_stack")

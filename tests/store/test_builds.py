@@ -7,25 +7,25 @@ from pathlib import Path
 import pytest
 
 from rsna_seq.errors import IntegrityError, UsageError
-from rsna_seq.provenance import source_digest
-from rsna_seq.store.artifacts import Key, Receipt, open_artifact, read_manifest
+from rsna_seq.store.artifacts import BuildSummary, Key, open_artifact, read_manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import locked, write_text
+from rsna_seq.store.provenance import source_digest
 
 
 def _key(**config: object) -> Key:
     return Key("stage", {"size": 1} | config, {"input": "abc"}, "code")
 
 
-def _build(folder: Path) -> Receipt:
+def _build(folder: Path) -> BuildSummary:
     write_text(folder / "made.txt", "made")
-    return Receipt({"files": 1}, {"empty_file": 2})
+    return BuildSummary({"files": 1}, {"empty_file": 2})
 
 
 def test_what_is_made_is_described(tmp_path: Path) -> None:
     manifest = ensure(tmp_path / "out", _key(), _build)
     assert list(manifest.files) == ["made.txt"]
-    assert (manifest.counts, manifest.set_aside) == ({"files": 1}, {"empty_file": 2})
+    assert (manifest.counts, manifest.excluded) == ({"files": 1}, {"empty_file": 2})
     assert read_manifest(tmp_path / "out", verify=True) == manifest
 
 
@@ -34,7 +34,7 @@ def test_an_equal_key_reuses_and_another_rebuilds_and_says_why(
 ) -> None:
     calls = []
 
-    def build(folder: Path) -> Receipt:
+    def build(folder: Path) -> BuildSummary:
         calls.append(1)
         return _build(folder)
 
@@ -52,16 +52,16 @@ def test_a_missing_file_is_made_again(tmp_path: Path) -> None:
 
 
 def test_a_build_that_dies_leaves_no_manifest_and_what_it_had_is_kept_for_the_next(tmp_path: Path) -> None:
-    def die(folder: Path) -> Receipt:
+    def die(folder: Path) -> BuildSummary:
         write_text(folder / "half.txt", "half")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         ensure(tmp_path / "out", _key(), die)
-    with pytest.raises(IntegrityError, match="no finished artefact"):
+    with pytest.raises(IntegrityError, match="no complete artefact"):
         read_manifest(tmp_path / "out")
 
-    def resume(folder: Path) -> Receipt:
+    def resume(folder: Path) -> BuildSummary:
         assert (folder / "half.txt").exists()
         return _build(folder)
 
@@ -69,7 +69,7 @@ def test_a_build_that_dies_leaves_no_manifest_and_what_it_had_is_kept_for_the_ne
 
 
 def test_what_another_key_left_half_done_is_swept_away(tmp_path: Path) -> None:
-    def die(folder: Path) -> Receipt:
+    def die(folder: Path) -> BuildSummary:
         write_text(folder / "half.txt", "half")
         raise KeyboardInterrupt
 

@@ -13,16 +13,16 @@ import polars as pl
 import pytest
 
 from rsna_seq.errors import EnvironmentFaultError
-from rsna_seq.store.arrays import array_writer
+from rsna_seq.store.array_file import array_writer
 from rsna_seq.store.files import atomic_path, disk_fault, remove_parts, write_bytes, write_text
 
 WRITERS = {
     "bytes": "from rsna_seq.store.files import write_bytes\nwrite_bytes(out / 'f', bytes(100_000))",
-    "table": "import polars as pl, numpy as np\nfrom rsna_seq.tables import write_table\n"
+    "table": "import polars as pl, numpy as np\nfrom rsna_seq.store.tables import write_table\n"
     "t = pl.DataFrame({'x': np.random.default_rng(0).random(50_000)})\nwrite_table(t, out / 'f', t.schema)",
-    "csv": "import polars as pl, numpy as np\nfrom rsna_seq.submission import write_csv\n"
+    "csv": "import polars as pl, numpy as np\nfrom rsna_seq.datasets.rsna2019.submission import write_csv\n"
     "write_csv(pl.DataFrame({'x': np.random.default_rng(0).random(50_000)}), out / 'f')",
-    "array": "import numpy as np\nfrom rsna_seq.store.arrays import array_writer\n"
+    "array": "import numpy as np\nfrom rsna_seq.store.array_file import array_writer\n"
     "with array_writer(out / 'f', '<i2', (64, 64)) as a:\n    a.append(np.zeros((50, 64, 64)))",
 }
 

@@ -12,14 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig, SynthConfig
+from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError, RsnaSeqError, UsageError
 from rsna_seq.imaging.windows import WINDOWS
 from rsna_seq.stages import cache, index
 from rsna_seq.store import builds
-from rsna_seq.store.artifacts import Key, Receipt, read_manifest
+from rsna_seq.store.artifacts import BuildSummary, Key, read_manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_text
 from rsna_seq.store.outputs import must_be_safe
+from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.tools import png, synth
 
 NAMES = ("a.txt", "b.txt", "sub/c.txt", "sub/deep/d.txt")
@@ -47,12 +49,12 @@ def tree(top: Path) -> dict[str, str]:
 def make(out: Path, names: tuple[str, ...], size: int, *, rebuild: bool = False, die: bool = False) -> None:
     """Build an artefact of some files, or be interrupted in the middle of it."""
 
-    def build(folder: Path) -> Receipt:
+    def build(folder: Path) -> BuildSummary:
         for at, name in enumerate(names):
             if die and at == len(names) - 1:
                 raise KeyboardInterrupt
             write_text(folder / name, f"{name} {size}")
-        return Receipt({"files": len(names)}, {})
+        return BuildSummary({"files": len(names)}, {})
 
     ensure(out, Key("stage", {"size": size}, {}, "code"), build, rebuild=rebuild)
 
@@ -105,7 +107,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "out")
     forged = manifest.model_copy(update={"files": manifest.files | {"../thesis.txt": "00"}}).sealed()
     (tmp_path / "out" / "manifest.json").write_text(forged.model_dump_json(), encoding="utf-8")
-    with pytest.raises(IntegrityError, match="leads out"):
+    with pytest.raises(IntegrityError, match="is outside the folder"):
         make(tmp_path / "out", NAMES, 2)
     assert (tmp_path / "thesis.txt").exists()
 
@@ -138,10 +140,10 @@ def test_an_interrupted_build_knows_what_it_wrote(tmp_path: Path) -> None:
         ("home/..", "root or the home"),
         ("checkout", "checkout"),
         ("data", "contains the input"),
-        ("data/inside/deep", "lies in the input"),
+        ("data/inside/deep", "is inside the input"),
         ("above", "contains the input"),
         ("run", "folder of a run"),
-        ("run/elsewhere", "lies in the run"),
+        ("run/elsewhere", "is inside the run"),
         ("run/1_index/deep", "results of 'index'"),
         ("run/1_index", "results of 'index'"),
         ("full", "not empty"),
@@ -158,7 +160,7 @@ def test_a_folder_in_which_something_could_be_lost_is_refused(
     (tmp_path / "file").touch()
     (tmp_path / "full" / "thesis.txt").touch()
     (tmp_path / "link").symlink_to(tmp_path / "data")
-    ensure(tmp_path / "run" / "1_index", Key("index", {}, {}, ""), lambda _: Receipt({}, {}))
+    ensure(tmp_path / "run" / "1_index", Key("index", {}, {}, ""), lambda _: BuildSummary({}, {}))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     before = tree(tmp_path)
     with pytest.raises(UsageError, match=why) as error:
@@ -168,8 +170,8 @@ def test_a_folder_in_which_something_could_be_lost_is_refused(
 
 
 def test_parts_of_a_run_may_lie_in_it(tmp_path: Path) -> None:
-    ensure(tmp_path / "run" / "1_index", Key("index", {}, {}, ""), lambda _: Receipt({}, {}))
-    ensure(tmp_path / "run" / "3_embed", Key("embed", {}, {}, ""), lambda _: Receipt({}, {}))
+    ensure(tmp_path / "run" / "1_index", Key("index", {}, {}, ""), lambda _: BuildSummary({}, {}))
+    ensure(tmp_path / "run" / "3_embed", Key("embed", {}, {}, ""), lambda _: BuildSummary({}, {}))
     for name, kind in {
         "7_predict": "predict",
         "8_unseen": "predict",
@@ -180,10 +182,28 @@ def test_parts_of_a_run_may_lie_in_it(tmp_path: Path) -> None:
     must_be_safe(tmp_path / "run" / "3_embed" / "fold0", "embed", [tmp_path / "run"])
 
 
+SMALL = IndexConfig(folds=2, cross_folds=2)
+
+
+class At(RunFolder):
+    """A run of which one stage lies elsewhere."""
+
+    def __init__(self, path: Path, **elsewhere: Path) -> None:
+        super().__init__(path)
+        object.__setattr__(self, "elsewhere", elsewhere)
+
+    def __getitem__(self, stage: str) -> Path:
+        return self.elsewhere.get(stage) or super().__getitem__(stage)  # type: ignore[attr-defined]
+
+
 Write = Callable[[Path, Path], object]
 COMMANDS: dict[str, Write] = {
-    "index": lambda data, out: index.run(IndexConfig(folds=2, cross_folds=2), DataConfig(root=data), out),
-    "cache": lambda data, out: cache.run(CacheConfig(size=32), data.parent / "other" / "1_index", data, out),
+    "index": lambda data, out: index.run(
+        SMALL, Context(data=DataConfig(root=data)), At(data.parent / "other", index=out)
+    ),
+    "cache": lambda data, out: cache.run(
+        CacheConfig(size=32), Context(data=DataConfig(root=data)), At(data.parent / "other", cache=out)
+    ),
     "png": lambda data, out: png.run(data, out, windows=(WINDOWS["brain"],)),
     "synth": lambda _, out: synth.run(
         SynthConfig(studies=1, test_studies=0, matrix=64, damage=False), out, seed=0, workers=1
@@ -200,7 +220,7 @@ def test_no_command_takes_a_folder_with_other_files(tmp_path: Path, command: str
     COMMANDS["index"](tmp_path / "data", tmp_path / "other" / "1_index")
     before = tree(tmp_path)
     if not (command == "synth" and place == "data/below"):  # it reads nothing
-        with pytest.raises(UsageError, match="refused, nothing was changed"):
+        with pytest.raises(UsageError, match=r"refused: .*nothing was changed"):
             COMMANDS[command](tmp_path / "data", tmp_path / place)
     assert tree(tmp_path) == before
 
@@ -212,9 +232,9 @@ def test_a_file_under_the_name_of_a_result_is_not_overwritten(tmp_path: Path, co
     COMMANDS[command](tmp_path / "data", tmp_path / "first")
     name = next(n for n in read_manifest(tmp_path / "first").files if n.rpartition(".")[2] != "json")
     mine = tmp_path / "second" / name
-    ensure(tmp_path / "second", Key(command, {"older": 1}, {}, ""), lambda _: Receipt({}, {}))
+    ensure(tmp_path / "second", Key(command, {"older": 1}, {}, ""), lambda _: BuildSummary({}, {}))
     mine.parent.mkdir(parents=True, exist_ok=True)
     mine.write_text("mine", encoding="utf-8")
-    with pytest.raises(UsageError, match="is there"):
+    with pytest.raises(UsageError, match="exists, and rsna_seq did not write it"):
         COMMANDS[command](tmp_path / "data", tmp_path / "second")
     assert mine.read_text(encoding="utf-8") == "mine"

@@ -51,6 +51,6 @@ def test_images_listed_twice_become_one(source: Path, tmp_path: Path) -> None:
 def test_what_contradicts_itself_is_refused_and_leaves_no_file(source: Path, tmp_path: Path) -> None:
     with source.open("a", encoding="utf-8") as file:
         file.writelines(f"ID_b2_{c},1\n" for c in CLASSES)
-    with pytest.raises(UsageError, match=r"1 slices are labelled twice, differently: ID_b2 \(line 20\)"):
+    with pytest.raises(UsageError, match=r"1 slices have conflicting labels: ID_b2 \(line 20\)"):
         labels.run(source, tmp_path / "wide.csv")
     assert not (tmp_path / "wide.csv").exists()

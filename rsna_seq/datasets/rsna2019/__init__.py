@@ -1,0 +1,1 @@
+"""The RSNA 2019 competition: layout of its files, label CSV, submission."""

@@ -1,0 +1,158 @@
+"""Sequence model: a masked bidirectional GRU over the whole study that refines the CNN's logits.
+
+Input: (study, slab, feature) vectors, (study, slab, 6) logits and (study, slab) z.
+
+1. Slice refinement (only with vectors): the vectors of a slab give a correction of its logits. Out-of-fold
+   vectors show where the CNN is overconfident. The correction is initialised to zero and has its own loss.
+2. Residual path: a learned mix, per class, of the refined logits of the slab, of their Gaussian averages at
+   four widths in mm, and of the study's maximum and mean. It is initialised to the probabilities smoothed
+   along z, so an untrained model equals the smoothing baseline.
+3. GRU: projected vectors, their differences to both neighbours, logits, distances and position -> hidden
+   states -> a correction of the six logits, initialised to zero.
+
+Padding is masked everywhere: the result of a study does not depend on its batch.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from rsna_seq.config import SequenceConfig
+from rsna_seq.labels import N_CLASSES
+
+_UNIT_MM = 5.0
+"""Nominal spacing; distances are divided by it."""
+_WIDTHS = (3.0, 6.0, 12.0, 25.0)
+"""Standard deviations, in mm, of the Gaussian averages in the residual path."""
+_INITIAL_WIDTH = 1
+"""Index of the width to which the residual path is initialised."""
+_VIEWS = len(_WIDTHS) + 3
+"""Inputs of the residual path: the Gaussian averages, the slab itself, the study's maximum and mean."""
+_RESIDUAL_RATE = 20.0
+"""Factor by which the few weights of the residual path learn faster than those of the GRU."""
+_VECTOR_DROPOUT = 0.5
+"""Dropout of vectors and of their projection: a vector has more features than most data sets have studies."""
+_EPS, _STUDY_EPS = 1e-6, 1e-4
+_GEOMETRY = 3
+"""Number of geometry inputs: distance to the slab below, distance to the slab above, normalised position."""
+
+
+class Studies(NamedTuple):
+    """A padded batch of studies, all on one device."""
+
+    vectors: Tensor
+    """(study, slab, feature)."""
+    logits: Tensor
+    """(study, slab, 6) logits of the CNN."""
+    z_mm: Tensor
+    """(study, slab)."""
+    lengths: Tensor
+    """(study,) number of slabs, on the CPU."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(study, slab): True for slabs, False for padding."""
+        steps = torch.arange(self.logits.shape[1], device=self.logits.device)
+        return steps[None] < self.lengths.to(self.logits.device)[:, None]
+
+
+class SequenceModel(nn.Module):
+    """Refines the six logits of every slab, using all slabs of the study.
+
+    Args:
+        cfg: Widths, layers, dropout.
+        features: Width of the vectors.
+    """
+
+    def __init__(self, cfg: SequenceConfig, features: int) -> None:
+        super().__init__()
+        self.cfg, self.features = cfg, features
+        self.drop = nn.Dropout(cfg.dropout)
+        inputs = 3 * N_CLASSES + _GEOMETRY
+        if cfg.vectors:
+            self.vector_drop = nn.Dropout(_VECTOR_DROPOUT)
+            self.norm = nn.LayerNorm(features, elementwise_affine=False)
+            self.project = nn.Linear(features, cfg.projection_dim)
+            self.refine = nn.Linear(cfg.projection_dim, N_CLASSES)
+            nn.init.zeros_(self.refine.weight)
+            nn.init.zeros_(self.refine.bias)
+            inputs += 3 * cfg.projection_dim
+        self.gru = nn.GRU(
+            inputs,
+            cfg.hidden,
+            cfg.layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=cfg.dropout if cfg.layers > 1 else 0.0,
+        )
+        self.correct = nn.Linear(2 * cfg.hidden, N_CLASSES)
+        nn.init.zeros_(self.correct.weight)
+        nn.init.zeros_(self.correct.bias)
+        self.mix = nn.Parameter(torch.zeros(_VIEWS, N_CLASSES))
+        self.bias = nn.Parameter(torch.zeros(N_CLASSES))
+
+    def forward(self, studies: Studies) -> tuple[Tensor, Tensor]:
+        """Score a batch; values at padded positions are undefined.
+
+        Returns:
+            The final logits (study, slab, 6), and the logits after step 1 (study, slab, 6), which have their
+            own loss. Without vectors the latter are the CNN's logits.
+        """
+        mask, lengths = studies.mask, studies.lengths
+        extra: list[Tensor] = []
+        if self.cfg.vectors:
+            hidden = torch.relu(self.project(self.vector_drop(self.norm(studies.vectors))))
+            hidden = self.vector_drop(hidden)
+            studies = studies._replace(logits=studies.logits + self.refine(hidden))
+            extra = [hidden, *_differences(hidden, lengths)]
+        inputs = [studies.logits, *_differences(studies.logits, lengths), _geometry(studies.z_mm, lengths)]
+        packed = pack_padded_sequence(
+            torch.cat(inputs + extra, dim=-1), lengths, batch_first=True, enforce_sorted=False
+        )
+        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
+        correction: Tensor = self.correct(self.drop(states))
+        return self._mixed(studies, mask) + correction, studies.logits
+
+    def _mixed(self, studies: Studies, mask: Tensor) -> Tensor:
+        """Residual path: a weighted sum of the views of the logits, per class; (study, slab, 6)."""
+        start = torch.zeros_like(self.mix)
+        start[_INITIAL_WIDTH] = 1.0
+        views = _views(studies, mask)
+        mixed: Tensor = (views * (start + _RESIDUAL_RATE * self.mix)).sum(-2) + _RESIDUAL_RATE * self.bias
+        return mixed
+
+
+def _views(studies: Studies, mask: Tensor) -> Tensor:
+    """Compute the inputs of the residual path as logits; (study, slab, view, 6)."""
+    p = torch.sigmoid(studies.logits) * mask[..., None]
+    distance = studies.z_mm[:, :, None] - studies.z_mm[:, None, :]
+    views = []
+    for width in _WIDTHS:
+        weight = torch.exp(-0.5 * (distance / width) ** 2) * mask[:, None, :]
+        views.append(torch.logit(weight @ p / weight.sum(-1, keepdim=True).clamp_min(1e-12), eps=_EPS))
+    highest = p.amax(1, keepdim=True)
+    mean = p.sum(1, keepdim=True) / mask.sum(1)[:, None, None]
+    whole = [torch.logit(each.expand_as(p), eps=_STUDY_EPS) for each in (highest, mean)]
+    return torch.stack([*views, studies.logits, *whole], dim=-2)
+
+
+def _differences(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences from the slab below and to the slab above; zero at both ends of a study."""
+    step = x[:, 1:] - x[:, :-1]
+    inside = torch.arange(1, x.shape[1], device=x.device)[None] < lengths.to(x.device)[:, None]
+    step = step * inside[..., None]
+    edge = torch.zeros_like(x[:, :1])
+    return torch.cat([edge, step], dim=1), torch.cat([step, edge], dim=1)
+
+
+def _geometry(z_mm: Tensor, lengths: Tensor) -> Tensor:
+    """Distances to both neighbours in nominal spacings, and position from 0 to 1; (study, slab, 3)."""
+    below, above = _differences(z_mm[..., None], lengths)
+    span = z_mm.gather(1, (lengths.to(z_mm.device) - 1)[:, None]) - z_mm[:, :1]
+    position = (z_mm - z_mm[:, :1]) / span.clamp_min(1.0)
+    return torch.cat(
+        [torch.tanh(below / (4 * _UNIT_MM)) * 4, torch.tanh(above / (4 * _UNIT_MM)) * 4, position[..., None]],
+        -1,
+    )

@@ -1,0 +1,1 @@
+"""Parallel work on this machine, in spawned processes."""

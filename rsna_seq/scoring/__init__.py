@@ -1,0 +1,1 @@
+"""Metrics, baselines and intervals: how well probabilities fit the labels."""

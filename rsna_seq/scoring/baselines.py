@@ -1,0 +1,123 @@
+"""Probabilities per slice of every model and baseline, read from the artefacts of the stages."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import polars as pl
+
+from rsna_seq.arrays import Floats, sigmoid
+from rsna_seq.errors import IntegrityError, NothingUsableError
+from rsna_seq.labels import CLASSES, N_CLASSES
+from rsna_seq.scoring.scores import Scope
+from rsna_seq.scoring.smoothing import smooth_along_z
+from rsna_seq.store.artifacts import Artifact
+from rsna_seq.store.tables import LOGITS, SLABS, SLICES, read_table
+
+_MODELS = {
+    "cnn": ("embed", "logits.parquet"),
+    "sequence": ("sequence", "logits.parquet"),
+    "stack": ("stack", "uncalibrated.parquet"),
+    "calibrated": ("stack", "logits.parquet"),
+}
+"""Stage and table that hold the logits of each model."""
+_KEYS = ["study", "slab"]
+
+
+def read_models(
+    artifacts: Mapping[str, Artifact], smooth_mm: float
+) -> tuple[pl.DataFrame, dict[str, Floats]]:
+    """Read the labelled slices of a run and the probabilities of each model and baseline.
+
+    Args:
+        artifacts: The finished stages of a run, by name.
+        smooth_mm: Standard deviation of the Gaussian smoothing along z, in mm.
+
+    Returns:
+        The slices (study, slab, slice, patient, fold, z_mm, labels), and (slice, 6) probabilities by model,
+        from ``prior`` to ``calibrated``. Probabilities of a held-out slice are the mean over all networks.
+
+    Raises:
+        NothingUsableError: No slice has a label.
+        IntegrityError: A stage has no prediction for a labelled slice.
+    """
+    run = artifacts["cache"].folder.parent
+    slabs = read_table(artifacts["cache"].file("slabs.parquet"), SLABS).filter(pl.col("fold").is_not_null())
+    slices = _slices(artifacts["index"], slabs)
+    if slices.is_empty():
+        raise NothingUsableError(f"{run}: no slice has a label, so nothing can be scored; check data.labels")
+    keyed = slabs.select(*_KEYS, "z_mm", "fold")
+    models: dict[str, pl.DataFrame] = {}
+    for name, (stage, file) in _MODELS.items():
+        if stage not in artifacts:
+            continue
+        models[name] = _probabilities(keyed, read_table(artifacts[stage].file(file), LOGITS))
+        if name == "cnn":
+            models["smoothed"] = _smoothed(models[name], smooth_mm)
+    answers = {"prior": _prior(slices)}
+    for name, table in models.items():
+        joined = slices.select(*_KEYS).join(table, on=_KEYS, how="left", maintain_order="left")
+        answers[name] = joined.select(CLASSES).to_numpy()
+        bare = ~np.isfinite(answers[name]).all(axis=1)
+        if bare.any():
+            n = slices["study"].filter(pl.Series(bare)).n_unique()
+            raise IntegrityError(
+                f"{run}: {name} has no prediction for slices of {n} studies; "
+                f"rebuild the stage {_MODELS[name][0]}"
+            )
+    return slices, answers
+
+
+def scopes(slices: pl.DataFrame, models: dict[str, Floats]) -> Iterator[tuple[str, Scope]]:
+    """Split slices and models into ``out_of_fold`` and, if patients were held out, ``held_out``."""
+    fold = slices["fold"].to_numpy()
+    for name, mask in (("out_of_fold", fold >= 0), ("held_out", fold == -1)):
+        if mask.any():
+            yield (
+                name,
+                Scope(
+                    labels=slices.select(CLASSES).to_numpy()[mask],
+                    patients=slices["patient"].to_numpy()[mask].astype(str),
+                    studies=slices["study"].to_numpy()[mask].astype(str),
+                    models={model: p[mask] for model, p in models.items()},
+                ),
+            )
+
+
+def prior_of(labels: pl.DataFrame) -> Floats:
+    """Compute the prevalence of each class, (6,), from six label columns; unlabelled rows are ignored."""
+    means = labels.select(pl.col(c).mean() for c in CLASSES).row(0)
+    return np.array([m if m is not None else 0.5 for m in means], dtype=np.float64).reshape(N_CLASSES)
+
+
+def _probabilities(keyed: pl.DataFrame, logits: pl.DataFrame) -> pl.DataFrame:
+    """Average the probabilities of each slab over the networks."""
+    answers = logits.with_columns(pl.Series(c, sigmoid(logits[c].to_numpy())) for c in CLASSES)
+    mean = answers.group_by(_KEYS).agg(pl.col(c).mean() for c in CLASSES)
+    return keyed.join(mean, on=_KEYS, how="left", maintain_order="left")
+
+
+def _smoothed(table: pl.DataFrame, sigma_mm: float) -> pl.DataFrame:
+    parts = []
+    for _, rows in table.group_by("study", maintain_order=True):
+        smooth = smooth_along_z(rows.select(CLASSES).to_numpy(), rows["z_mm"].to_numpy(), sigma_mm)
+        parts.append(rows.with_columns(pl.Series(c, smooth[:, i]) for i, c in enumerate(CLASSES)))
+    return pl.concat(parts)
+
+
+def _slices(index: Artifact, slabs: pl.DataFrame) -> pl.DataFrame:
+    """Return the labelled slices in the order of the cache, each with its slab."""
+    members = slabs.select(*_KEYS, "patient", "fold", pl.col("slices").alias("slice")).explode("slice")
+    truth = read_table(index.file("slices.parquet"), SLICES).select("slice", "z_mm", *CLASSES)
+    return members.join(truth, on="slice", how="left", maintain_order="left").filter(
+        pl.col("any").is_not_null()
+    )
+
+
+def _prior(slices: pl.DataFrame) -> Floats:
+    """Return, for each slice, the prevalences over the development slices of the other folds; (slice, 6)."""
+    fold = slices["fold"].to_numpy()
+    answer = np.empty((len(slices), len(CLASSES)))
+    for k in np.unique(fold):
+        others = slices.filter((pl.col("fold") != k) & (pl.col("fold") >= 0))
+        answer[fold == k] = np.clip(prior_of(others), 1e-4, 1 - 1e-4)
+    return answer

@@ -1,0 +1,157 @@
+"""Scores of one set of slices, per model, class and study, with intervals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from rsna_seq.arrays import Floats
+from rsna_seq.labels import ANY, CLASSES
+from rsna_seq.scoring.bootstrap import Bootstrap
+from rsna_seq.scoring.metric import Interval, calibration_error, class_log_loss, slice_losses
+
+_EDGES = (0, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.97, 0.99, 1)
+"""Bin edges of the reliability diagram, roughly even in logits, because most probabilities are close to 0."""
+_LEAST = 5
+"""Smallest number of slices for which a bin is reported."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Slices that are scored together: out of fold or held out.
+
+    Attributes:
+        labels: (slice, 6) of 0 and 1.
+        patients: (slice,) ids, for the bootstrap.
+        studies: (slice,) ids.
+        models: (slice, 6) probabilities by model, in the order of the pipeline.
+    """
+
+    labels: NDArray[np.int8]
+    patients: NDArray[np.str_]
+    studies: NDArray[np.str_]
+    models: Mapping[str, Floats]
+
+    @property
+    def top(self) -> Floats:
+        """(slice, 6) probabilities of the final model."""
+        return list(self.models.values())[-1]
+
+
+def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
+    """Compute all figures of one scope as plain data.
+
+    Args:
+        scope: Slices, labels and probabilities.
+        samples: Number of bootstrap samples.
+        seed: Seed of the bootstrap; all figures share its samples, so differences are paired.
+
+    Returns:
+        ``models``, ``differences`` (later model minus earlier), ``classes`` (``log_loss`` by model, the other
+        figures of the final model, all figures of every model in ``models``, ``reliability`` of the CNN, the
+        stack and the final model), ``study`` and ``counts``. Figures that are undefined because a class never
+        occurs are None.
+    """
+    draws = Bootstrap(scope.patients, samples, seed)
+    losses = {name: slice_losses(scope.labels, p) for name, p in scope.models.items()}
+    return {
+        "models": _each(losses, draws),
+        "differences": _differences(losses, draws),
+        "classes": {name: _class(scope, c, draws) for c, name in enumerate(CLASSES)},
+        "study": _study(scope, draws),
+        "counts": {
+            "slices": len(scope.labels),
+            "studies": len(np.unique(scope.studies)),
+            "patients": len(draws.names),
+        },
+    }
+
+
+def _each(losses: Mapping[str, Floats], draws: Bootstrap) -> dict[str, dict[str, float]]:
+    return {name: _named(draws.mean(loss), "log_loss") for name, loss in losses.items()}
+
+
+def _differences(losses: Mapping[str, Floats], draws: Bootstrap) -> dict[str, dict[str, float]]:
+    return {
+        f"{a}->{b}": _named(draws.mean(losses[b] - losses[a]), "difference")
+        for a, b in combinations(losses, 2)
+    }
+
+
+def _named(interval: Interval, key: str) -> dict[str, float]:
+    return {key: interval.value, "low": interval.low, "high": interval.high}
+
+
+def _class(scope: Scope, c: int, draws: Bootstrap) -> dict[str, Any]:
+    """Compute the figures of one class, for the final model and for each model."""
+    truth = scope.labels[:, c]
+    losses = {name: class_log_loss(truth[:, None], p[:, c : c + 1])[:, 0] for name, p in scope.models.items()}
+    intervals = _each(losses, draws)
+    models = {name: {**intervals[name], **_quality(truth, p[:, c])} for name, p in scope.models.items()}
+    top = {k: v for k, v in models[list(models)[-1]].items() if k not in {"low", "high"}}
+    return {
+        "prevalence": float(truth.mean()),
+        "positive": int(truth.sum()),
+        **top,
+        "log_loss": {name: figures["log_loss"] for name, figures in intervals.items()},
+        "models": models,
+        "differences": _differences(losses, draws),
+        "reliability": {
+            name: reliability(truth, scope.models[name][:, c], draws)
+            for name in dict.fromkeys(("cnn", "stack", list(models)[-1]))
+            if name in models
+        },
+    }
+
+
+def reliability(truth: NDArray[np.generic], p: Floats, draws: Bootstrap) -> list[dict[str, float]]:
+    """Compute the reliability diagram of one class: observed frequency per bin of predicted probability.
+
+    Args:
+        truth: (slice,) of 0 and 1.
+        p: (slice,) probabilities.
+        draws: Bootstrap over the patients of these slices.
+
+    Returns:
+        One row per bin with enough slices: ``predicted`` (mean probability), ``observed`` (share of positive
+        slices), ``low``, ``high`` and ``slices``.
+    """
+    at = np.clip(np.searchsorted(_EDGES, p, side="right") - 1, 0, len(_EDGES) - 2)
+    bins = []
+    for i in np.unique(at):
+        inside = at == i
+        if inside.sum() >= _LEAST:
+            share = _named(draws.mean(truth, inside), "observed")
+            bins.append({"predicted": float(p[inside].mean()), **share, "slices": int(inside.sum())})
+    return bins
+
+
+def _quality(truth: NDArray[np.int8], p: Floats) -> dict[str, float | None]:
+    """Compute the figures of one class besides its log loss; areas are None if only one label occurs."""
+    both = bool(0 < truth.sum() < len(truth))
+    return {
+        "auc": float(roc_auc_score(truth, p)) if both else None,
+        "average_precision": float(average_precision_score(truth, p)) if both else None,
+        "brier": float(np.mean((p - truth) ** 2)),
+        "calibration_error": calibration_error(truth, p),
+    }
+
+
+def _study(scope: Scope, draws: Bootstrap) -> dict[str, Any]:
+    """Compute the AUC over studies: the highest ``any`` of a study against its label (any slice positive)."""
+    names, first, group = np.unique(scope.studies, return_index=True, return_inverse=True)
+    truth = np.zeros(len(names), dtype=np.int8)
+    np.maximum.at(truth, group, scope.labels[:, ANY])
+    models: dict[str, dict[str, float | None]] = {}
+    for name, p in scope.models.items():
+        highest = np.zeros(len(names))
+        np.maximum.at(highest, group, p[:, ANY])
+        area = draws.auc(truth, highest, scope.patients[first])
+        models[name] = dict.fromkeys(("auc_any", "low", "high"))
+        if area is not None:
+            models[name].update(_named(area, "auc_any"))
+    return {**models[list(models)[-1]], "positive": int(truth.sum()), "models": models}

@@ -1,0 +1,1 @@
+"""Types and bounds of config values, and reading of config files."""

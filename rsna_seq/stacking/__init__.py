@@ -1,0 +1,1 @@
+"""Features, gates and calibration of the stacking stage."""

@@ -1,0 +1,89 @@
+"""Gates: per class, a refinement is used only if it clearly lowers the out-of-fold loss over patients."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsna_seq.arrays import Floats, sigmoid
+from rsna_seq.labels import CLASSES
+from rsna_seq.scoring.metric import class_log_loss
+
+UNSEEN = -1
+"""Key of the gate for unseen studies, which is decided on all folds."""
+
+
+def decide(
+    base: Floats,
+    boosted: Floats,
+    labels: NDArray[np.int8],
+    own: NDArray[np.int16],
+    patients: NDArray[np.object_],
+    folds: list[int],
+    clear: float = 2.0,
+) -> dict[int, dict[str, bool]]:
+    """Decide per class whether a refinement is used.
+
+    The decision of a fold is made on the other folds; the decision for unseen studies on all folds.
+
+    Args:
+        base: (row, 6) logits without the refinement.
+        boosted: (row, 6) logits with the refinement, out of fold.
+        labels: (row, 6) of 0 and 1.
+        own: (row,) crossed fold of the row's patient; rows of held-out patients (-1) are ignored.
+        patients: (row,) PatientID.
+        folds: The crossed folds.
+        clear: Minimum gain, in standard errors over patients.
+
+    Returns:
+        For each fold, and for :data:`UNSEEN`, whether each class is refined.
+    """
+    seen = own >= 0
+    gain = _class_gain(base[seen], boosted[seen], labels[seen])
+    whose, fold_of = patients[seen], own[seen]
+    decided = {}
+    for fold in (*folds, UNSEEN):
+        others = fold_of != fold
+        decided[fold] = {
+            name: _helps(gain[others, c], whose[others], clear) for c, name in enumerate(CLASSES)
+        }
+    return decided
+
+
+def _class_gain(base: Floats, boosted: Floats, labels: NDArray[np.int8]) -> Floats:
+    """Reduction of the loss of each row and class by the refinement; (row, 6)."""
+
+    def loss(logits: Floats) -> Floats:
+        return class_log_loss(labels, sigmoid(logits))
+
+    return loss(base) - loss(boosted)
+
+
+def _helps(gain: Floats, patients: NDArray[np.object_], clear: float) -> bool:
+    """Return whether the mean gain exceeds ``clear`` standard errors over patients."""
+    if len(gain) == 0:
+        return False
+    _, group = np.unique(patients.astype(str), return_inverse=True)
+    total = np.bincount(group, weights=gain - gain.mean())
+    error = np.sqrt((total**2).sum()) / len(gain)
+    return bool(gain.mean() > clear * error)
+
+
+def shut(
+    new: Floats,
+    old: Floats,
+    gates: dict[int, dict[str, bool]],
+    own: NDArray[np.int16],
+    cross: NDArray[np.int16],
+) -> None:
+    """Restore the old logits, in place, of rows and classes whose gate is closed.
+
+    Args:
+        new: (row, 6) refined logits; modified in place.
+        old: (row, 6) logits without the refinement.
+        gates: Result of :func:`decide`.
+        own: (row,) crossed fold of the row's patient; -1 is held out.
+        cross: (row,) crossed fold of the model that made the row.
+    """
+    for fold in [f for f in gates if f != UNSEEN]:
+        for c, name in enumerate(CLASSES):
+            closed = (cross == fold) & ~np.where(own == -1, gates[UNSEEN][name], gates[fold][name])
+            new[closed, c] = old[closed, c]

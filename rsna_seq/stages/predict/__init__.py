@@ -1,0 +1,1 @@
+"""``predict``: unseen studies and a finished run."""

@@ -1,0 +1,158 @@
+"""``predict``: unseen studies and a finished run -> probabilities; the ``apply`` of every stage, chained.
+
+1. ``index.scan`` finds the slices of all inputs, as one set, and orders them.
+2. For each study: ``cache.apply`` -> volume; for every network ``embed.apply`` -> vectors and logits; for
+   every pair of network and sequence model ``sequence.apply`` and ``stack.apply`` -> logits.
+3. Probabilities are averaged over the pairs, never embeddings; then over the runs.
+4. ``slices.csv``, ``studies.csv``, ``report.html``, ``quarantine.parquet``; with a sample
+   ``submission.csv``.
+
+``file`` in the tables is relative to the input folder, of several to the deepest folder that holds them all;
+the manifest names that folder as ``config.root``.
+
+The only stage that imports others.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from rsna_seq.config import IndexConfig, PredictConfig
+from rsna_seq.console import say
+from rsna_seq.context import Context
+from rsna_seq.datasets.rsna2019.submission import (
+    fill_excluded,
+    read_sample,
+    studies_table,
+    submission,
+    write_csv,
+    write_submission,
+)
+from rsna_seq.imaging.folders import escaped
+from rsna_seq.imaging.sources import must_exist
+from rsna_seq.imaging.volume import Volume
+from rsna_seq.labels import CLASSES
+from rsna_seq.report.page import write_prediction_report
+from rsna_seq.stages import cache, index
+from rsna_seq.stages.predict.scoring import Prediction, score_studies
+from rsna_seq.stages.predict.trained import TrainedRun
+from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
+from rsna_seq.store.builds import ensure
+from rsna_seq.store.outputs import must_be_safe
+from rsna_seq.store.provenance import digest_file, source_digest
+from rsna_seq.store.slabs import report_wraps
+from rsna_seq.store.tables import (
+    QUARANTINE,
+    nothing_usable,
+    report_exclusions,
+    table_digest,
+    write_table,
+)
+
+
+def run(
+    cfg: PredictConfig,
+    ctx: Context,
+    folders: list[Path],
+    runs: list[Path],
+    out: Path,
+    *,
+    indexing: IndexConfig,
+    sample: Path | None = None,
+) -> Manifest:
+    """Score studies with one or more finished runs.
+
+    Args:
+        cfg: Averaging, clipping, the report's threshold.
+        ctx: Device, workers, limit.
+        folders: Folders of DICOM studies, zip files or DICOM files.
+        runs: Folders of finished runs; their probabilities are averaged.
+        out: Receives the tables and the report.
+        indexing: How headers are read.
+        sample: The competition's sample submission, for which ``submission.csv`` is written.
+
+    Raises:
+        UsageError: An input does not exist, the sample is none, or ``indexing.series`` is found nowhere.
+        NothingUsableError: No slice could be read, and there is no sample to answer; ``quarantine.parquet``
+            says why.
+        IntegrityError: A run is not finished.
+    """
+    for folder in folders:
+        must_exist(folder)
+    sources = [*folders, *runs, *([sample] if sample else [])]
+    must_be_safe(out, "predict", sources)
+    if sample is not None:
+        read_sample(sample)  # a sample that is none is refused before hours of work, not after
+    trained = [TrainedRun(folder, ctx.device) for folder in runs]
+    scan = index.scan(folders, indexing, workers=ctx.workers, limit=ctx.limit, title="predict")
+    shared = _shared_patients(scan, trained)
+    if shared:
+        say(
+            "predict",
+            f"{shared:,} patients are in the training data: they are not unseen, and their probabilities are "
+            "too good",
+        )
+    inputs = {f"{i} {name}": digest for i, t in enumerate(trained) for name, digest in t.content.items()}
+    inputs |= {"slices": table_digest(scan.slices), "quarantine": table_digest(scan.quarantine)}
+    inputs |= {"sample": digest_file(sample)} if sample else {}
+    config = {**cfg.model_dump(mode="json"), "limit": ctx.limit, "root": escaped(str(scan.root.resolve()))}
+
+    def build(target: Path) -> BuildSummary:
+        prediction = score_studies(cfg, scan, trained)
+        if prediction.slices.is_empty():
+            what = f"predict: no readable CT slice in {', '.join(map(str, folders))}"
+            if sample is None:
+                raise nothing_usable(prediction.excluded, target, what)
+            say("predict", f"{what}: every row of the submission is the prevalence of its class")
+        return _write(cfg, prediction, trained, scan, sample, target)
+
+    key = Key("predict", config, inputs, source_digest(__name__))
+    return ensure(out, key, build, rebuild=ctx.rebuild, sources=sources)
+
+
+def _shared_patients(scan: index.Scan, trained: list[TrainedRun]) -> int:
+    """Patients of the scan that a run was trained on; the competition's test set has 285 of them."""
+    known = pl.concat([t.patients for t in trained]).unique()
+    return int(scan.slices["patient"].unique().is_in(known.implode()).sum())
+
+
+def _write(
+    cfg: PredictConfig,
+    prediction: Prediction,
+    trained: list[TrainedRun],
+    scan: index.Scan,
+    sample: Path | None,
+    out: Path,
+) -> BuildSummary:
+    """Write the tables, the answer to a sample, and the report."""
+    classes = [pl.col(c).clip(cfg.prob_clip, 1 - cfg.prob_clip) for c in CLASSES]
+    slices = prediction.slices.with_columns(classes)
+    write_csv(slices, out / "slices.csv")
+    studies = studies_table(prediction.slices).with_columns(classes)
+    write_csv(studies, out / "studies.csv")
+    write_table(prediction.excluded, out / "quarantine.parquet", QUARANTINE)
+    counts = {"studies": len(studies), "slices": len(slices)}
+    if sample is not None:
+        known = prediction.slices.select("slice", *CLASSES)
+        filled = fill_excluded(prediction.slices, prediction.excluded)
+        prior = np.mean([t.prior for t in trained], axis=0)
+        answer, unanswered = submission(sample, pl.concat([known, filled]), prior, cfg.prob_clip)
+        write_submission(answer, sample, out / "submission.csv")
+        counts |= {
+            "rows of submission": len(answer),
+            "filled from neighbours": len(filled),
+            "from the prior": unanswered,
+        }
+
+    def read(study: str) -> Volume | None:
+        rows = scan.slices.filter(pl.col("study") == study, pl.col("pass") == 0)
+        return cache.apply(rows, scan.root, trained[0].cache).volume if len(rows) else None
+
+    write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.excluded)
+    report_exclusions(prediction.excluded, scan.studies["flags"].to_list())
+    counts |= report_wraps(scan.slices, prediction.unwrapped, prediction.excluded)
+    reasons = prediction.excluded.group_by("reason").len().rows()
+    shared = _shared_patients(scan, trained)
+    counts |= {"patients also trained on": shared} if shared else {}
+    return BuildSummary(counts, dict(reasons), str(trained[0].device))

@@ -1,0 +1,98 @@
+"""A finished run, loaded for prediction."""
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from rsna_seq.arrays import Floats, sigmoid
+from rsna_seq.config import CacheConfig, EmbedConfig, SequenceConfig, StackConfig
+from rsna_seq.console import say
+from rsna_seq.imaging.volume import Volume
+from rsna_seq.labels import CLASSES
+from rsna_seq.scoring.baselines import prior_of
+from rsna_seq.stacking.features import join_logits
+from rsna_seq.stages import embed, sequence, stack
+from rsna_seq.store.artifacts import Manifest
+from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.provenance import package_version, source_digest
+from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.tables import logit_table
+
+
+class TrainedRun:
+    """A finished run, loaded once: all networks and boosters that score a study.
+
+    Args:
+        folder: The folder of the run, with ``2_cache`` to ``5_stack``.
+        device: ``auto`` or a torch device.
+
+    Raises:
+        IntegrityError: A stage is not finished or damaged, or the stages do not belong together.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], device: str = "auto") -> None:
+        run = RunFolder(folder)
+        self.folder, self.device = run.path, device
+        artifacts = run.open("cache", "embed", "sequence", "stack")
+        made = {stage: artifact.manifest for stage, artifact in artifacts.items()}
+        _tell_of_other_code(run.path, made)
+        self.content = {stage: manifest.content for stage, manifest in made.items() if stage != "cache"}
+        self.cache = made["cache"].section(CacheConfig)
+        self.embedders = embed.load(made["embed"].section(EmbedConfig), run["embed"], device)
+        self.models = sequence.load(made["sequence"].section(SequenceConfig), run["sequence"], device)
+        self.stackers = stack.load(made["stack"].section(StackConfig), run["stack"])
+
+    @cached_property
+    def _slabs(self) -> pl.DataFrame:
+        return PixelCache(RunFolder(self.folder)["cache"]).slabs.filter(pl.col("fold") >= 0)
+
+    @cached_property
+    def prior(self) -> Floats:
+        """Prevalence of each class in the slices that were trained on, (6,)."""
+        return prior_of(self._slabs.drop("hashes").explode("slices"))
+
+    @property
+    def patients(self) -> pl.Series:
+        """PatientIDs of the patients that were trained on."""
+        return self._slabs["patient"].unique()
+
+    def score(self, volume: Volume, *, tta: bool = False) -> Floats:
+        """Probabilities of one study, (slab, 6); they depend on nothing but the study.
+
+        Args:
+            volume: The study, as ``cache`` makes it.
+            tta: Average with the left-right flipped study.
+        """
+        slabs = volume.places()
+        cnn, refined = [], []
+        for net, embedder in self.embedders.items():
+            seen = embed.apply(embedder, volume, tta=tta or None)
+            cnn.append(logit_table(slabs, seen.logits, net=net))
+            for cross, models in self.models.items():
+                logits = sequence.apply(models, seen.vectors, seen.logits, volume.z_mm)
+                refined.append(logit_table(slabs, logits, net=net, cross=cross))
+        table = join_logits(pl.concat(cnn), pl.concat(refined), slabs)
+        total = np.zeros((len(volume), len(CLASSES)))
+        for cross, stacker in self.stackers.items():
+            logits = stack.apply(stacker, table.filter(pl.col("cross") == cross))
+            total += sigmoid(logits).reshape(len(self.embedders), len(volume), -1).sum(axis=0)
+        probabilities: Floats = total / (len(self.embedders) * len(self.stackers))
+        return probabilities
+
+
+def _tell_of_other_code(run: Path, made: Mapping[str, Manifest]) -> None:
+    """Say where a run was trained by another version, or by other code of the same version."""
+    versions = {manifest.version for manifest in made.values()} - {package_version()}
+    code = {stage: source_digest(f"rsna_seq.stages.{stage}") for stage in ("embed", "sequence", "stack")}
+    stages = [stage for stage, digest in code.items() if made[stage].source != digest]
+    if versions:
+        say(
+            "predict",
+            f"{run} was trained by rsna_seq {', '.join(sorted(versions))}; this is {package_version()}",
+        )
+    elif stages:
+        say("predict", f"{run}: the code of {', '.join(stages)} has changed since it was trained")

@@ -1,0 +1,1 @@
+"""What a command needs of the terminal: streams, checked paths, exit codes."""

@@ -1,0 +1,175 @@
+"""The structure of the package: imports go down, files stay short, every shipped config loads."""
+
+import ast
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from rsna_seq.config import Config, dump_config, load_config
+from rsna_seq.errors import UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "rsna_seq"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+ORDER = (
+    *(
+        "errors",
+        "reasons",
+        "labels",
+        "arrays",
+        "terminal",
+        "settings",
+        "config",
+        "context",
+        "console",
+        "folds",
+    ),
+    *(
+        "parallel",
+        "imaging",
+        "store",
+        "scoring",
+        "datasets",
+        "stacking",
+        "nets",
+        "phantom",
+        "report",
+        "stages",
+    ),
+    *("tools", "pipeline", "__main__"),
+)
+"""Rooms and root modules from below: a module imports only what stands before its own room, or in it."""
+PUBLIC = "__init__"
+"""The package's front names are of every rank."""
+
+
+def _modules() -> dict[str, Path]:
+    """Modules by dotted name below the package; a room's ``__init__`` by the room's name."""
+    found = {}
+    for file in MODULES:
+        parts = file.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == PUBLIC and len(parts) > 1 else parts)] = file
+    return found
+
+
+def _imports(file: Path) -> set[str]:
+    """Modules of the package that a file imports, anywhere in it, by dotted name below the package."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {a.name for a in node.names}
+    known = _modules()
+    below = {name.removeprefix("rsna_seq.") for name in names if name.startswith("rsna_seq.")}
+    return {name for name in below if name in known}
+
+
+def test_every_room_has_a_rank_and_every_rank_a_room() -> None:
+    assert {name.split(".")[0] for name in _modules()} - {PUBLIC} == set(ORDER)
+
+
+@pytest.mark.parametrize("name", [name for name in _modules() if name != PUBLIC])
+def test_imports_go_down_and_stages_meet_through_files(name: str) -> None:
+    own = ORDER.index(name.split(".", maxsplit=1)[0])
+    for target in _imports(_modules()[name]) - {name}:
+        assert ORDER.index(target.split(".")[0]) <= own, f"{name} imports {target}, which stands above it"
+        parts, theirs = name.split("."), target.split(".")
+        if parts[0] == theirs[0] == "stages" and len(parts) > 1 and len(theirs) > 1:
+            assert parts[1] in {"predict", theirs[1]}, f"the stage {name} imports the stage {target}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {name: _imports(file) - {name} for name, file in _modules().items() if name != PUBLIC}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path, name))
+        if name not in done:
+            for target in graph.get(name, ()):
+                visit(target, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda f: f.relative_to(PACKAGE).as_posix())
+def test_files_and_functions_stay_short(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            documented = ast.get_docstring(node) is not None
+            start = node.body[1 if documented and len(node.body) > 1 else 0].lineno
+            assert (node.end_lineno or 0) - start < 40, f"{file.name}:{node.name}"
+
+
+def test_every_shipped_config_loads_and_all_are_counted() -> None:
+    shipped = sorted((ROOT / "configs").glob("*.yaml"))
+    assert [f.stem for f in shipped] == ["base", "bench", "demo", "small", "start"]
+    for file in shipped:
+        assert load_config(file) != Config()
+
+
+def test_a_printed_config_reads_back_as_itself(tmp_path: Path) -> None:
+    config = load_config(ROOT / "configs" / "demo.yaml", ["embed.folds=[1]", "data.root=/some/where"])
+    (tmp_path / "whole.yaml").write_text(dump_config(config), encoding="utf-8")
+    assert load_config(tmp_path / "whole.yaml") == config
+
+
+def test_unknown_keys_and_wrong_values_are_all_named_at_once() -> None:
+    with pytest.raises(UsageError) as error:
+        load_config(None, ["embed.epoch=3", "cache.size=big", "seeed=1"])
+    assert all(word in str(error.value) for word in ("embed.epoch", "cache.size", "seeed"))
+
+
+@pytest.mark.parametrize("word", ["epochs", "=3", "embed.epochs.x=1"])
+def test_an_override_that_is_none_is_refused(word: str) -> None:
+    with pytest.raises(UsageError):
+        load_config(None, ["embed.epochs=2", word])
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    code = (
+        "import sys; sys.argv=['rsna-seq','--help']\n"
+        "from rsna_seq.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch','polars','pandas','pydicom'} & set(sys.modules), 'imported'\n"
+    )
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        ".",
+    ]
+    subprocess.run(build, check=True, capture_output=True, cwd=ROOT)
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    top = {name.split("/")[0] for name in names}
+    assert {t for t in top if not t.endswith(".dist-info")} == {"rsna_seq"}
+    ours = {
+        f.relative_to(ROOT).as_posix()
+        for f in PACKAGE.rglob("*")
+        if f.is_file() and "__pycache__" not in f.parts
+    }
+    assert ours <= set(names)
