@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test docs soak foreign fuzz faults lint clean
+.PHONY: demo test coverage test-lowest lock docs soak foreign fuzz faults lint clean
 
 demo: $(READY)
 	$(BIN)/python cli.py demo --config configs/demo.yaml --out runs/demo
@@ -16,6 +16,30 @@ test: $(READY) lint
 # the documentation site, into build/docs; a warning is an error
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# the tests with the lines that they reach, commands and workers included; fails below 90 %
+coverage: $(READY)
+	rm -f .coverage .coverage.*
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+# the tests with the lowest versions that pyproject.toml allows, in an environment of their own
+LOWEST := build/lowest
+test-lowest: $(LOWEST)/.ready
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -W default
+
+# uv, because pip cannot choose the lowest versions; pip and setuptools are for the test that builds a wheel
+$(LOWEST)/.ready: pyproject.toml
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --compile-bytecode \
+		--resolution lowest-direct --editable ".[dev]" pip "setuptools>=77"
+	@touch $@
+
+# write constraints.txt from what is installed in $(VENV): run it after `make test` has passed
+lock:
+	$(BIN)/python .ci/lock.py > constraints.tmp
+	mv constraints.tmp constraints.txt
 
 # an hour of damage: ten thousand mutants, other examples of every law, and every stage killed ten times
 soak: $(READY)
@@ -43,12 +67,12 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# pip runs again only when pyproject.toml changes
-$(READY): pyproject.toml
+# pip runs again only when pyproject.toml or constraints.txt changes; the versions are those that were tested
+$(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing rsna_seq and its dependencies into $(VENV) (some minutes, once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
 # what make itself made; runs stay

@@ -5,6 +5,8 @@ kernel (Riederer SJ et al., Phys Med Biol 1978): grains instead of white noise. 
 periodic tile; each slice mixes two shifted parts of the tile, which are nearly independent between slices.
 """
 
+from typing import cast
+
 import cv2
 import numpy as np
 
@@ -83,7 +85,7 @@ def moved(image: F32, way_px: float, angle: float) -> F32:
 def blurred(image: F32, sigma_px: float, sharpen: float) -> F32:
     """The kernel: a Gaussian blur, and edge enhancement for sharp kernels."""
     if sigma_px > 0.25:
-        image = cv2.GaussianBlur(image, (0, 0), sigma_px)
+        image = cast(F32, cv2.GaussianBlur(image, (0, 0), sigma_px))
     if sharpen:
         image = image + np.float32(sharpen) * (
             image - cv2.GaussianBlur(image, (0, 0), 2.2 * max(sigma_px, 0.6))

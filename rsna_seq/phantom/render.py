@@ -8,6 +8,7 @@
 
 from dataclasses import dataclass
 from math import gcd
+from typing import cast
 
 import cv2
 import numpy as np
@@ -196,8 +197,11 @@ def _face(fields: dict[str, F32], plane: int, box: _Box) -> dict[str, F32]:
     """The fields of one plane at working resolution."""
     rows, columns = (part.stop - part.start for part in box.fine)
     return {
-        name: cv2.resize(
-            np.ascontiguousarray(field[plane][box.coarse]), (columns, rows), interpolation=cv2.INTER_CUBIC
+        name: cast(
+            F32,
+            cv2.resize(
+                np.ascontiguousarray(field[plane][box.coarse]), (columns, rows), interpolation=cv2.INTER_CUBIC
+            ),
         )
         for name, field in fields.items()
     }
@@ -238,7 +242,7 @@ def _acquire(
     if way and first <= i <= last:
         image = moved(image, way / (scan.field_of_view / len(image)), float(rng.normal(0, 1.5)))
     if len(image) != matrix:
-        image = cv2.resize(image, (matrix, matrix), interpolation=cv2.INTER_CUBIC)
+        image = cast(F32, cv2.resize(image, (matrix, matrix), interpolation=cv2.INTER_CUBIC))
     image = np.maximum(image, texture.table)
     image = blurred(image, scan.kernel / (scan.field_of_view / matrix), scan.sharpen)
     loud = texture.loud * (1 - cv2.resize(bands, (matrix, matrix)) / 15)

@@ -6,10 +6,12 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from rsna_seq.config import IndexConfig
 from rsna_seq.console import progress
@@ -27,6 +29,7 @@ from rsna_seq.store.outputs import own_files
 from rsna_seq.store.provenance import source_digest
 from rsna_seq.store.tables import QUARANTINE, from_rows, nothing_usable, table_digest, write_table
 
+Image = NDArray[np.float32]
 Windows = tuple[tuple[float, float], ...]
 Rows = list[dict[str, object]]
 
@@ -125,7 +128,7 @@ def _study(rows: pl.DataFrame, root: Path, out: Path, windows: Windows, size: in
             continue
         shown = np.stack([apply_window(hu, *window) for window in windows], axis=-1)
         if size is not None:
-            shown = cv2.resize(shown, (size, size), interpolation=cv2.INTER_AREA)
+            shown = cast(Image, cv2.resize(shown, (size, size), interpolation=cv2.INTER_AREA))
         image = np.rint(shown.reshape(*shown.shape[:2], -1)[..., ::-1] * 255).astype(
             np.uint8
         )  # OpenCV writes BGR
