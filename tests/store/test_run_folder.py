@@ -49,7 +49,9 @@ def test_a_stage_that_was_rebuilt_makes_the_later_ones_strangers(tmp_path: Path,
     for stage in STAGES[:5]:
         _finish(run, stage)
     _finish(run, changed, "another content")
-    with pytest.raises(IntegrityError, match=rf"built from a different {changed} than the one in .*{changed}"):
+    with pytest.raises(
+        IntegrityError, match=rf"built from a different {changed} than the one in .*{changed}"
+    ):
         run.open("cache", "embed", "sequence", "stack")
 
 
