@@ -91,7 +91,7 @@ def config_page() -> str:
         "# Config reference",
         "",
         "YAML files state differences from these defaults (`--config FILE`, or `base`, `small`, `demo`), and "
-        "`section.key=value` on the command line overrides both, for example `embed.epochs=3`. An unknown key "
+        "`section.key=value` on the command line overrides both, such as `embed.epochs=3`. An unknown key "
         "is an error. `rsna-seq config` prints the resolved config.",
         "",
         "## Top level",
