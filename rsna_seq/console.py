@@ -70,7 +70,7 @@ class _Lines(logging.Handler):
 
 
 def show_log() -> None:
-    """Print what the package logs, and its progress bars: what the command line does, and a library does not."""
+    """Print log lines and progress bars: the command line does so, a library does not."""
     _LOG.setLevel(logging.INFO)
     _LOG.propagate = False
     if not _LOG.handlers:

@@ -1,4 +1,4 @@
-"""Spacing that changes by plan is normal; interleaved passes, duplicated positions and missing slices are flags."""
+"""A planned change of spacing is normal; overlapping passes, shared positions and missing slices are flagged."""
 
 from itertools import accumulate
 
