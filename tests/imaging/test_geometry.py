@@ -1,4 +1,4 @@
-"""A planned change of spacing is normal; overlapping passes, shared positions and missing slices are flagged."""
+"""A planned change of spacing is normal; overlapping passes, duplicate positions and gaps are flagged."""
 
 from itertools import accumulate
 
