@@ -56,8 +56,8 @@ def _above_base(stage: str, files: Path, run: Path) -> float:
     script = Path(__file__).with_name("memory_child.py")
     command = [sys.executable, str(script), stage, str(files), str(run)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    told = json.loads(done.stdout.splitlines()[-1])
-    return float(told["peak"] - told["base"])
+    report = json.loads(done.stdout.splitlines()[-1])
+    return float(report["peak"] - report["base"])
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     python benchmarks/bench_quality.py [--config FILE] [--out runs/bench] [--seeds 1] [key=value ...]
 
 1. Generate phantoms with the config's seed (or read ``data.root=``), then run ``index`` and ``cache``.
-2. Train two CNNs that differ only in their input: one slice (``OUT/flat``), and a slice with its neighbours.
-3. On the embeddings of the second CNN, train ``sequence``, ``stack`` and the peers (:mod:`peers`) with the
-   same crossed folds.
+2. Train two CNNs that differ only in their input: one slice (the run ``OUT/flat``), and a slice with its
+   neighbours (the run ``OUT/seed0``).
+3. On the embeddings of the second CNN, train ``sequence``, ``stack`` and the peers (:mod:`peers`, the runs
+   ``OUT/peers/seed0/PEER``) with the same crossed folds.
 4. Print tables of intervals and targets; the last line of standard output is all figures as JSON.
 
 ``--seeds 3`` repeats step 3 with other seeds (``OUT/seed1``, ...). Finished artefacts are reused.
@@ -80,8 +81,8 @@ def main(argv: list[str] | None = None) -> int:
         flat = flat_config(cfg)
         phantoms, cfg = prepare(cfg, options.out)
         clock = walk(cfg, flat, options.out, options.seeds, rebuild=options.rebuild)
-        runs = [options.out / f"seed{k}" if k else options.out for k in range(options.seeds)]
-        seeds = [read_scopes(cfg, options.out / "flat", run) for run in runs]
+        first = _seed(options.out, 0)
+        seeds = [read_scopes(cfg, options.out, k) for k in range(options.seeds)]
     except RsnaSeqError as error:
         print(f"bench_quality: {error}", file=sys.stderr)
         return error.exit_code
@@ -89,12 +90,12 @@ def main(argv: list[str] | None = None) -> int:
     result = {
         "benchmark": "quality",
         "phantoms": phantoms,
-        "cache_digest": read_manifest(options.out / "2_cache").content,
+        "cache_digest": read_manifest(first / "2_cache").content,
         **figures(seeds),
-        "chosen": {p.name: _chosen(options.out, p) for p in PEERS},
+        "chosen": {p.name: _chosen(first, p) for p in PEERS},
         "overrides": options.overrides,
         "config": str(options.config) if options.config else None,
-        **circumstances(options.out, clock, time.monotonic() - start),
+        **circumstances(first, clock, time.monotonic() - start),
     }
     write_json(options.out / "quality.json", result)
     drawn = options.figure or options.out / "quality.svg"
@@ -150,11 +151,12 @@ def walk(cfg: Config, flat: Config, out: Path, seeds: int, *, rebuild: bool = Fa
         step(*args, rebuild=rebuild)
         clock[name] = round(clock.get(name, 0.0) + time.monotonic() - start, 2)
 
+    first = _seed(out, 0)
     for stage in ("index", "cache", "embed"):
-        timed(stage, run_stage, stage, cfg, out)
-    timed("embed 2D", run_stage, "embed", flat, _beside(out, out / "flat", "1_index", "2_cache"))
+        timed(stage, run_stage, stage, cfg, first)
+    timed("embed 2D", run_stage, "embed", flat, _beside(first, out / "flat", "1_index", "2_cache"))
     for k in range(seeds):
-        run = _beside(out, out / f"seed{k}", "1_index", "2_cache", "3_embed") if k else out
+        run = _beside(first, _seed(out, k), "1_index", "2_cache", "3_embed") if k else first
         seeded = cfg.model_copy(update={"seed": cfg.seed + _SEED_STEP * k})
         for stage in ("sequence", "stack"):
             timed(stage, run_stage, stage, seeded, run)
@@ -166,7 +168,7 @@ def walk(cfg: Config, flat: Config, out: Path, seeds: int, *, rebuild: bool = Fa
 def run_peer(peer: Peer, cfg: Config, run: Path, *, rebuild: bool = False) -> None:
     """Train a peer and write its logits as the stage ``sequence`` of its own run."""
     home = _beside(run, _home(run, peer), "1_index", "2_cache", "3_embed")
-    inputs = {name: read_manifest(home / name).content for name in ("2_cache", "3_embed")}
+    inputs = {stage: read_manifest(RunFolder(home)[stage]).content for stage in ("cache", "embed")}
     code = hashlib.sha256(source_digest("rsna_seq.nets.studies").encode())
     for name in _PEER_FILES:
         code.update((Path(__file__).parent / "peers" / f"{name}.py").read_bytes())
@@ -190,11 +192,12 @@ def run_peer(peer: Peer, cfg: Config, run: Path, *, rebuild: bool = False) -> No
     ensure(home / "4_sequence", key, build, rebuild=rebuild)
 
 
-def read_scopes(cfg: Config, flat: Path, run: Path) -> dict[str, Losses]:
-    """Compute the losses of all models and peers of one seed, by scope."""
-    smooth = cfg.evaluate.smooth_mm
+def read_scopes(cfg: Config, out: Path, k: int) -> dict[str, Losses]:
+    """Compute the losses of all models and peers of seed number ``k``, by scope."""
+    smooth, run = cfg.evaluate.smooth_mm, _seed(out, k)
     slices, ours = read_models(_open(run), smooth)
-    ways = {"prior": ours["prior"], FLAT: read_models(_open(flat), smooth)[1]["cnn"], CNN: ours["cnn"]}
+    flat = read_models(_open(out / "flat"), smooth)[1]
+    ways = {"prior": ours["prior"], FLAT: flat["cnn"], CNN: ours["cnn"]}
     ways |= {p.name: read_models(_open(_home(run, p)), smooth)[1]["sequence"] for p in PEERS}
     ways |= {GRU: ours["sequence"], STACK: ours["stack"], FINAL: ours["calibrated"]}
     cut = dict(scopes(slices, ways))
@@ -223,7 +226,7 @@ def figures(seeds: list[dict[str, Losses]]) -> dict[str, Any]:
     return result
 
 
-def circumstances(out: Path, clock: dict[str, float], seconds: float) -> dict[str, Any]:
+def circumstances(run: Path, clock: dict[str, float], seconds: float) -> dict[str, Any]:
     """Return versions, device, peak memory and run time."""
     kilo = 1 if sys.platform == "darwin" else 1024
     usage = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -231,7 +234,7 @@ def circumstances(out: Path, clock: dict[str, float], seconds: float) -> dict[st
     return {
         "versions": {"rsna_seq": package_version(), "commit": commit(), "python": platform.python_version()}
         | {name: version(name) for name in _VERSIONS},
-        "device": read_manifest(out / "3_embed").device,
+        "device": read_manifest(run / "3_embed").device,
         "cpus": os.cpu_count(),
         "peak_memory_mb": {"process": round(own, 1), "largest_child": round(child, 1)},
         "seconds": round(seconds, 1),
@@ -254,8 +257,14 @@ def _open(run: Path) -> dict[str, Artifact]:
     return folder.open(*(s for s in STAGES if folder.is_finished(s)))
 
 
+def _seed(out: Path, k: int) -> Path:
+    """Return the run of seed number ``k``."""
+    return out / f"seed{k}"
+
+
 def _home(run: Path, peer: Peer) -> Path:
-    return run / "peers" / peer.name.replace(" ", "_")
+    """Return the run of a peer; it must not lie in the run of the package's models."""
+    return run.parent / "peers" / run.name / peer.name.replace(" ", "_")
 
 
 def _chosen(run: Path, peer: Peer) -> dict[str, str]:

@@ -245,10 +245,10 @@ def verdict(met: bool | None, note: str) -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     sign = {"least": "≥", "most": "≤"}.get(row.rule or "", "")
     target = "" if row.target is None else f"{sign} {figure_of(row.target)}"
-    told = [verdict(row.met, row.note), "" if row.note == MISSING else row.note]
+    remarks = [verdict(row.met, row.note), "" if row.note == MISSING else row.note]
     ours = f"{figure_of(row.ours)} {row.unit}" if row.ours is not None else "-"
     ratio = figure_of(row.ratio)
-    return row.name, row.peer, ours, figure_of(row.theirs), ratio, target, "; ".join(t for t in told if t)
+    return row.name, row.peer, ours, figure_of(row.theirs), ratio, target, "; ".join(t for t in remarks if t)
 
 
 def _report(bench: Bench, options: Options, rows: list[Row], seconds: float) -> dict[str, Any]:

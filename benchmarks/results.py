@@ -72,25 +72,27 @@ def goodness(row: dict[str, Any]) -> float | None:
     return good
 
 
-def markdown(told: dict[str, Any]) -> str:
+def markdown(results: dict[str, Any]) -> str:
     """Format the results as a Markdown page."""
-    told = told | {"benches": {name: told["benches"][name] for name in BENCHES if name in told["benches"]}}
-    rows = [row for bench in told["benches"].values() for row in bench["rows"]]
+    results = results | {
+        "benches": {name: results["benches"][name] for name in BENCHES if name in results["benches"]}
+    }
+    rows = [row for bench in results["benches"].values() for row in bench["rows"]]
     missed = sum(row["met"] is False for row in rows)
     met = sum(row["met"] is True for row in rows)
     lines = [
-        f"# Speed on {told['machine']}",
+        f"# Speed on {results['machine']}",
         "",
-        f"{told['date']}{', toy sizes' if told['toy'] else ''}: {met} targets met, {missed} missed. "
+        f"{results['date']}{', toy sizes' if results['toy'] else ''}: {met} targets met, {missed} missed. "
         "Ratios are ratios of medians over rounds in which both ran in turn. "
         f"The mark in a bar is the target; the bar ranges from 1/{_SPAN:g} to {_SPAN:g} times the target.",
         "",
         "| bench | row | against | ours | theirs | ratio | target | | |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, bench in told["benches"].items():
+    for name, bench in results["benches"].items():
         lines += [_line(name, row) for row in bench["rows"]]
-    lines += [*_reasons(told), "", _NO_GPU]
+    lines += [*_reasons(results), "", _NO_GPU]
     lines += [
         "",
         "| bench | size | cores | rounds | clock | peak MB | seconds |",
@@ -99,17 +101,20 @@ def markdown(told: dict[str, Any]) -> str:
     lines += [
         f"| {name} | {b['size']:,} {b['unit']} | {b['cores']} | {b['repeats']} | {b['clock']} "
         f"| {b['peak_mb']:,.0f} | {b['seconds']:,.0f} |"
-        for name, b in told["benches"].items()
+        for name, b in results["benches"].items()
     ]
-    lines += [f"\nFailed: {', '.join(told['failed'])}"] if told["failed"] else []
-    versions = {k: v for bench in told["benches"].values() for k, v in bench["versions"].items()}
+    lines += [f"\nFailed: {', '.join(results['failed'])}"] if results["failed"] else []
+    versions = {k: v for bench in results["benches"].values() for k, v in bench["versions"].items()}
     return "\n".join([*lines, "", ", ".join(f"{k} {v}" for k, v in versions.items()), ""])
 
 
-def _reasons(told: dict[str, Any]) -> list[str]:
+def _reasons(results: dict[str, Any]) -> list[str]:
     """Explain the missed targets."""
     missed = [
-        (name, row) for name, bench in told["benches"].items() for row in bench["rows"] if row["met"] is False
+        (name, row)
+        for name, bench in results["benches"].items()
+        for row in bench["rows"]
+        if row["met"] is False
     ]
     words = [
         f"- {name}, {row['name']} / {row['peer']}: {_WHY[name, row['peer']]}."
@@ -124,16 +129,16 @@ def _line(name: str, row: dict[str, Any]) -> str:
     target = f"{sign} {figure_of(row['target'])}" if row["target"] is not None else ""
     ours = f"{figure_of(row['ours'])} {row['unit']}" if row["ours"] is not None else "-"
     note = "" if row["note"] == MISSING else row["note"]
-    told = "; ".join(t for t in (verdict(row["met"], row["note"]), note) if t)
+    remarks = "; ".join(t for t in (verdict(row["met"], row["note"]), note) if t)
     cells = [name, row["name"], row["peer"], ours, figure_of(row["theirs"]), figure_of(row["ratio"]), target]
-    return f"| {' | '.join([*cells, bar(goodness(row)), told])} |"
+    return f"| {' | '.join([*cells, bar(goodness(row)), remarks])} |"
 
 
-def write_figure(told: dict[str, Any], path: Path) -> None:
+def write_figure(results: dict[str, Any], path: Path) -> None:
     """Draw the rows with a target as horizontal bars, in multiples of the target.
 
     Args:
-        told: Results, as written by ``run_all``.
+        results: Results, as written by ``run_all``.
         path: Output SVG file; equal figures give equal bytes.
     """
     import matplotlib as mpl
@@ -141,7 +146,7 @@ def write_figure(told: dict[str, Any], path: Path) -> None:
     mpl.use("svg")
     import matplotlib.pyplot as plt
 
-    found = told["benches"]
+    found = results["benches"]
     rows = [(name, row) for name in BENCHES if name in found for row in found[name]["rows"]]
     bars = [(f"{name}: {row['name']} / {row['peer']}, {row['unit']}", goodness(row)) for name, row in rows]
     shown = [(label, good) for label, good in bars if good is not None][::-1]
@@ -154,7 +159,7 @@ def write_figure(told: dict[str, Any], path: Path) -> None:
         axes.minorticks_off()
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_xlabel("multiples of the target")
-        axes.set_title(f"{told['machine']}, {told['date']}")
+        axes.set_title(f"{results['machine']}, {results['date']}")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         figure.savefig(path, metadata={"Date": None})

@@ -32,11 +32,16 @@ def main(argv: list[str] | None = None) -> int:
         (reports.append(report) if report is not None else failed.append(name))
     asked.out.mkdir(parents=True, exist_ok=True)
     target = asked.out / f"{slug(machine())}.json"
-    told = {"machine": machine(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "toy": asked.toy, "failed": failed}
-    told["benches"] = _merged(target, reports) if asked.only else {r["bench"]: r for r in reports}
-    target.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    target.with_suffix(".md").write_text(markdown(told), encoding="utf-8")
-    write_figure(told, target.with_suffix(".svg"))
+    results = {
+        "machine": machine(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "toy": asked.toy,
+        "failed": failed,
+    }
+    results["benches"] = _merged(target, reports) if asked.only else {r["bench"]: r for r in reports}
+    target.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    target.with_suffix(".md").write_text(markdown(results), encoding="utf-8")
+    write_figure(results, target.with_suffix(".svg"))
     print(f"{target.stem}: {len(reports)} benchmarks, {len(failed)} failed", *failed)
     return 1 if failed else 0
 

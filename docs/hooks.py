@@ -90,9 +90,9 @@ def config_page() -> str:
     text = [
         "# Config reference",
         "",
-        "YAML files state differences from these defaults (`--config FILE`), and `section.key=value` on the "
-        "command line overrides both, for example `embed.epochs=3`. An unknown key is an error. "
-        "`rsna-seq config` prints the resolved config.",
+        "YAML files state differences from these defaults (`--config FILE`, or `base`, `small`, `demo`), and "
+        "`section.key=value` on the command line overrides both, such as `embed.epochs=3`. An unknown key "
+        "is an error. `rsna-seq config` prints the resolved config.",
         "",
         "## Top level",
         "",

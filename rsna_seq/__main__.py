@@ -252,11 +252,13 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Run a command and end with the exit code that the README lists."""
+    from rsna_seq.console import show_log
     from rsna_seq.terminal.failures import tell
     from rsna_seq.terminal.streams import secure_streams
 
     try:
         secure_streams()
+        show_log()
         signal.signal(signal.SIGTERM, _terminated)
         app()
     except SystemExit as end:

@@ -1,5 +1,6 @@
-"""Terminal output while a stage runs: a progress bar with the remaining time, and a final summary line."""
+"""What the package says while a stage runs: log lines, and a progress bar with the remaining time."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from rich.progress import (
 
 from rsna_seq.terminal.streams import printable
 
+_LOG = logging.getLogger("rsna_seq")
 _LOG_WIDTH = 100
 """Columns of a table if there is no terminal."""
 
@@ -43,13 +45,33 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    quiet = not console.is_terminal  # no bar in a log file
+    quiet = not console.is_terminal or not _LOG.handlers  # no bar in a log file, or for a library's caller
     with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
         task = bar.add_task(title, total=total)
         yield lambda steps: bar.advance(task, steps)
 
 
 def say(title: str, text: str) -> None:
-    """Print one line with a stage's name in front; markup and control characters in the text are escaped."""
-    console.print(f"[bold cyan]{title:<10}[/] ", end="")
-    console.print(printable(text), markup=False)
+    """Log one line under a stage's name, at level INFO of the logger ``rsna_seq``.
+
+    Args:
+        title: The stage's name, or an empty string.
+        text: What happened; control characters are escaped.
+    """
+    _LOG.info("%s", printable(text), extra={"stage": title})
+
+
+class _Lines(logging.Handler):
+    """Prints log lines with the stage's name in front; markup in the text is not interpreted."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(f"[bold cyan]{getattr(record, 'stage', ''):<10}[/] ", end="")
+        console.print(record.getMessage(), markup=False)
+
+
+def show_log() -> None:
+    """Print log lines and progress bars: the command line does so, a library does not."""
+    _LOG.setLevel(logging.INFO)
+    _LOG.propagate = False
+    if not _LOG.handlers:
+        _LOG.addHandler(_Lines())

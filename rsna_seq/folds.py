@@ -15,16 +15,16 @@ from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
 
 HELD_OUT = -1
-"""Fold of patients that no stage sees; a fold is null where a patient has no labels."""
+"""Fold of held-out patients, which no stage uses; the fold of patients without labels is null."""
 
 
 def in_folds(column: str = "fold") -> pl.Expr:
-    """Rows of patients that are trained on: labelled, and not held out."""
+    """Rows of patients for training: with labels and not held out."""
     return pl.col(column) > HELD_OUT
 
 
 def held_out(column: str = "fold") -> pl.Expr:
-    """Rows of patients that no stage sees."""
+    """Rows of held-out patients, which no stage uses."""
     return pl.col(column) == HELD_OUT
 
 

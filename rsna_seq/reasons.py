@@ -114,7 +114,7 @@ _SENTENCES = {
 _FLAGS = {
     "no_position": "without ImagePositionPatient; slices are ordered by SliceLocation or InstanceNumber",
     "interpolated": "with slices without a position, interpolated from their neighbours by InstanceNumber",
-    "overlap": "with slices closer than half the median gap; neighbours are at least that far away",
+    "overlap": "with overlapping passes or two slices at one position; neighbours are taken further away",
     "gap": "with gaps of nearly twice the spacing or more; neighbours are selected by distance in mm",
     "contrast": "with contrast agent, which can look like blood",
     "lossy": "with lossy compression",

@@ -173,3 +173,84 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         if f.is_file() and "__pycache__" not in f.parts
     }
     assert ours <= set(names)
+
+
+TESTED_ELSEWHERE = {
+    "arrays": "sigmoid and type names: through every stage",
+    "console": "through the output of every command (tests/test_cli.py)",
+    "context": "through every stage",
+    "errors": "exit codes: tests/test_cli.py",
+    "labels": "constants: tests/scoring/test_metric.py",
+    "pipeline": "tests/test_pipeline.py and tests/stages/predict/test_run.py",
+    "reasons": "tests/corpus",
+    "__main__": "tests/test_cli.py",
+    "folds": "tests/stages/test_index.py and tests/test_canaries.py",
+    "scoring.baselines": "tests/stages/test_evaluate.py",
+    "scoring.scores": "tests/stages/test_evaluate.py",
+    "scoring.smoothing": "tests/stages/test_evaluate.py",
+    "stacking.features": "tests/stages/test_learned.py, and against pandas in tests/benchmarks",
+    "stacking.gates": "tests/stages/test_learned.py and tests/test_canaries.py",
+    "stages.embed": "tests/stages/test_learned.py, for the learned stages share one run",
+    "stages.sequence": "tests/stages/test_learned.py",
+    "stages.stack": "tests/stages/test_learned.py",
+    "stages.predict.library": "tests/stages/predict/test_run.py, for they share one run",
+    "stages.predict.scoring": "tests/stages/predict/test_run.py",
+    "stages.predict.trained": "tests/stages/predict/test_run.py",
+    "datasets.rsna2019.layout": "tests/stages/test_index.py",
+    "settings.faults": "tests/test_config.py",
+    "settings.types": "tests/test_config.py",
+    "settings.yaml_file": "tests/test_config.py",
+    "terminal.failures": "tests/test_cli.py",
+    "terminal.paths": "tests/test_cli.py",
+    "terminal.streams": "tests/test_cli.py",
+    "imaging.codec_process": "tests/imaging/test_decoder.py",
+    "imaging.codec_server": "tests/imaging/test_decoder.py",
+    "imaging.folders": "tests/imaging/test_sources.py",
+    "imaging.zip_files": "tests/imaging/test_archives.py",
+    "imaging.head": "tests/stages/test_cache.py",
+    "imaging.pixels": "tests/stages/test_cache.py and tests/corpus",
+    "imaging.passes": "tests/stages/test_index.py",
+    "imaging.series": "tests/stages/test_index.py",
+    "imaging.neighbours": "tests/stages/test_cache.py",
+    "imaging.volume": "tests/stages/test_cache.py",
+    "imaging.windows": "tests/tools/test_png.py",
+    "imaging.headers.batch": "tests/imaging/test_both_ways.py holds both readers to one law",
+    "imaging.headers.checks": "tests/imaging/test_both_ways.py",
+    "imaging.headers.fields": "tests/imaging/test_both_ways.py",
+    "imaging.headers.single": "tests/imaging/test_both_ways.py",
+    "imaging.headers.walk": "tests/imaging/test_both_ways.py",
+    "nets.data": "tests/stages/test_cache.py and tests/nets/test_loop.py",
+    "nets.pretrained": "tests/nets/test_cnn.py",
+    "nets.studies": "tests/nets/test_sequence_model.py",
+    "store.array_file": "tests/store/test_files.py",
+    "store.artifacts": "tests/store/test_builds.py",
+    "store.pixel_cache": "tests/stages/test_cache.py",
+    "store.provenance": "tests/store/test_builds.py",
+    "store.shards": "tests/stages/test_cache.py",
+    "store.slabs": "tests/stages/test_cache.py",
+    "store.tables": "tests/stages",
+    "tools.synth": "tests/phantom/test_synth.py",
+    "report.canvas": "tests/report/test_page.py",
+    "report.figures": "tests/report/test_page.py",
+    "report.run": "tests/stages/test_evaluate.py",
+    "report.strip": "tests/report/test_page.py",
+    **dict.fromkeys(
+        ("bleeds", "brain", "clots", "fields", "noise", "patient", "scanner", "skull", "tissue"),
+        "tests/phantom/test_render.py",
+    ),
+}
+"""Modules without a test file of their own, and where they are tested."""
+
+
+def test_every_module_has_its_test_file_or_a_reason() -> None:
+    tests = Path(__file__).parent
+    missing = set()
+    for name, file in _modules().items():
+        *rooms, last = name.split(".")
+        own = tests.joinpath(*rooms, f"test_{last}.py")
+        known = name in TESTED_ELSEWHERE or (rooms == ["phantom"] and last in TESTED_ELSEWHERE)
+        if file.name != "__init__.py" and name != PUBLIC and not own.is_file() and not known:
+            missing.add(name)
+    assert missing == set(), "each needs a test file, or an entry in TESTED_ELSEWHERE"
+    reasons = {key for key in TESTED_ELSEWHERE if "." in key}
+    assert reasons <= set(_modules()), "TESTED_ELSEWHERE names modules that are gone"

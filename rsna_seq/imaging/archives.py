@@ -81,8 +81,8 @@ def members(archive: str) -> tuple[list[tuple[str, int]], int, list[tuple[str, E
     if fault is not None:
         raise IntegrityError(f"{archive}: refused: {fault}; if you trust it, unpack it and give the folder")
     files = [m for m in found if m.file_size or not m.filename.endswith("/")]
-    sound = [(m.filename, m.file_size) for m in files if m.filename not in damaged]
-    return sound, held.mtime_ns, list(damaged.items())
+    valid = [(m.filename, m.file_size) for m in files if m.filename not in damaged]
+    return valid, held.mtime_ns, list(damaged.items())
 
 
 def open_member(archive: str, name: str) -> Member:

@@ -18,7 +18,7 @@ _EARLIEST_NS, _LATEST_NS = -(1 << 63), (1 << 63) - 1
 """Range of times in ns that fits into 64 bits: 1677 to 2262."""
 
 
-def files_below(top: str, aside: Rows) -> list[Found]:
+def files_below(top: str, excluded: Rows) -> list[Found]:
     """List all files below a folder at any depth; as strings, not Paths, since there may be a million."""
     found: list[Found] = []
     waiting = [(top, "")]
@@ -28,7 +28,9 @@ def files_below(top: str, aside: Rows) -> list[Found]:
             with os.scandir(folder) as listed:
                 entries = list(listed)
         except OSError as error:
-            aside.append(ExclusionError(Reason.UNREADABLE_FILE, words_of(error)).row(escaped(prefix) or "."))
+            excluded.append(
+                ExclusionError(Reason.UNREADABLE_FILE, words_of(error)).row(escaped(prefix) or ".")
+            )
             continue
         bad = is_bad_name(prefix)
         for entry in entries:
@@ -38,19 +40,19 @@ def files_below(top: str, aside: Rows) -> list[Found]:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append((entry.path, name + "/"))
                     else:
-                        aside.append(_not_a_file(entry).row(escaped(name)))
+                        excluded.append(_not_a_file(entry).row(escaped(name)))
                 elif bad or (not entry.name.isprintable() and is_bad_name(entry.name)):
-                    aside.append(ExclusionError(Reason.BAD_NAME).row(escaped(name)))
+                    excluded.append(ExclusionError(Reason.BAD_NAME).row(escaped(name)))
                 elif entry.name.lower().endswith(".zip"):
-                    found += files_in_archive(entry.path, name, aside)
+                    found += files_in_archive(entry.path, name, excluded)
                 else:
                     status = entry.stat(follow_symlinks=False)
                     if _EARLIEST_NS <= status.st_mtime_ns <= _LATEST_NS:
                         found.append((name, status.st_size, status.st_mtime_ns))
                     else:
-                        aside.append(ExclusionError(Reason.BAD_TIME).row(name))
+                        excluded.append(ExclusionError(Reason.BAD_TIME).row(name))
             except OSError as error:  # it disappeared, or its folder is not accessible
-                aside.append(ExclusionError(Reason.UNREADABLE_FILE, words_of(error)).row(escaped(name)))
+                excluded.append(ExclusionError(Reason.UNREADABLE_FILE, words_of(error)).row(escaped(name)))
     return found
 
 
@@ -61,23 +63,23 @@ def _not_a_file(entry: "os.DirEntry[str]") -> ExclusionError:
     return ExclusionError(Reason.NOT_DICOM, "not a regular file", action=Action.SKIPPED)
 
 
-def files_in_archive(archive: str, name: str, aside: Rows) -> list[Found]:
+def files_in_archive(archive: str, name: str, excluded: Rows) -> list[Found]:
     """List all members of an archive.
 
     Args:
         archive: Path of the archive.
         name: Path of the archive relative to the root of the listing.
-        aside: Receives a row of QUARANTINE for each member that cannot be read, or for the archive.
+        excluded: Receives a row of QUARANTINE for each member that cannot be read, or for the archive.
     """
     try:
-        sound, mtime_ns, damaged = members(archive)
+        valid, mtime_ns, damaged = members(archive)
         must_have_time(mtime_ns)
     except ExclusionError as error:
-        aside.append(error.row(name))
+        excluded.append(error.row(name))
         return []
     found: list[Found] = []
     twin = os.path.isdir(joined(archive, ""))  # noqa: PTH112
-    for member, size in sound:
+    for member, size in valid:
         if is_bad_name(member):
             damaged.append((member, ExclusionError(Reason.BAD_NAME)))
         elif twin and os.path.lexists(joined(archive, member)):
@@ -86,7 +88,7 @@ def files_in_archive(archive: str, name: str, aside: Rows) -> list[Found]:
             )
         else:
             found.append((joined(name, member), size, mtime_ns))
-    aside += [error.row(escaped(joined(name, member))) for member, error in damaged]
+    excluded += [error.row(escaped(joined(name, member))) for member, error in damaged]
     return found
 
 

@@ -9,8 +9,10 @@ import polars as pl
 from rsna_seq.imaging.wrap import suspects
 
 _ROUND_MM = 3
-_NEAR, _FAR = 0.5, 1.9
-"""Gaps below and above these multiples of a study's median gap are flagged as overlap and gap."""
+_NEAR, _FAR = 0.7, 1.9
+"""Shares of the gaps beside it: smaller ones are between interleaved passes, larger ones miss slices."""
+_REPEATED = 2
+"""So many such gaps make a pass: a single one is an irregular slice."""
 _ONE_PLACE_MM = 0.1
 _AXIAL_COSINE = 0.7
 """Slices whose normal deviates more than about 45 degrees from z are coronal or sagittal."""
@@ -77,25 +79,27 @@ def flag(slices: pl.DataFrame) -> pl.DataFrame:
     Args:
         slices: Ordered slices with gaps, placed_by, contrast, lossy and rescale.
     """
-    gap = pl.col("gap_below_mm")
-    usual = slices.group_by("study", "pass").agg(usual=gap.median())
-    table = slices.join(usual, on=["study", "pass"], how="left", maintain_order="left")
-    near, far = gap < _NEAR * pl.col("usual"), gap > _FAR * pl.col("usual")
+    gap, before, after = pl.col("gap_below_mm"), pl.col("gap_below_mm").shift(1), pl.col("gap_above_mm")
+    # a change of spacing on the way, such as 2.5 mm below and 5 mm above, is a plan and neither of both
+    far = gap > _FAR * pl.max_horizontal(before, after, gap.median().over("study", "pass"))
+    close = gap < _NEAR * pl.min_horizontal(before, after)
+    interleaved = close & (close.sum().over("study", "pass") >= _REPEATED)
+    near = interleaved | (gap < _ONE_PLACE_MM)
     words = {
         "no_position": ~pl.col("placed_by").is_in(["position", "neighbours"]),
         "interpolated": pl.col("placed_by") == "neighbours",
-        "overlap": near | near.shift(-1) | (gap == 0),
+        "overlap": near | near.shift(-1),
         "gap": far,
         "contrast": pl.col("contrast"),
         "lossy": pl.col("lossy"),
         "wrap_suspected": suspects(),
     }
     said = [pl.when(found).then(pl.lit(word)) for word, found in words.items()]
-    return table.with_columns(flags=pl.concat_str(said, separator=",", ignore_nulls=True)).drop("usual")
+    return slices.with_columns(flags=pl.concat_str(said, separator=",", ignore_nulls=True))
 
 
 def summarize(slices: pl.DataFrame) -> pl.DataFrame:
-    """One row per study: slices, median spacing, tilt, passes, gaps.
+    """One row per study: slices, spacing by region and its median, tilt, passes, gaps.
 
     Args:
         slices: Ordered slices with gaps, tilt_deg and flags.
@@ -105,8 +109,15 @@ def summarize(slices: pl.DataFrame) -> pl.DataFrame:
     return slices.group_by("study", maintain_order=True).agg(
         pl.len().cast(pl.Int32).alias("slices"),
         gap.median().alias("spacing_mm"),
+        _regions(gap).alias("spacing_regions"),
         pl.col("tilt_deg").median().alias("tilt_deg"),
         (1 + pl.max_horizontal(pl.col("pass").max(), doubled)).cast(pl.Int16).alias("passes"),
         gap.max().alias("largest_gap_mm"),
         pl.col("flags").str.contains(r"\bgap\b").sum().cast(pl.Int32).alias("gaps"),
     )
+
+
+def _regions(gap: pl.Expr) -> pl.Expr:
+    """Runs of equal gaps from below, such as ``12 x 2.5, 20 x 5.0``; rounded to half a millimetre."""
+    runs = ((gap.drop_nulls() * 2).round() / 2).rle()
+    return pl.concat_str(runs.struct.field("len"), pl.lit(" x "), runs.struct.field("value")).str.join(", ")

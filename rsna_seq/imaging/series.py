@@ -10,7 +10,7 @@ _BONE = r"(?i)\b(bone|sharp|edge|[BHJU][rfv]?[67]\d[a-z]?|FC[38]\d|lung)\b"
 
 
 _FUNCTIONAL = r"PERFUSION|\\(RCBF|RCBV|MTT|TTP|TMAX)\b"
-"""Words of ImageType that name maps of blood flow, which are not HU."""
+"""Values of ImageType of perfusion maps, which are not in HU."""
 
 
 def merge_duplicates(slices: pl.DataFrame) -> tuple[pl.DataFrame, list[dict[str, object]]]:
@@ -28,9 +28,9 @@ def merge_duplicates(slices: pl.DataFrame) -> tuple[pl.DataFrame, list[dict[str,
     clash = twice & (pl.col("digest").n_unique().over("slice") > 1)
     copy = twice & ~clash & ~pl.col("slice").is_first_distinct()
     marked = slices.with_columns(clash=clash, copy=copy)
-    aside = [_row(r, Reason.DUPLICATE_UID, Action.QUARANTINED, "") for r in _rows(marked, "clash")]
-    aside += [_row(r, Reason.DUPLICATE_FILE, Action.MERGED, "") for r in _rows(marked, "copy")]
-    return marked.filter(~pl.col("clash") & ~pl.col("copy")).drop("clash", "copy"), aside
+    excluded = [_row(r, Reason.DUPLICATE_UID, Action.QUARANTINED, "") for r in _rows(marked, "clash")]
+    excluded += [_row(r, Reason.DUPLICATE_FILE, Action.MERGED, "") for r in _rows(marked, "copy")]
+    return marked.filter(~pl.col("clash") & ~pl.col("copy")).drop("clash", "copy"), excluded
 
 
 def choose_series(slices: pl.DataFrame, wanted: str | None) -> tuple[pl.DataFrame, list[dict[str, object]]]:
@@ -44,7 +44,7 @@ def choose_series(slices: pl.DataFrame, wanted: str | None) -> tuple[pl.DataFram
         The remaining slices, with ``grounds``, and rows of QUARANTINE.
     """
     first = slices.with_columns(reason=_unfit())
-    aside = [
+    excluded = [
         _row(r, Reason(r["reason"]), Action.SKIPPED, "")
         for r in first.drop_nulls("reason").iter_rows(named=True)
     ]
@@ -53,14 +53,14 @@ def choose_series(slices: pl.DataFrame, wanted: str | None) -> tuple[pl.DataFram
     several = counts.filter(pl.col("patient") > 1)["study"]
     mixed = pl.col("study").is_in(several.implode()) if len(several) else pl.lit(value=False)
     for row in fit.filter(mixed).iter_rows(named=True):
-        aside.append(_row(row, Reason.MIXED_PATIENTS, Action.SKIPPED, "the whole study is excluded"))
+        excluded.append(_row(row, Reason.MIXED_PATIENTS, Action.SKIPPED, "the whole study is excluded"))
     if (counts["series"] == 1).all():
-        return fit.filter(~mixed).with_columns(grounds=pl.lit("the only series")), aside
+        return fit.filter(~mixed).with_columns(grounds=pl.lit("the only series")), excluded
     ranked = _rank(fit.filter(~mixed), wanted)
     chosen = ranked.filter(pl.col("place") == 0)
     for row in ranked.filter(pl.col("place") > 0).iter_rows(named=True):
-        aside.append(_row(row, Reason.OTHER_SERIES, Action.SKIPPED, row["series"]))
-    return chosen.drop("place", "count", "bone", "agent"), aside
+        excluded.append(_row(row, Reason.OTHER_SERIES, Action.SKIPPED, row["series"]))
+    return chosen.drop("place", "count", "bone", "agent"), excluded
 
 
 def must_be_found(series: str | None, headers: pl.DataFrame, slices: pl.DataFrame) -> None:
@@ -128,5 +128,5 @@ def _rows(table: pl.DataFrame, mark: str) -> list[dict[str, object]]:
 
 
 def _row(row: dict[str, object], reason: Reason, action: Action, detail: object) -> dict[str, object]:
-    told = {"study": row["study"], "slice": row["slice"], "z_mm": row.get("z_mm")}
-    return {"file": row["file"], "action": str(action), "reason": str(reason), "detail": str(detail), **told}
+    known = {"study": row["study"], "slice": row["slice"], "z_mm": row.get("z_mm")}
+    return {"file": row["file"], "action": str(action), "reason": str(reason), "detail": str(detail), **known}

@@ -46,7 +46,7 @@ def settle_places(slices: pl.DataFrame) -> tuple[pl.DataFrame, Rows]:
     concerned = pl.col("study").is_in(odd.implode())
     settled = [_settle(part) for _, part in numbered.filter(concerned).group_by("study", maintain_order=True)]
     table = pl.concat([numbered.filter(~concerned), *settled]).sort("row").drop("row")
-    lost = [_aside(row) for row in table.filter(pl.col("placed_by").is_null()).iter_rows(named=True)]
+    lost = [_excluded(row) for row in table.filter(pl.col("placed_by").is_null()).iter_rows(named=True)]
     return table.filter(pl.col("placed_by").is_not_null()), lost
 
 
@@ -61,10 +61,10 @@ def _settle(series: pl.DataFrame) -> pl.DataFrame:
         "number": pl.col("number").is_not_null(),
     }.get(basis, pl.lit(value=True))
     by = pl.when(has).then(pl.lit(basis))
-    told = series.with_columns(z_mm=pl.when(has).then(z_mm).cast(pl.Float64), placed_by=by)
-    if basis not in {"position", "location"} or told["placed_by"].null_count() == 0:
-        return told.with_columns(z_mm=pl.col("z_mm").fill_null(0.0))
-    counted = told.with_columns(several=pl.len().over("file") > 1)
+    placed = series.with_columns(z_mm=pl.when(has).then(z_mm).cast(pl.Float64), placed_by=by)
+    if basis not in {"position", "location"} or placed["placed_by"].null_count() == 0:
+        return placed.with_columns(z_mm=pl.col("z_mm").fill_null(0.0))
+    counted = placed.with_columns(several=pl.len().over("file") > 1)
     key = pl.when("several").then("file").alias("object")
     parts = [
         _interpolated(part.drop("several"), basis) for _, part in counted.group_by(key, maintain_order=True)
@@ -127,7 +127,7 @@ def _follows(number: NDArray[np.float64], z_mm: NDArray[np.float64]) -> bool:
     return bool(z_mm[0] != z_mm[-1] and ((steps >= 0).all() or (steps <= 0).all()))
 
 
-def _aside(row: dict[str, Any]) -> dict[str, object]:
+def _excluded(row: dict[str, Any]) -> dict[str, object]:
     detail = "other slices of the series have a position, and it cannot be interpolated by InstanceNumber"
-    told = ExclusionError(Reason.NO_PLACE, detail).row(row["file"])
-    return told | {"study": row["study"], "slice": row["slice"]}
+    excluded = ExclusionError(Reason.NO_PLACE, detail).row(row["file"])
+    return excluded | {"study": row["study"], "slice": row["slice"]}

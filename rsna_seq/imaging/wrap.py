@@ -47,8 +47,8 @@ def may_be_wrapped(bits_stored: int, *, signed: bool, slope: float, intercept: f
 
 def suspects() -> pl.Expr:
     """:func:`may_be_wrapped` for a table with the columns bits_stored, signed, slope and intercept."""
-    sound = (pl.col("slope") > 0) & (pl.col("intercept") > _INTERCEPT)
-    return (pl.col("bits_stored") == _BITS) & ~pl.col("signed") & sound
+    valid = (pl.col("slope") > 0) & (pl.col("intercept") > _INTERCEPT)
+    return (pl.col("bits_stored") == _BITS) & ~pl.col("signed") & valid
 
 
 def judge(stored: NDArray[np.integer], *, slope: float, intercept: float, padding: int | None = None) -> Wrap:

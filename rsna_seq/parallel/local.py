@@ -75,7 +75,7 @@ def parallel_map(
         if done < len(items):  # the pool broke: run the items in progress again, one process each
             for item in items[done : done + (_AHEAD + 1) * workers]:
                 done += 1
-                yield _alone(work, item)
+                yield _run_alone(work, item)
 
 
 def spawn_context() -> SpawnContext:
@@ -131,16 +131,16 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=spawn_context(), initializer=_take_interrupts)
 
 
-def _alone(work: Callable[[Item], Result], item: Item) -> Result | WorkerDied:
+def _run_alone(work: Callable[[Item], Result], item: Item) -> Result | WorkerDied:
     """Return the result of one item, computed in a process of its own."""
-    began = False
+    started = False
     with _pool(1) as pool:
         try:
-            _submit(pool, _begin, work).result()
-            began = True
+            _submit(pool, _start, work).result()
+            started = True
             return _submit(pool, work, item).result()
         except BrokenProcessPool as error:
-            if began:
+            if started:
                 return WorkerDied()
             raise EnvironmentFaultError(
                 "a worker process died before it started its work; no input file is the cause: "
@@ -157,7 +157,7 @@ def _submit(pool: ProcessPoolExecutor, work: Callable[[Item], Result], item: Ite
         raise BrokenProcessPool("no process could be started") from error
 
 
-def _begin(_work: object) -> None:
+def _start(_work: object) -> None:
     """First task of a worker: succeeds if the process could start and import the function."""
 
 

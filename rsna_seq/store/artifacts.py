@@ -98,7 +98,7 @@ class Manifest(BaseModel):
     inputs: dict[str, str]
     source: str
     earlier_sources: list[str] = []
-    """Digests of the code that made the artefact, or reproduced its outputs, before ``source``."""
+    """Digests of earlier code that built the artefact or reproduced its outputs."""
     version: str
     commit: str | None
     device: str

@@ -60,7 +60,7 @@ def ensure(
         if found is not None and change == Change(code=True) and learned and check and not rebuild:
             return _checked(out, own, key, found, check)
         if not (change is None and not rebuild and (out / UNFINISHED).exists()):
-            _begin(out, own, key, change, learned=learned and not rebuild, keep=piecewise and not rebuild)
+            _prepare(out, own, key, change, learned=learned and not rebuild, keep=piecewise and not rebuild)
         start = time.monotonic()
         summary = _run(build, own)
         return _seal(own, key, summary, time.monotonic() - start)
@@ -134,7 +134,7 @@ def _damage(artifact: Artifact) -> Change | None:
     return None
 
 
-def _begin(out: Path, own: OwnFiles, key: Key, change: Change | None, *, learned: bool, keep: bool) -> None:
+def _prepare(out: Path, own: OwnFiles, key: Key, change: Change | None, *, learned: bool, keep: bool) -> None:
     """Prepare a folder for a new build, and print why; refuse if this would delete trained weights.
 
     With ``keep`` only the manifest is deleted, so that the artefact is no longer complete.
@@ -177,6 +177,7 @@ def _seal(own: OwnFiles, key: Key, summary: BuildSummary, wall_s: float) -> Mani
     write_json(out / MANIFEST, manifest.model_dump())
     _close(out, own)
     made = ", ".join(f"{n:,} {what}" for what, n in summary.counts.items())
-    aside = sum(summary.excluded.values())
-    say(key.stage, f"{made}; {aside:,} excluded; {wall_s:.1f} s" if aside else f"{made}; {wall_s:.1f} s")
+    excluded = sum(summary.excluded.values())
+    not_used = f"{excluded:,} excluded; " if excluded else ""
+    say(key.stage, f"{made}; {not_used}{wall_s:.1f} s")
     return manifest

@@ -38,16 +38,16 @@ def must_be_safe(out: Path, kind: str, sources: Sequence[Path] = ()) -> None:
     whole = next((p for p in (place, *place.parents) if p.exists()), place)
     fault = (
         (f"{whole} is not a folder" if not whole.is_dir() else None)
-        or _too_much(place)
-        or _near_a_source(place, sources)
-        or _near_a_run(place, kind)
-        or _of_others(place, kind)
+        or _protected(place)
+        or _overlaps_input(place, sources)
+        or _inside_a_run(place, kind)
+        or _other_content(place, kind)
     )
     if fault is not None:
         raise UsageError(f"--out {out}: refused: {fault}; nothing was changed. Choose another folder")
 
 
-def _too_much(place: Path) -> str | None:
+def _protected(place: Path) -> str | None:
     """Return why a folder must never be used as an output folder, or None."""
     home = Path.home().resolve()
     if place == Path(place.anchor) or home == place or place in home.parents:
@@ -55,7 +55,7 @@ def _too_much(place: Path) -> str | None:
     return "it is a git checkout" if (place / ".git").exists() else None
 
 
-def _near_a_source(place: Path, sources: Iterable[Path]) -> str | None:
+def _overlaps_input(place: Path, sources: Iterable[Path]) -> str | None:
     """Return how a folder overlaps with an input, as a sentence, or None."""
     for source in sources:
         read = source.absolute().resolve()
@@ -71,7 +71,7 @@ def _part_of_run(place: Path, run: Path) -> bool:
     return is_run(run) and _PARTS_OF_A_RUN.fullmatch(place.relative_to(run).parts[0]) is not None
 
 
-def _near_a_run(place: Path, kind: str) -> str | None:
+def _inside_a_run(place: Path, kind: str) -> str | None:
     """Return why a folder is a run, or inside a run or artefact that it is no part of, or None."""
     if is_run(place):
         return "it is the folder of a run"
@@ -92,7 +92,7 @@ def is_run(folder: Path) -> bool:
     return any((folder / name / file).exists() for name in children for file in (MANIFEST, UNFINISHED))
 
 
-def _of_others(place: Path, kind: str) -> str | None:
+def _other_content(place: Path, kind: str) -> str | None:
     """Return what a folder contains instead of an artefact of this kind, or None."""
     found = _kind_of(place)
     if found == kind:

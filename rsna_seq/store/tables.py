@@ -71,6 +71,7 @@ STUDIES: Schema = {
     "series": pl.String(),
     "slices": pl.Int32(),
     "spacing_mm": pl.Float64(),  # median distance between slices; null for a single slice
+    "spacing_regions": pl.String(),  # runs of equal gaps from below in mm, such as 12 x 2.5, 20 x 5.0
     "tilt_deg": pl.Float64(),  # gantry tilt: angle between the slice normal and z
     "passes": pl.Int16(),  # passes over the same part of the head, separated or flagged as overlap
     "largest_gap_mm": pl.Float64(),

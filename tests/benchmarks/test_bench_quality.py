@@ -58,7 +58,7 @@ def test_the_last_line_holds_every_figure(toy: Path, capsys: pytest.CaptureFixtu
 
 def _check_repeat(toy: Path, capsys: pytest.CaptureFixture[str], first: dict) -> None:
     """A second seed does not change the figures of the first, and the CNNs are not trained again."""
-    trained = toy / "out" / "3_embed" / "manifest.json"
+    trained = toy / "out" / "seed0" / "3_embed" / "manifest.json"
     before = trained.stat().st_mtime_ns
     again, out = _run(toy, capsys, "--seeds", "2", "seed=3")
     assert trained.stat().st_mtime_ns == before

@@ -25,12 +25,12 @@ def test_a_benchmark_ends_with_its_json_line(name: str, data: Path) -> None:
     environment = {**os.environ, SETTLED: "1", "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["bench"] == name
-    assert told["rows"]
-    assert {"machine", "peak_mb", "cores", "repeats", "size", "versions"} <= set(told)
-    assert all(row["met"] is None for row in told["rows"])  # toy sizes are not compared with targets
-    assert all(row["ours"] is not None or row["note"] == MISSING for row in told["rows"])
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert results["bench"] == name
+    assert results["rows"]
+    assert {"machine", "peak_mb", "cores", "repeats", "size", "versions"} <= set(results)
+    assert all(row["met"] is None for row in results["rows"])  # toy sizes are not compared with targets
+    assert all(row["ours"] is not None or row["note"] == MISSING for row in results["rows"])
     assert not list(data.glob("scratch_*"))
 
 
@@ -71,14 +71,14 @@ def test_missed_targets_are_in_table_and_figure(tmp_path: Path) -> None:
         row |= {"target": 3.0, "rule": "least", "note": MISSING if row["ours"] is None else ""}
     bench = {"rows": rows, "size": 1, "unit": "files", "cores": 1, "repeats": 5, "clock": "wall"}
     bench |= {"peak_mb": 1.0, "seconds": 1.0, "versions": {"python": "3"}}
-    told = {
+    results = {
         "machine": "A CPU, 2 cores",
         "date": "2026-01-01",
         "toy": False,
         "failed": [],
         "benches": {"stack": {**bench, "rows": rows[:1]}, "sequence": bench},
     }
-    page = markdown(told)
+    page = markdown(results)
     assert "2 targets met, 1 missed" in page
     assert "- sequence, slow / batches of four: an epoch is faster" in page
     assert page.index("| sequence |") < page.index("| stack |")
@@ -86,7 +86,7 @@ def test_missed_targets_are_in_table_and_figure(tmp_path: Path) -> None:
     assert [goodness(row) for row in rows] == [3.0, pytest.approx(1 / 3), None]
     figures = []
     for name in ("a.svg", "b.svg"):
-        write_figure(told, tmp_path / name)
+        write_figure(results, tmp_path / name)
         figures.append((tmp_path / name).read_bytes())
     assert figures[0] == figures[1]
 

@@ -43,10 +43,6 @@ def test_the_settings_on_the_pages_are_a_config(tmp_path: Path) -> None:
         assert load_config(path) != Config(), block
 
 
-COMING = {"embed.batch_size", "predict.prob_clip"}
-"""Keys under their new names; delete this once the config has them."""
-
-
 def test_every_key_that_a_page_names_is_in_the_config() -> None:
     sections = {
         name: getattr(field.annotation, "model_fields", {}) for name, field in Config.model_fields.items()
@@ -62,7 +58,7 @@ def test_every_key_that_a_page_names_is_in_the_config() -> None:
     }
     unknown = {f"{section}.{key}" for section, key in named if key not in sections[section]}
     assert len(named) > 20
-    assert unknown <= COMING
+    assert unknown == set()
 
 
 @pytest.fixture(scope="module")

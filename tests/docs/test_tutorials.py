@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from pages import DOCS, ROOT, Block, blocks_of
+from pages import DOCS, Block, blocks_of
 
 import rsna_seq
 
@@ -23,17 +23,15 @@ NOT_RUN = {
     "pip install .": "the tests run in an environment that was made so",
     "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu": "needs a network",
     "make demo": "takes minutes; the commands that it runs are tested one by one",
-    "rsna-seq demo --config configs/demo.yaml --out runs/demo": "takes minutes; the tutorials run its stages",
+    "rsna-seq demo --out runs/demo": "takes minutes; the tutorials run its stages",
 }
 """Commands that are not run, and why."""
 
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which a reader works; ``configs`` are those of a clone."""
-    place = tmp_path_factory.mktemp("docs")
-    (place / "configs").symlink_to(ROOT / "configs")
-    return place
+    """The empty folder in which a reader works."""
+    return tmp_path_factory.mktemp("docs")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -39,7 +39,7 @@ def test_stages_that_belong_together_are_opened(tmp_path: Path) -> None:
     for stage in STAGES[:5]:
         _finish(run, stage)
     assert list(run.open("cache", "stack")) == ["cache", "stack"]
-    with pytest.raises(IntegrityError, match="no finished artefact"):
+    with pytest.raises(IntegrityError, match="no complete artefact"):
         run.open("evaluate")
 
 
@@ -49,7 +49,9 @@ def test_a_stage_that_was_rebuilt_makes_the_later_ones_strangers(tmp_path: Path,
     for stage in STAGES[:5]:
         _finish(run, stage)
     _finish(run, changed, "another content")
-    with pytest.raises(IntegrityError, match=rf"built from another {changed} than the one in .*{changed}"):
+    with pytest.raises(
+        IntegrityError, match=rf"built from a different {changed} than the one in .*{changed}"
+    ):
         run.open("cache", "embed", "sequence", "stack")
 
 
@@ -60,7 +62,7 @@ def test_a_fold_that_was_trained_again_is_not_the_one_that_was_joined(tmp_path: 
     _finish(run, "embed", parts=("fold0", "fold1", "fold10"))
     assert list(open_folds(run["embed"])) == [0, 1, 10]
     _write(run["embed"] / "fold1", "embed 1", "trained again")
-    with pytest.raises(IntegrityError, match="another fold1"):
+    with pytest.raises(IntegrityError, match="a different fold1"):
         open_folds(run["embed"])
 
 

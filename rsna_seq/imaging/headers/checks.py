@@ -86,12 +86,12 @@ def plain_headers(table: pl.DataFrame) -> pl.DataFrame:
         for i in range(count)
     ]
     numbers = [pl.col(n).cast(pl.Float64, strict=False).alias(f"{n}_") for n in _NUMERIC]
-    sound = [_is_sound(n) for n in _NUMERIC]
+    valid = [_is_valid(n) for n in _NUMERIC]
     cut = table.lazy().filter(_plain_texts()).with_columns(parts).with_columns(numbers)
-    return cut.filter(sound).filter(_plain_numbers()).select(*_columns(), "at").collect()
+    return cut.filter(valid).filter(_plain_numbers()).select(*_columns(), "at").collect()
 
 
-def _is_sound(name: str) -> pl.Expr:
+def _is_valid(name: str) -> pl.Expr:
     """Whether numbers are plausible or all absent; it is invalid if only some of them are absent."""
     whole, value = pl.col(name.rstrip("0123456789")), pl.col(f"{name}_")
     good = value.abs() < _LARGE

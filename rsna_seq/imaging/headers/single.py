@@ -150,10 +150,10 @@ def _frames(parsed: Parsed, values: Values, *, assume_hu: bool) -> list[Header]:
         raise ExclusionError(Reason.MULTI_FRAME, f"{count:,} frames, {len(each):,} with a position")
     headers = []
     for frame, group in enumerate(each):
-        told = {**values, **group}
-        told["SOPInstanceUID"] = f"{values['SOPInstanceUID']}#{frame + 1}"
-        told["InstanceNumber"] = str(frame + 1)
-        header = header_of(told, parsed.syntax, assume_hu=assume_hu, frame=frame)
+        elements = {**values, **group}
+        elements["SOPInstanceUID"] = f"{values['SOPInstanceUID']}#{frame + 1}"
+        elements["InstanceNumber"] = str(frame + 1)
+        header = header_of(elements, parsed.syntax, assume_hu=assume_hu, frame=frame)
         headers.append(with_pixels(header, parsed, frames=count))
     return headers
 
