@@ -1,7 +1,8 @@
 """Print constraints.txt: the versions in this environment of what ``rsna_seq`` and its tests need.
 
 1. The requirements of ``rsna-seq`` and its extras ``dev`` and ``docs`` are followed recursively.
-2. Each package that is found is written as ``name==version``, without a local label such as ``+cpu``.
+2. Each package that is found is written as ``name==version``, without a local label such as ``+cpu``; as
+   ``name<=version`` where that version does not run on the oldest Python that is supported (3.11.0).
 3. torch and what follows from it are not pinned: see ``HEADER``.
 """
 
@@ -9,6 +10,7 @@ import sys
 from importlib import metadata
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -58,7 +60,9 @@ def constraint(name: str, version: Version) -> str | None:
         return None
     if name in RANGES:
         return f"{name}{lowest(name)},<{version.major}.{version.minor + 1}"
-    return f"{name}=={version.public}"
+    oldest = Version(next(iter(SpecifierSet(metadata.metadata(ROOT)["Requires-Python"]))).version)
+    supported = SpecifierSet(metadata.metadata(name).get("Requires-Python", "")).contains(oldest)
+    return f"{name}{'==' if supported else '<='}{version.public}"
 
 
 if __name__ == "__main__":

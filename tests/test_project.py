@@ -25,6 +25,7 @@ CONSTRAINTS = [
 ]
 DECLARED = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
 RANGES = {"torch", "torchvision"}
+OLDEST = PROJECT["requires-python"].removeprefix(">=")
 
 
 def _yaml(path: str) -> Any:
@@ -76,13 +77,16 @@ def test_the_lock_holds_what_is_installed_without_local_labels() -> None:
     assert len(lines) > 40
     for line in lines:
         assert line.specifier.contains(Version(metadata.version(line.name)).public), line
+        needs = SpecifierSet(metadata.metadata(line.name)["Requires-Python"] or "")
+        on_oldest = needs.contains(f"{OLDEST}.0")
+        assert {s.operator for s in line.specifier} & ({"==", ">="} if on_oldest else {"<="}), line
 
 
 def test_the_workflow_runs_the_python_versions_of_the_classifiers_and_targets_that_exist() -> None:
     jobs = _yaml(".github/workflows/ci.yml")["jobs"]
     offered = {c.rsplit(" ", 1)[1] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)}
     assert set(jobs["tests"]["strategy"]["matrix"]["python-version"]) == offered
-    assert min(offered, key=Version) == PROJECT["requires-python"].removeprefix(">=")
+    assert min(offered, key=Version) == OLDEST
     ran = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
     asked = {match for line in ran for match in re.findall(r"^make (\S+)", line)}
     assert {"lint", "coverage", "test-lowest"} <= asked
