@@ -238,7 +238,7 @@ def test_a_single_file_is_indexed_and_cached(tmp_path: Path, name: str) -> None:
 def test_a_series_that_is_found_nowhere_or_cannot_be_used_is_refused(tmp_path: Path) -> None:
     write_slice(tmp_path, "ID_a")
     write_slice(tmp_path, "ID_scout", SeriesInstanceUID="scout", ImageType=["ORIGINAL", "LOCALIZER"])
-    with pytest.raises(UsageError, match="found in no study"):
+    with pytest.raises(UsageError, match="not found in any study"):
         scan(tmp_path, series="mistyped")
     with pytest.raises(UsageError, match="no usable slice"):
         scan(tmp_path, series="scout")
