@@ -197,7 +197,7 @@ def test_conflicting_labels_are_refused_and_identical_ones_merged(tmp_path: Path
     csv.write_text("\n".join(lines + lines[1:7]) + "\n", encoding="utf-8")
     index.run(CFG, Context(data=DataConfig(root=root)), RunFolder(tmp_path))
     csv.write_text("\n".join([*lines, lines[1][:-1] + "1"]) + "\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="differently"):
+    with pytest.raises(UsageError, match="conflicting labels"):
         index.run(CFG, Context(data=DataConfig(root=root)), RunFolder(tmp_path))
 
 
