@@ -20,7 +20,7 @@ docs: $(READY)
 # the tests with the lines that they reach, commands and workers included; fails below 90 %
 coverage: $(READY)
 	rm -f .coverage .coverage.*
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 # the tests with the lowest versions that pyproject.toml allows, in an environment of their own
 LOWEST := build/lowest
