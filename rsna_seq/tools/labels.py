@@ -8,6 +8,7 @@ import polars as pl
 
 from rsna_seq.datasets.rsna2019.label_csv import Labels, check_labels, to_long
 from rsna_seq.datasets.rsna2019.submission import write_csv
+from rsna_seq.errors import UsageError
 
 Frame = TypeVar("Frame", pl.DataFrame, pd.DataFrame)
 
@@ -24,8 +25,10 @@ def run(source: Path, target: Path, *, fix_any: bool = False) -> str:
         What was written, and one more line for each thing that is unusual.
 
     Raises:
-        UsageError: The source is neither form, or contradicts itself.
+        UsageError: The source is neither form, or contradicts itself; or the target exists.
     """
+    if target.exists():
+        raise UsageError(f"{target}: exists and is not overwritten; delete it, or choose another name")
     labels = check_labels(source, fix_any=fix_any)
     other = _other(labels)
     write_csv(other, target, escape=False)

@@ -325,7 +325,7 @@ def test_labels_that_contradict_each_other_are_refused(cli: Cli, tmp_path: Path)
     assert (code, "1 labels without a readable slice" in printed) == (0, True), printed
     csv.write_text("\n".join([*lines, lines[1][:-1] + "1"]) + "\n", encoding="utf-8")
     code, printed = cli(*index_, "--rebuild")
-    assert (code, "differently" in printed) == (2, True)
+    assert (code, "conflicting labels" in printed) == (2, True)
     answered(48, "labels that contradict each other", "refused", code)
 
 

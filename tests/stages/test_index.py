@@ -197,7 +197,7 @@ def test_conflicting_labels_are_refused_and_identical_ones_merged(tmp_path: Path
     csv.write_text("\n".join(lines + lines[1:7]) + "\n", encoding="utf-8")
     index.run(CFG, Context(data=DataConfig(root=root)), RunFolder(tmp_path))
     csv.write_text("\n".join([*lines, lines[1][:-1] + "1"]) + "\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="differently"):
+    with pytest.raises(UsageError, match="conflicting labels"):
         index.run(CFG, Context(data=DataConfig(root=root)), RunFolder(tmp_path))
 
 
@@ -238,7 +238,7 @@ def test_a_single_file_is_indexed_and_cached(tmp_path: Path, name: str) -> None:
 def test_a_series_that_is_found_nowhere_or_cannot_be_used_is_refused(tmp_path: Path) -> None:
     write_slice(tmp_path, "ID_a")
     write_slice(tmp_path, "ID_scout", SeriesInstanceUID="scout", ImageType=["ORIGINAL", "LOCALIZER"])
-    with pytest.raises(UsageError, match="found in no study"):
+    with pytest.raises(UsageError, match="not found in any study"):
         scan(tmp_path, series="mistyped")
     with pytest.raises(UsageError, match="no usable slice"):
         scan(tmp_path, series="scout")

@@ -54,3 +54,12 @@ def test_what_contradicts_itself_is_refused_and_leaves_no_file(source: Path, tmp
     with pytest.raises(UsageError, match=r"1 slices have conflicting labels: ID_b2 \(line 20\)"):
         labels.run(source, tmp_path / "wide.csv")
     assert not (tmp_path / "wide.csv").exists()
+
+
+def test_a_target_that_exists_is_not_overwritten(tmp_path: Path) -> None:
+    source, target = tmp_path / "long.csv", tmp_path / "thesis.txt"
+    source.write_text("ID,Label\n" + "".join(f"ID_a_{c},0\n" for c in CLASSES), encoding="utf-8")
+    target.write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match="not overwritten"):
+        labels.run(source, target)
+    assert target.read_text(encoding="utf-8") == "mine"

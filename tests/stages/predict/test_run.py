@@ -376,5 +376,5 @@ def test_a_study_without_probabilities_is_excluded_and_the_others_are_scored(
     assert set(pl.read_csv(tmp_path / "out" / "slices.csv")["study"]) == {"ID_good"}
     aside = pl.read_parquet(tmp_path / "out" / "quarantine.parquet")
     assert aside.select("slice", "reason").rows() == [(f"ID_strange_{k}", "bad_result") for k in range(3)]
-    with pytest.raises(IntegrityError, match="no probability"):
+    with pytest.raises(IntegrityError, match="did not return a probability"):
         rsna_seq.predict(np.stack([head(5.0 * k) for k in range(3)]), walked / "run", z_mm=[0, 5, 10])
