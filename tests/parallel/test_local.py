@@ -36,7 +36,7 @@ print([None if isinstance(each, WorkerDied) else each for each in done])
 def test_a_script_without_a_guard_may_start_workers(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(_SCRIPT, encoding="utf-8")
-    path = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent / "corpus")])
+    path = os.pathsep.join([str(HERE.parent), str(HERE / "corpus")])
     done = subprocess.run(
         [sys.executable, script],
         capture_output=True,
