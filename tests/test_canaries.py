@@ -187,4 +187,4 @@ def test_patients_that_were_trained_on_are_counted(tmp_path: Path, capfd: pytest
     folders, runs = [tmp_path / "d"], [tmp_path / "run"]
     made = predict.run(PredictConfig(), CPU, folders, runs, tmp_path / "out", indexing=IndexConfig())
     assert made.counts["patients also trained on"] == 2
-    assert "2 patients were also trained on" in capfd.readouterr().err
+    assert "2 patients are in the training data" in capfd.readouterr().err
