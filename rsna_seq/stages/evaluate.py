@@ -34,6 +34,7 @@ from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.store.tables import QUARANTINE, read_table
 
 _INPUTS = ("index", "cache", "embed", "sequence", "stack")
+_REQUIRED = _INPUTS[:3]
 
 
 def run(cfg: EvaluateConfig, ctx: Context, run: RunFolder) -> Manifest:
@@ -47,9 +48,10 @@ def run(cfg: EvaluateConfig, ctx: Context, run: RunFolder) -> Manifest:
     Raises:
         IntegrityError: ``embed`` is not finished, or the stages do not belong together.
     """
-    artifacts = run.open(*(stage for stage in _INPUTS if run.is_finished(stage)))
-    if "embed" not in artifacts:
+    if not run.is_finished("embed"):
         raise IntegrityError(f"{run.path}: embed is not finished; there is nothing to score")
+    others = (stage for stage in _INPUTS if stage not in _REQUIRED and run.is_finished(stage))
+    artifacts = run.open(*_REQUIRED, *others)
     inputs = {stage: artifact.manifest.content for stage, artifact in artifacts.items()}
     key = Key("evaluate", {**cfg.model_dump(mode="json"), "seed": ctx.seed}, inputs, source_digest(__name__))
     return ensure(

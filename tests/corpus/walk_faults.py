@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import machine_faults
 from dicoms import write_set
 from fault_matrix import call, main
 
@@ -27,7 +28,9 @@ def walk() -> int:
             words = ["run", "--out", str(folder / name), f"data.root={data}", f"seed={seed}", *WORDS]
             code, printed = call(words)
             assert code == 0, printed
-        return main(folder / "run", folder / "other", data, [*WORDS, "seed=0"])
+        silent = main(folder / "run", folder / "other", data, [*WORDS, "seed=0"])
+        print(f"{machine_faults.walk(folder / 'run', data, [*WORDS, 'seed=0'])} faults of the machine")
+        return silent
 
 
 if __name__ == "__main__":

@@ -256,3 +256,11 @@ def test_smoothing_keeps_constants_and_weights_by_distance() -> None:
     assert smooth_along_z(np.array([[0.7]]), np.array([3.0]), 5.0) == pytest.approx(0.7)
     flip = smooth_along_z(np.array([[0.0], [0], [0], [1]]), -z[::-1], 5.0)[::-1, 0]
     assert flip == pytest.approx(peak)
+
+
+@pytest.mark.parametrize("stage", ["index", "cache"])
+def test_a_run_without_its_first_stages_is_refused(tmp_path: Path, stage: str) -> None:
+    run = RunFolder(scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed",)))
+    (run[stage] / "manifest.json").unlink()
+    with pytest.raises(IntegrityError, match=f"{stage}: no complete artefact"):
+        evaluate.run(QUICK, Context(), run)
