@@ -17,7 +17,7 @@ from rich.table import Table
 
 from rsna_seq.arrays import Floats
 from rsna_seq.config import EvaluateConfig
-from rsna_seq.console import console
+from rsna_seq.console import console, say
 from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
@@ -34,7 +34,6 @@ from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.store.tables import QUARANTINE, read_table
 
 _INPUTS = ("index", "cache", "embed", "sequence", "stack")
-_REQUIRED = _INPUTS[:3]
 
 
 def run(cfg: EvaluateConfig, ctx: Context, run: RunFolder) -> Manifest:
@@ -50,8 +49,10 @@ def run(cfg: EvaluateConfig, ctx: Context, run: RunFolder) -> Manifest:
     """
     if not run.is_finished("embed"):
         raise IntegrityError(f"{run.path}: embed is not finished; there is nothing to score")
-    others = (stage for stage in _INPUTS if stage not in _REQUIRED and run.is_finished(stage))
-    artifacts = run.open(*_REQUIRED, *others)
+    last = max(i for i, stage in enumerate(_INPUTS) if run.is_finished(stage))
+    artifacts = run.open(*_INPUTS[: last + 1])  # a later stage needs all earlier ones
+    for stage in _INPUTS[last + 1 :]:
+        say("evaluate", f"{stage} is not finished and is not scored")
     inputs = {stage: artifact.manifest.content for stage, artifact in artifacts.items()}
     key = Key("evaluate", {**cfg.model_dump(mode="json"), "seed": ctx.seed}, inputs, source_digest(__name__))
     return ensure(

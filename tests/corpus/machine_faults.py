@@ -59,7 +59,7 @@ def small_files(size: int) -> Callable[[], None]:
 def few_inodes(place: Path, inodes: int) -> Iterator[bool]:
     """Mount a file system with few inodes; False if this user may not."""
     place.mkdir()
-    options = f"size=64m,nr_inodes={inodes}"
+    options = f"size=1g,nr_inodes={inodes}"
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=False
     ).returncode

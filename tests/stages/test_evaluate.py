@@ -258,9 +258,9 @@ def test_smoothing_keeps_constants_and_weights_by_distance() -> None:
     assert flip == pytest.approx(peak)
 
 
-@pytest.mark.parametrize("stage", ["index", "cache"])
-def test_a_run_without_its_first_stages_is_refused(tmp_path: Path, stage: str) -> None:
-    run = RunFolder(scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed",)))
+@pytest.mark.parametrize("stage", ["index", "cache", "sequence"])
+def test_a_run_without_a_stage_below_a_finished_one_is_refused(tmp_path: Path, stage: str) -> None:
+    run = RunFolder(scored_run(tmp_path, studies=9, held_out=0))
     (run[stage] / "manifest.json").unlink()
     with pytest.raises(IntegrityError, match=f"{stage}: no complete artefact"):
         evaluate.run(QUICK, Context(), run)
