@@ -40,7 +40,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case."""
+    """The outcome of a case."""
 
     case: Case
     kind: str
@@ -80,7 +80,7 @@ DAMAGES: dict[str, Callable[[Path, Path], None]] = {
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file anew: the copy of the run shares its files with the run itself."""
+    """Replace a file: the copy of the run shares its files with the run itself."""
     path.unlink()
     path.write_bytes(content)
 
@@ -193,7 +193,7 @@ class Matrix:
 
 
 def main(run: Path, other: Path, data: Path, words: list[str]) -> int:
-    """Walk the whole matrix and print what became of it."""
+    """Walk the whole matrix and print the outcomes."""
     matrix, counts, silent = Matrix(run, other, data, words), Counter[str](), []
     known: dict[str, dict[str, str]] = {}
     for case in cases(run, other):
