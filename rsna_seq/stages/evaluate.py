@@ -48,7 +48,7 @@ def run(cfg: EvaluateConfig, ctx: Context, run: RunFolder) -> Manifest:
         IntegrityError: ``embed`` is not finished, or the stages do not belong together.
     """
     if not run.is_finished("embed"):
-        raise IntegrityError(f"{run.path}: embed is not finished; there is nothing to score")
+        raise IntegrityError(f"{run['embed']}: embed is not finished; there is nothing to score")
     last = max(i for i, stage in enumerate(_INPUTS) if run.is_finished(stage))
     artifacts = run.open(*_INPUTS[: last + 1])  # a later stage needs all earlier ones
     for stage in _INPUTS[last + 1 :]:
