@@ -176,7 +176,7 @@ def _raised(error: BaseException) -> BaseException:
         (IntegrityError("3_embed: damaged\x1b[2J"), 6, r"damaged\x1b"),
         (FileNotFoundError(2, "No such file or directory", "/no/where"), 2, "/no/where"),
         (NotADirectoryError(20, "Not a directory", b"/a/b"), 2, "/a/b"),
-        (PermissionError(13, "Permission denied", "/root/x"), 5, "/root/x"),
+        (PermissionError(13, "Permission denied", "/data/x"), 5, "/data/x"),
         (OSError(28, "No space left on device"), 5, "No space left"),
         (OSError("canary: 5 requested and 0 written"), 5, "OSError"),
         (KeyError("canary"), 1, "KeyError"),

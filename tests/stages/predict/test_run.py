@@ -1,4 +1,4 @@
-"""The corridor from DICOM bytes to a submission, through the command line."""
+"""All stages through the command line: from DICOM bytes to a submission."""
 
 import os
 import subprocess
