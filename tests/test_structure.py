@@ -197,6 +197,8 @@ TESTED_ELSEWHERE = {
     "stages.predict.scoring": "tests/stages/predict/test_run.py",
     "stages.predict.trained": "tests/stages/predict/test_run.py",
     "datasets.rsna2019.layout": "tests/stages/test_index.py",
+    "settings.data": "tests/test_config.py",
+    "settings.models": "tests/test_config.py",
     "settings.faults": "tests/test_config.py",
     "settings.types": "tests/test_config.py",
     "settings.yaml_file": "tests/test_config.py",
