@@ -11,6 +11,7 @@ import typer
 import typer.core
 
 from rsna_seq.terminal.paths import exists, require_file, require_folder
+from rsna_seq.tools.commands import app as tools
 
 if TYPE_CHECKING:
     from rsna_seq.config import Config
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(tools)
 
 
 def _a_folder(path: Path) -> Path:
@@ -117,11 +119,18 @@ def predict(
     folders: Annotated[
         list[str], typer.Argument(metavar="FOLDER... [KEY=VALUE]...", help="DICOM studies, zip files.")
     ],
-    run: Annotated[list[Path], typer.Option("--run", help="A finished run; several are averaged.")],
     out: Annotated[
         Path,
         typer.Option("--out", help="Receives slices.csv, studies.csv, report.html.", callback=_a_folder),
     ],
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--run",
+            help="A finished run or a bundle; several are averaged. Default: the model in this package, "
+            "which was trained on phantoms only.",
+        ),
+    ] = None,
     sample: Annotated[
         Path | None,
         typer.Option("--sample", help="The competition's sample submission.", callback=_a_sample),
@@ -141,7 +150,7 @@ def predict(
     places = [Path(f) for f in folders if f not in overrides]
     words = _indexing(overrides, series, assume_hu) + (["predict.tta=true"] if tta else [])
     cfg = _config(config, words, limit)
-    pipeline.predict(places, run, out, cfg, sample=sample, rebuild=rebuild)
+    pipeline.predict(places, run or [], out, cfg, sample=sample, rebuild=rebuild)
     _strict(strict, out)
 
 

@@ -122,16 +122,17 @@ def predict(
 
     Args:
         folders: Folders of DICOM studies, zip files or DICOM files.
-        runs: Folders of finished runs, averaged.
+        runs: Finished runs or bundles, averaged; none for the model in the package (:mod:`rsna_seq.models`).
         out: Receives the tables and the report.
         cfg: The resolved config.
         sample: The competition's sample submission, for which ``submission.csv`` is written.
         rebuild: Predict again, even if the output is up to date.
     """
+    from rsna_seq.models import packaged_model
     from rsna_seq.stages.predict import run as stage
 
     ctx = Context.of(cfg, rebuild=rebuild)
-    stage.run(cfg.predict, ctx, folders, runs, out, indexing=cfg.index, sample=sample)
+    stage.run(cfg.predict, ctx, folders, runs or [packaged_model()], out, indexing=cfg.index, sample=sample)
 
 
 def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> None:

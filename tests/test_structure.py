@@ -27,6 +27,7 @@ ORDER = (
         "context",
         "console",
         "folds",
+        "models",
     ),
     *(
         "parallel",

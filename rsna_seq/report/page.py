@@ -65,6 +65,7 @@ def write_prediction_report(
     threshold: float,
     out: Path,
     excluded: pl.DataFrame,
+    notice: str | None = None,
 ) -> None:
     """Write the report of a prediction: the positive classes of each study, with their slices and z.
 
@@ -74,6 +75,7 @@ def write_prediction_report(
         threshold: Probability above which a class is listed with its slices.
         out: Output file.
         excluded: QUARANTINE.
+        notice: What a reader must know about the model, shown above the studies.
     """
     studies = []
     for number, ((study,), rows) in enumerate(slices.group_by("study", maintain_order=True)):
@@ -96,6 +98,7 @@ def write_prediction_report(
         threshold=threshold,
         reasons=reasons_of(excluded),
         strips=_STRIPS,
+        notice=notice,
         version=package_version(),
     )
 

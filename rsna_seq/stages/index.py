@@ -19,6 +19,7 @@ from rsna_seq.console import progress, say
 from rsna_seq.context import Context
 from rsna_seq.datasets.rsna2019.label_csv import check_labels
 from rsna_seq.datasets.rsna2019.layout import find_layout
+from rsna_seq.errors import IntegrityError
 from rsna_seq.folds import assign
 from rsna_seq.imaging.geometry import flag, order, place, summarize
 from rsna_seq.imaging.headers.batch import read_block
@@ -32,10 +33,10 @@ from rsna_seq.imaging.sources import Listing, digest_source, list_files, must_ex
 from rsna_seq.labels import CLASSES
 from rsna_seq.parallel.local import WorkerDied, parallel_map
 from rsna_seq.reasons import ExclusionError, Reason
-from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
+from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, load_manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.provenance import digest_file, source_digest
-from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.run_folder import PHANTOMS, RunFolder
 from rsna_seq.store.tables import (
     QUARANTINE,
     SLICES,
@@ -114,7 +115,9 @@ def run(cfg: IndexConfig, ctx: Context, run: RunFolder) -> Manifest:
         if scanned.slices.is_empty():
             what = f"index: no readable CT slice among {len(listing):,} files of {place_}"
             raise nothing_usable(scanned.quarantine, folder, what)
-        return _write(_with_labels(scanned, labels, cfg, ctx.seed), folder)
+        return _write(
+            _with_labels(scanned, labels, cfg, ctx.seed), folder, phantoms=_is_phantom_set(data.root)
+        )
 
     sources = [place_, *([labels] if labels else [])]
     config = {**cfg.model_dump(mode="json"), "stage": data.stage, **ctx.key}
@@ -279,10 +282,19 @@ def _with_labels(scanned: Scan, labels: Path | None, cfg: IndexConfig, seed: int
     return Scan(scanned.root, checked, check(studies, STUDIES, "studies"), scanned.quarantine)
 
 
-def _write(scanned: Scan, out: Path) -> BuildSummary:
+def _is_phantom_set(root: Path) -> bool:
+    """Whether the data root was written by ``synth``, and so holds no patient."""
+    try:
+        return load_manifest(root).stage == "synth"
+    except IntegrityError:
+        return False
+
+
+def _write(scanned: Scan, out: Path, *, phantoms: bool) -> BuildSummary:
     write_table(scanned.slices, out / "slices.parquet", SLICES)
     write_table(scanned.studies, out / "studies.parquet", STUDIES)
     write_table(scanned.quarantine, out / "quarantine.parquet", QUARANTINE)
     report_exclusions(scanned.quarantine, scanned.studies["flags"].to_list())
     reasons = scanned.quarantine.group_by("reason", maintain_order=True).len().rows()
-    return BuildSummary({"slices": len(scanned.slices), "studies": len(scanned.studies)}, dict(reasons))
+    counts = {"slices": len(scanned.slices), "studies": len(scanned.studies)}
+    return BuildSummary(counts | ({PHANTOMS: counts["studies"]} if phantoms else {}), dict(reasons))

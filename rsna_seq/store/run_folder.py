@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsna_seq.errors import IntegrityError
-from rsna_seq.store.artifacts import Artifact, open_artifact
+from rsna_seq.store.artifacts import Artifact, load_manifest, open_artifact
 from rsna_seq.store.outputs import MANIFEST
 
 STAGES = ("index", "cache", "embed", "sequence", "stack", "evaluate", "predict")
 """The stages in processing order; the position of a stage is the number of its folder."""
+PHANTOMS = "phantom studies"
+"""Name of the count of synthetic studies in the manifest of ``index``."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,15 @@ class RunFolder:
         others = [s for s in STAGES if s in sources and s not in opened and self.is_finished(s)]
         must_belong_together(opened | {stage: open_artifact(self[stage]) for stage in others})
         return opened
+
+
+def is_phantom_run(run: RunFolder) -> bool:
+    """Whether all studies of a run are phantoms; False where the index is not there."""
+    try:
+        counts = load_manifest(run["index"]).counts
+    except IntegrityError:
+        return False
+    return counts.get(PHANTOMS, 0) == counts.get("studies", -1)
 
 
 def must_belong_together(artifacts: Mapping[str, Artifact]) -> None:

@@ -33,6 +33,7 @@ from rsna_seq.imaging.folders import escaped
 from rsna_seq.imaging.sources import must_exist
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
+from rsna_seq.models import PHANTOMS_ONLY
 from rsna_seq.report.page import write_prediction_report
 from rsna_seq.stages import cache, index
 from rsna_seq.stages.predict.scoring import Prediction, score_studies
@@ -85,6 +86,8 @@ def run(
     if sample is not None:
         read_sample(sample)  # a sample that is none is refused before hours of work, not after
     trained = [TrainedRun(folder, ctx.device) for folder in runs]
+    if any(t.phantoms_only for t in trained):
+        say("predict", PHANTOMS_ONLY)
     scan = index.scan(folders, indexing, workers=ctx.workers, limit=ctx.limit, title="predict")
     shared = _shared_patients(scan, trained)
     if shared:
@@ -149,7 +152,8 @@ def _write(
         rows = scan.slices.filter(pl.col("study") == study, pl.col("pass") == 0)
         return cache.apply(rows, scan.root, trained[0].cache).volume if len(rows) else None
 
-    write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.excluded)
+    notice = PHANTOMS_ONLY if any(t.phantoms_only for t in trained) else None
+    write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.excluded, notice)
     report_exclusions(prediction.excluded, scan.studies["flags"].to_list())
     counts |= report_wraps(scan.slices, prediction.unwrapped, prediction.excluded)
     reasons = prediction.excluded.group_by("reason").len().rows()

@@ -1,9 +1,11 @@
-"""A finished run, loaded for prediction."""
+"""A finished run or a bundle, loaded for prediction."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
@@ -17,17 +19,18 @@ from rsna_seq.scoring.baselines import prior_of
 from rsna_seq.stacking.features import join_logits
 from rsna_seq.stages import embed, sequence, stack
 from rsna_seq.store.artifacts import Manifest
+from rsna_seq.store.bundle import TRAINING, extract_bundle, is_bundle, read_training
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import package_version, source_digest
-from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.run_folder import RunFolder, is_phantom_run
 from rsna_seq.store.tables import logit_table
 
 
 class TrainedRun:
-    """A finished run, loaded once: all networks and boosters that score a study.
+    """A finished run or a bundle, loaded once: all networks and boosters that score a study.
 
     Args:
-        folder: The folder of the run, with ``2_cache`` to ``5_stack``.
+        folder: The folder of the run, with ``2_cache`` to ``5_stack``, or a bundle (``.zip``).
         device: ``auto`` or a torch device.
 
     Raises:
@@ -35,16 +38,23 @@ class TrainedRun:
     """
 
     def __init__(self, folder: str | os.PathLike[str], device: str = "auto") -> None:
-        run = RunFolder(folder)
-        self.folder, self.device = run.path, device
+        self.folder, self.device = Path(folder), device
+        with _as_run(self.folder) as run:
+            self._load(run, device)
+
+    def _load(self, run: RunFolder, device: str) -> None:
+        """Load everything that scores a study; of a bundle the files are gone afterwards."""
         artifacts = run.open("cache", "embed", "sequence", "stack")
         made = {stage: artifact.manifest for stage, artifact in artifacts.items()}
-        _tell_of_other_code(run.path, made)
+        _tell_of_other_code(self.folder, made)
         self.content = {stage: manifest.content for stage, manifest in made.items() if stage != "cache"}
         self.cache = made["cache"].section(CacheConfig)
         self.embedders = embed.load(made["embed"].section(EmbedConfig), run["embed"], device)
         self.models = sequence.load(made["sequence"].section(SequenceConfig), run["sequence"], device)
         self.stackers = stack.load(made["stack"].section(StackConfig), run["stack"])
+        bundled = TRAINING in made["cache"].files
+        self.training = read_training(artifacts["cache"].file(TRAINING)) if bundled else None
+        self.phantoms_only = self.training.phantoms_only if self.training else is_phantom_run(run)
 
     @cached_property
     def _slabs(self) -> pl.DataFrame:
@@ -53,11 +63,15 @@ class TrainedRun:
     @cached_property
     def prior(self) -> Floats:
         """Prevalence of each class in the slices that were trained on, (6,)."""
+        if self.training is not None:
+            return np.array(self.training.prior)
         return prior_of(self._slabs.drop("hashes").explode("slices"))
 
     @property
     def patients(self) -> pl.Series:
-        """PatientIDs of the patients that were trained on."""
+        """PatientIDs of the patients that were trained on; a bundle does not name them."""
+        if self.training is not None:
+            return pl.Series(dtype=pl.String())
         return self._slabs["patient"].unique()
 
     def score(self, volume: Volume, *, tta: bool = False) -> Floats:
@@ -82,6 +96,17 @@ class TrainedRun:
             total += sigmoid(logits).reshape(len(self.embedders), len(volume), -1).sum(axis=0)
         probabilities: Floats = total / (len(self.embedders) * len(self.stackers))
         return probabilities
+
+
+@contextmanager
+def _as_run(path: Path) -> Iterator[RunFolder]:
+    """The folder of a run; a bundle is extracted for as long as the block lasts."""
+    if not is_bundle(path):
+        yield RunFolder(path)
+        return
+    with TemporaryDirectory(prefix="rsna_seq_") as folder:
+        extract_bundle(path, Path(folder))
+        yield RunFolder(folder)
 
 
 def _tell_of_other_code(run: Path, made: Mapping[str, Manifest]) -> None:
