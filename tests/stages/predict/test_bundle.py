@@ -1,4 +1,4 @@
-"""Bundles: a finished run as one file that gives the same results, and is refused if anything in it changed."""
+"""Bundles: a finished run as one file that gives the same results, and is refused if it changed."""
 
 import io
 import json
@@ -16,12 +16,25 @@ from rsna_seq.errors import IntegrityError, UsageError
 from rsna_seq.store.bundle import INFO, read_bundle
 from rsna_seq.tools import bundle
 
-QUICK = (
-    "device=cpu workers=1 cache.size=32 index.folds=2 index.cross_folds=2 index.holdout=0 "
-    "embed.backbone=resnet10t embed.pretrained=false embed.epochs=1 embed.batch_size=8 sequence.epochs=1 "
-    "sequence.batch_size=4 sequence.projection_dim=16 sequence.hidden=8 stack.rounds=5 stack.min_leaf=2 "
-    "evaluate.bootstrap=20"
-).split()
+QUICK = [
+    "device=cpu",
+    "workers=1",
+    "cache.size=32",
+    "index.folds=2",
+    "index.cross_folds=2",
+    "index.holdout=0",
+    "embed.backbone=resnet10t",
+    "embed.pretrained=false",
+    "embed.epochs=1",
+    "embed.batch_size=8",
+    "sequence.epochs=1",
+    "sequence.batch_size=4",
+    "sequence.projection_dim=16",
+    "sequence.hidden=8",
+    "stack.rounds=5",
+    "stack.min_leaf=2",
+    "evaluate.bootstrap=20",
+]
 
 
 def cli(*words: object, code: int = 0) -> str:
