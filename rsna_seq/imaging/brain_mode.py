@@ -47,10 +47,11 @@ def brain_mode(hu: NDArray[np.int16]) -> float | None:
     Returns:
         The mode in HU; None where the upper half contains too little soft tissue.
     """
-    counts = np.zeros(len(_BINS), dtype=np.int64)
-    for i in _chosen(len(hu)):
-        inside = _soft_tissue(_reduced(hu[i])) - _BINS[0]
-        counts += np.bincount(inside[(inside >= 0) & (inside < len(_BINS))], minlength=len(_BINS))
+    if not len(hu):
+        return None
+    values = _soft_tissue(np.stack([_reduced(hu[i]) for i in _chosen(len(hu))]))
+    values = values[(values >= _BINS[0]) & (values <= _BINS[-1])]
+    counts = np.bincount(values - _BINS[0], minlength=len(_BINS))
     if counts[_MARGIN_HU:-_MARGIN_HU].sum() < _MIN_PIXELS:
         return None
     smooth = np.convolve(counts, _GAUSSIAN, mode="valid")
@@ -107,8 +108,8 @@ def _reduced(hu: NDArray[np.int16]) -> NDArray[np.int16]:
     return cv2.resize(hu, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
-def _soft_tissue(hu: NDArray[np.int16]) -> NDArray[np.int64]:
-    """HU of the pixels whose 3 x 3 neighbourhood is soft tissue."""
-    soft = ((hu > _SOFT_HU[0]) & (hu < _SOFT_HU[1])).astype(np.uint8)
-    inside = cv2.erode(soft, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return hu[inside > 0].astype(np.int64)
+def _soft_tissue(hu: NDArray[np.int16]) -> NDArray[np.int16]:
+    """HU of the pixels whose 3 x 3 neighbourhood is soft tissue, of (slab, y, x) HU."""
+    soft = (hu > _SOFT_HU[0]) & (hu < _SOFT_HU[1])
+    rows = soft[:, :-2] & soft[:, 1:-1] & soft[:, 2:]
+    return hu[:, 1:-1, 1:-1][rows[:, :, :-2] & rows[:, :, 1:-1] & rows[:, :, 2:]]
