@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rsna_seq.phantom.fields import F32
 from rsna_seq.phantom.scanner import MAX_SLICES, MIN_SLICES, Scan
@@ -168,7 +169,7 @@ def _sampled(rng: np.random.Generator, scan: Scan, thickness: float, slices: int
     return _at(scan, z[chosen], "sparse")
 
 
-def _at(scan: Scan, z: np.ndarray, pattern: str) -> Scan:
+def _at(scan: Scan, z: NDArray[np.float64], pattern: str) -> Scan:
     """The acquisition with slices at these offsets; thickness is the mean of the old ones."""
     offsets = tuple(float(v) for v in z.round(4))
     return replace(

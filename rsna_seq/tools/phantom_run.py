@@ -106,7 +106,7 @@ def run_cache(cfg: Config, ctx: Context, run: RunFolder) -> Manifest:
     return manifest
 
 
-_TRUTH = {"slice": pl.String(), **dict.fromkeys(CLASSES, pl.Int8())}
+_TRUTH: dict[str, pl.DataType] = {"slice": pl.String(), **dict.fromkeys(CLASSES, pl.Int8())}
 
 
 def _phantoms(cfg: Config) -> dict[str, Any]:
@@ -170,7 +170,9 @@ def _render(task: StudyTask, folder: Path, cfg: Config) -> tuple[int, dict[str, 
 
 def _as_read(made: MadeStudy) -> tuple[Rows, list[NDArray[np.int16]], list[bool]]:
     """Headers as rows of COLUMNS, HU, and corrected wraps, as they would be read from DICOM files."""
-    study, headers, stored = made.study, [], []
+    study = made.study
+    headers: Rows = []
+    stored: list[NDArray[np.integer]] = []
     for i, hu in enumerate(study.hu):
         elements = slice_header(study.scan, made.ids, i, made.style, len(hu))
         syntax = str(elements.file_meta.TransferSyntaxUID)
