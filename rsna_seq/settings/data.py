@@ -31,7 +31,13 @@ class SynthConfig(Section):
     rare_share: float = Field(0.0, ge=0, le=0.15)
     """Minimum share of studies with each class; 0 keeps realistic prevalences."""
     damage: bool = True
-    """Add two truncated files and list four images twice, as in the real data set."""
+    """Add two truncated files and list four images twice, as in the real data set; DICOM only."""
+    scanners: Literal["standard", "unseen", "varied"] = "standard"
+    """Simulated scanners: ``standard``, those of the competition; ``unseen``, far from them in HU, noise,
+    thickness, kernel or sampling, as a test set; ``varied``, the whole range, as a training set."""
+    format: Literal["dicom", "hu"] = "dicom"
+    """``dicom`` writes DICOM files; ``hu`` writes the outputs of ``index`` and ``cache`` of a run directly,
+    without DICOM files and test studies, for training on many phantoms."""
 
 
 class IndexConfig(Section):
@@ -62,6 +68,11 @@ class CacheConfig(Section):
     """Slab thickness, in mm, to which thin-slice series are averaged."""
     thin_mm: float = Field(2.0, ge=0, le=1000)
     """Slice spacing, in mm, below which a series is averaged to slabs; at most ``slab_mm``. 0 disables it."""
+    brain_hu: float | None = Field(31.0, ge=0, le=80)
+    """Nominal mode of brain tissue, in HU: each study is shifted so that its own mode becomes this value,
+    because scanners differ by up to 20 HU. ``null`` disables the shift."""
+    max_hu_shift: float = Field(20.0, ge=0, le=100)
+    """Largest such shift, in HU; a larger one is limited to this value."""
     shard_slices: int = Field(512, ge=1, le=1_000_000)
     """Number of slices after which a new shard is started; a study is never split."""
 
