@@ -19,7 +19,6 @@ from rsna_seq.console import progress, say
 from rsna_seq.context import Context
 from rsna_seq.datasets.rsna2019.label_csv import check_labels
 from rsna_seq.datasets.rsna2019.layout import find_layout
-from rsna_seq.errors import IntegrityError
 from rsna_seq.folds import assign
 from rsna_seq.imaging.geometry import flag, order, place, summarize
 from rsna_seq.imaging.headers.batch import read_block
@@ -32,10 +31,10 @@ from rsna_seq.imaging.sources import Listing, digest_source, list_files, must_ex
 from rsna_seq.labels import CLASSES
 from rsna_seq.parallel.local import WorkerDied, parallel_map
 from rsna_seq.reasons import ExclusionError, Reason
-from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, load_manifest
+from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.provenance import digest_file, source_digest
-from rsna_seq.store.run_folder import PHANTOMS, RunFolder
+from rsna_seq.store.run_folder import PHANTOMS, RunFolder, is_phantom_set
 from rsna_seq.store.tables import (
     QUARANTINE,
     SLICES,
@@ -108,7 +107,7 @@ def run(cfg: IndexConfig, ctx: Context, run: RunFolder) -> Manifest:
         if scanned.slices.is_empty():
             what = f"index: no readable CT slice among {len(listing):,} files of {place_}"
             raise nothing_usable(scanned.quarantine, folder, what)
-        return write(_labelled(scanned, labels, cfg, ctx.seed), folder, phantoms=_is_phantom_set(data.root))
+        return write(_labelled(scanned, labels, cfg, ctx.seed), folder, phantoms=is_phantom_set(data.root))
 
     sources = [place_, *([labels] if labels else [])]
     config = {**cfg.model_dump(mode="json"), "stage": data.stage, **ctx.key}
@@ -289,14 +288,6 @@ def with_labels(scanned: Scan, truth: pl.DataFrame, cfg: IndexConfig, seed: int)
     studies = scanned.studies.drop(CLASSES, "fold", "cross_fold").join(merged, on="study", how="left")
     checked = check(slices.select(list(SLICES)), SLICES, "slices")
     return Scan(scanned.root, checked, check(studies, STUDIES, "studies"), scanned.quarantine)
-
-
-def _is_phantom_set(root: Path) -> bool:
-    """Whether the data root was written by ``synth``, and so holds no patient."""
-    try:
-        return load_manifest(root).stage == "synth"
-    except IntegrityError:
-        return False
 
 
 def write(scanned: Scan, out: Path, *, phantoms: bool) -> BuildSummary:
