@@ -43,6 +43,7 @@ def _must_be_equal(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(by_dicom.hu, direct.hu)
 
 
+@pytest.mark.filterwarnings("error")  # pydicom warns of ids that are not UIDs; users must not see it
 @pytest.mark.parametrize(
     ("layout", "studies", "scanners"),
     [("signed16", 2, "standard"), ("wrap", 1, "varied")],
