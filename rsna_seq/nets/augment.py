@@ -46,7 +46,9 @@ class Draws:
 
     def to(self, device: torch.device) -> "Draws":
         """Return the parameters on another device."""
-        tensors = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, Tensor)}
+        tensors = {
+            k: v.to(device, non_blocking=True) for k, v in self.__dict__.items() if isinstance(v, Tensor)
+        }
         return Draws(**tensors, seed=self.seed)
 
 
