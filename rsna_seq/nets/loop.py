@@ -2,10 +2,11 @@
 
 1. AdamW without weight decay on biases and norms; linear warm-up, then cosine decay of the learning rate.
 2. Per epoch: the batches of that epoch (a pure function of its number), loss, clipped step, EMA. No step
-   waits for the device: the optimizer itself skips a step whose loss or gradient is not finite, and the losses
-   are read every 50 batches (:mod:`rsna_seq.nets.loss_record`).
+   waits for the device: the optimizer itself skips a step whose loss or gradient is not finite, and the
+   losses are read every 50 batches (:mod:`rsna_seq.nets.loss_record`).
 3. After each epoch: a check that all weights are finite, validation score, ``best.safetensors``,
-   ``last.safetensors`` and ``state.pt``. A run that was killed resumes from ``state.pt`` and ends with the same weights as an uninterrupted run.
+   ``last.safetensors`` and ``state.pt``. A run that was killed resumes from ``state.pt`` and ends with the
+   same weights as an uninterrupted run.
 """
 
 import io

@@ -92,6 +92,6 @@ def must_be_finite(name: str, epoch: int, *nets: nn.Module) -> None:
     if not bool(torch.stack(finite).all()):
         raise EnvironmentFaultError(
             f"{name}: weights are not finite (NaN or infinite) after epoch {epoch}. Steps with such a loss "
-            "were skipped, but batch norm had already seen the batch. The weights of the last finished epoch are "
-            "kept. Lower the learning rate, or train without mixed precision (device=cpu)."
+            "were skipped, but batch norm had already seen the batch. The weights of the last finished epoch "
+            "are kept. Lower the learning rate, or train without mixed precision (device=cpu)."
         )
