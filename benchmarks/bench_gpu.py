@@ -3,8 +3,8 @@
 1. For the backbone of ``configs/base.yaml`` and three others of its size, with random weights: training and
    inference in bf16 and channels-last layout, with and without ``torch.compile``.
 2. Our figure is the stage itself: reading, copying, augmentation and windows on the device, loss, clipping,
-   moving average; at inference, the vectors on disk. The bare network is forward, loss, backward and AdamW, or
-   forward alone, on one batch that is ready on the device.
+   moving average; at inference, the vectors on disk. The bare network is forward, loss, backward and AdamW,
+   or forward alone, on one batch that is ready on the device.
 3. Times are taken between marks around the request for each batch: CUDA events on a GPU, which wait for
    nothing. The time between the two marks of a request is the time in which the GPU had nothing to do because
    the batch was not there.
