@@ -127,7 +127,8 @@ def weighted_bce(logits: Tensor, labels: Tensor) -> Tensor:
         Scalar, the mean over the first axis.
     """
     weights = torch.tensor(CLASS_WEIGHTS, dtype=logits.dtype).to(logits.device, non_blocking=True)
-    return (F.binary_cross_entropy_with_logits(logits, labels, reduction="none") @ weights).mean()
+    losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return (losses * weights).sum(1).mean()  # not a matrix product: autocast would compute it in bf16
 
 
 def load_embedder(cfg: EmbedConfig, file: Path) -> Embedder:
