@@ -40,7 +40,7 @@ def test_a_compiled_network_gives_the_same_output_and_has_the_same_weights(
         return module.forward
 
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=compiler))
-    net = Embedder(SCRATCH.model_copy(update={"compile": True})).eval()
+    net = Embedder(EmbedConfig(backbone="test_resnet", pretrained=False, compile=True)).eval()
     hu = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         plain = net.on(torch.device("cpu"))(hu)
