@@ -9,14 +9,16 @@
    nothing. The time between the two marks of a request is the time in which the GPU had nothing to do because
    the batch was not there.
 
-Without a GPU it runs only with ``--toy``, on the CPU, as a check that it runs.
+Without a GPU it runs only with ``--toy``, on the CPU, as a check that it runs. At toy size ``torch.compile``
+captures the network but generates no code, which would take minutes.
 """
 
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -145,7 +147,7 @@ def measure(options: Options) -> list[Row]:
     cfg = config.embed.model_copy(update={"pretrained": False, "epochs": 1, **toy})
     backbones = _TOY if options.toy else (cfg.backbone, *_ALTERNATIVES)
     rows = []
-    with scratch(options.data) as folder:
+    with scratch(options.data) as folder, _capture_only() if options.toy else nullcontext():
         cache = write_cache(options, folder, options.size, size=None if options.toy else config.cache.size)
         cache.check()
         for backbone in backbones:
@@ -153,6 +155,11 @@ def measure(options: Options) -> list[Row]:
                 changed = cfg.model_copy(update={"backbone": backbone, "compile": compiled})
                 rows += measure_case(Case(changed, cache, folder / f"{backbone}{compiled}", device), config)
     return rows
+
+
+def _capture_only() -> AbstractContextManager[object]:
+    """Compile without generating code."""
+    return patch.object(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
 
 
 def measure_case(case: Case, config: Config) -> list[Row]:
