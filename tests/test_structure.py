@@ -223,7 +223,7 @@ TESTED_ELSEWHERE = {
     "imaging.headers.fields": "tests/imaging/test_both_ways.py",
     "imaging.headers.single": "tests/imaging/test_both_ways.py",
     "imaging.headers.walk": "tests/imaging/test_both_ways.py",
-    "nets.data": "tests/stages/test_cache.py and tests/nets/test_loop.py",
+    "nets.loss_record": "tests/nets/test_loop.py",
     "nets.pretrained": "tests/nets/test_cnn.py",
     "nets.studies": "tests/nets/test_sequence_model.py",
     "store.array_file": "tests/store/test_files.py",

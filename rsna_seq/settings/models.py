@@ -54,6 +54,9 @@ class EmbedConfig(FitConfig):
     """Folds to train, for example one per cluster job; ``null`` trains all."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout before the classifier."""
+    compile: bool = False
+    """Compile the network with ``torch.compile`` in this stage: meant for long trainings on a GPU, because
+    compiling takes minutes. Needs a C++ compiler. ``predict`` does not compile."""
     tta: bool = False
     """Test-time augmentation: average vectors and logits over the slice and its left-right flip."""
     flip_prob: Share = 0.5
