@@ -52,8 +52,11 @@ class Draws:
         return replace(self, **tensors, seed=self.seed + (rows.start or 0))
 
     def to(self, device: torch.device) -> "Draws":
-        """Return the parameters on another device."""
-        tensors = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, Tensor)}
+        """Return the parameters on another device, without waiting for a GPU."""
+        later = device.type == "cuda"
+        tensors = {
+            k: v.to(device, non_blocking=later) for k, v in self.__dict__.items() if isinstance(v, Tensor)
+        }
         return replace(self, **tensors)
 
 
