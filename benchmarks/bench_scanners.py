@@ -34,7 +34,8 @@ from rsna_seq.context import Context
 from rsna_seq.errors import RsnaSeqError
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
-from rsna_seq.nets.cnn import Embedder
+from rsna_seq.nets.cnn import Embedder, load_embedder
+from rsna_seq.nets.loop import resolve_device
 from rsna_seq.pipeline import run_stage
 from rsna_seq.scoring.bootstrap import Bootstrap
 from rsna_seq.scoring.metric import Interval, slice_losses
@@ -152,7 +153,7 @@ def measure(
     run = beside(cached / "train", out / variant.name, "1_index", "2_cache")
     data = cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": roots["train"]})})
     run_stage("embed", data, run)
-    nets = embed.load(cfg.embed, RunFolder(run)["embed"], cfg.device)
+    nets = load_nets(cfg, RunFolder(run)["embed"])
     scores = {name: score(nets, cached / name) for name in ("standard", "unseen")}
     samples = cfg.evaluate.bootstrap
     row: dict[str, Any] = {"variant": variant.name}
@@ -164,7 +165,15 @@ def measure(
     return row
 
 
-def score(nets: dict[int, Embedder], run: Path) -> Scores:
+def load_nets(cfg: Config, folder: Path) -> list[Embedder]:
+    """Load the networks of the folds that the config trains (``embed.folds``)."""
+    folds = cfg.embed.folds or range(cfg.index.folds)
+    parts = [open_artifact(folder / f"fold{fold}") for fold in folds]
+    device = resolve_device(cfg.device)
+    return [load_embedder(cfg.embed, part.file("last.safetensors")).to(device) for part in parts]
+
+
+def score(nets: list[Embedder], run: Path) -> Scores:
     """Score every slice of a test set: the mean probability of all networks."""
     pixels, parts = PixelCache(run / "2_cache"), []
     for study in pixels.studies:
@@ -178,9 +187,9 @@ def score(nets: dict[int, Embedder], run: Path) -> Scores:
     return Scores(scored.select("patient"), slice_losses(scored.select(CLASSES).to_numpy(), answers))
 
 
-def probabilities(nets: dict[int, Embedder], volume: Volume) -> Floats:
+def probabilities(nets: list[Embedder], volume: Volume) -> Floats:
     """Mean probabilities of all networks, (slab, 6)."""
-    mean: Floats = np.mean([sigmoid(embed.apply(net, volume).logits) for net in nets.values()], axis=0)
+    mean: Floats = np.mean([sigmoid(embed.apply(net, volume).logits) for net in nets], axis=0)
     return mean
 
 
@@ -200,7 +209,7 @@ def rise(standard: Scores, unseen: Scores, samples: int, seed: int) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def score_real(nets: dict[int, Embedder], folder: Path, cfg: Config) -> dict[str, float]:
+def score_real(nets: list[Embedder], folder: Path, cfg: Config) -> dict[str, float]:
     """Mean of the three highest ``any`` of each study of a folder."""
     found, answers = index.scan(folder, IndexConfig()), {}
     for rows in cache.split_by_pass(found.slices):
