@@ -169,7 +169,7 @@ def _sampled(rng: np.random.Generator, scan: Scan, thickness: float, slices: int
     return _at(scan, z[chosen], "sparse")
 
 
-def _at(scan: Scan, z: NDArray[np.float64], pattern: str) -> Scan:
+def _at(scan: Scan, z: NDArray[np.floating], pattern: str) -> Scan:
     """The acquisition with slices at these offsets; thickness is the mean of the old ones."""
     offsets = tuple(float(v) for v in z.round(4))
     return replace(

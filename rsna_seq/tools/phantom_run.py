@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydicom.config import disable_value_validation
 
 from rsna_seq.config import Config, IndexConfig
 from rsna_seq.console import progress
@@ -174,7 +175,8 @@ def _as_read(made: MadeStudy) -> tuple[Rows, list[NDArray[np.int16]], list[bool]
     headers: Rows = []
     stored: list[NDArray[np.integer]] = []
     for i, hu in enumerate(study.hu):
-        elements = slice_header(study.scan, made.ids, i, made.style, len(hu))
+        with disable_value_validation():  # the ids are not UIDs, as in the competition
+            elements = slice_header(study.scan, made.ids, i, made.style, len(hu))
         syntax = str(elements.file_meta.TransferSyntaxUID)
         headers.append(header_of(texts(elements), syntax, assume_hu=False).row())
         stored.append(encode(hu, made.style, padded=study.scan.padded))

@@ -43,9 +43,10 @@ def _must_be_equal(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(by_dicom.hu, direct.hu)
 
 
+@pytest.mark.filterwarnings("error")  # pydicom warns of ids that are not UIDs; users must not see it
 @pytest.mark.parametrize(
     ("layout", "studies", "scanners"),
-    [("signed16", 3, "varied"), ("wrap", 1, "standard"), ("unsigned-1000", 1, "unseen")],
+    [("signed16", 2, "standard"), ("wrap", 1, "varied")],
 )
 def test_hu_and_tables_are_those_of_the_dicom_files(
     layout: str, studies: int, scanners: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
