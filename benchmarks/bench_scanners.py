@@ -8,8 +8,8 @@
 2. Train one CNN per variant on the standard phantoms: with and without the shift of the brain mode
    (``cache.brain_hu``), with the config's augmentation of HU and with the weak one of version 0.1.0.
 3. Score both test sets with the training's own ``cache`` and ``embed``; print the official log loss per slice
-   with its 95 % interval over patients, and the rise from standard to unseen scanners. The last line of
-   standard output is all figures as JSON.
+   with its 95 % interval over patients, the rise from standard to unseen scanners, and the paired difference
+   to the first variant. The last line of standard output is all figures as JSON.
 
 ``--real`` also scores a folder of real DICOM studies: the mean of the three highest ``any`` of each study.
 Finished artefacts are reused.
@@ -29,15 +29,16 @@ from bench_quality import beside
 from numpy.typing import NDArray
 
 from rsna_seq.arrays import sigmoid
-from rsna_seq.config import Config, IndexConfig, load_config
+from rsna_seq.config import Config, DataConfig, IndexConfig, load_config
 from rsna_seq.context import Context
 from rsna_seq.errors import RsnaSeqError
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
-from rsna_seq.nets.cnn import Embedder
+from rsna_seq.nets.cnn import Embedder, load_embedder
+from rsna_seq.nets.loop import resolve_device
 from rsna_seq.pipeline import run_stage
 from rsna_seq.scoring.bootstrap import Bootstrap
-from rsna_seq.scoring.metric import Interval, slice_losses
+from rsna_seq.scoring.metric import Interval, log_loss, slice_losses
 from rsna_seq.stages import cache, embed, index
 from rsna_seq.store.artifacts import open_artifact
 from rsna_seq.store.files import write_json
@@ -88,12 +89,14 @@ class Scores:
     """Losses on a test set, slices in a fixed order.
 
     Attributes:
-        slices: Column ``patient``, one row per slice.
+        patients: (slice,) names.
         losses: (slice,) official metric of each slice.
+        prior: Log loss of predicting the prevalences of this set.
     """
 
-    slices: pl.DataFrame
+    patients: NDArray[np.str_]
     losses: Floats
+    prior: float
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,7 +106,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         cfg = load_config(options.config, options.overrides)
         roots = make_phantoms(cfg, options.out)
-        rows = [measure(variant, cfg, roots, options) for variant in VARIANTS]
+        rows: list[dict[str, Any]] = []
+        scores: list[dict[str, Scores]] = []
+        for variant in VARIANTS:
+            nets, found = train_and_score(variant.of(cfg), variant, roots, options.out)
+            scores.append(found)
+            row = {"variant": variant.name, **figures(found, scores[0], cfg)}
+            if options.real is not None:
+                row["real"] = score_real(nets, options.real, variant.of(cfg))
+            rows.append(row)
+            print(f"{variant.name}: {json.dumps(row)}", file=sys.stderr, flush=True)
     except RsnaSeqError as error:
         print(f"bench_scanners: {error}", file=sys.stderr)
         return error.exit_code
@@ -114,6 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     result = {
         "benchmark": "scanners",
         "rows": rows,
+        "prior": {name: s.prior for name, s in scores[0].items()},
         "target": {"largest_rise": LARGEST_RISE, "met": met},
         "overrides": options.overrides,
         "config": str(options.config) if options.config else None,
@@ -139,32 +152,41 @@ def make_phantoms(cfg: Config, out: Path) -> dict[str, Path]:
     return {name: out / "phantoms" / name for name in sets}
 
 
-def measure(
-    variant: Variant, cfg: Config, roots: dict[str, Path], options: argparse.Namespace
-) -> dict[str, Any]:
-    """Train one variant and return its row of the table."""
-    cfg, out = variant.of(cfg), options.out
+def train_and_score(
+    cfg: Config, variant: Variant, roots: dict[str, Path], out: Path
+) -> tuple[list[Embedder], dict[str, Scores]]:
+    """Train one variant; return its networks and its scores on both test sets."""
     cached = out / ("shifted" if variant.mode else "unshifted")
     for name, root in roots.items():
         data = cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": root})})
         for stage in ("index", "cache"):
             run_stage(stage, data, cached / name)
     run = beside(cached / "train", out / variant.name, "1_index", "2_cache")
-    data = cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": roots["train"]})})
-    run_stage("embed", data, run)
-    nets = embed.load(cfg.embed, RunFolder(run)["embed"], cfg.device)
-    scores = {name: score(nets, cached / name) for name in ("standard", "unseen")}
-    samples = cfg.evaluate.bootstrap
-    row: dict[str, Any] = {"variant": variant.name}
-    row |= {name: _interval(s, samples, cfg.seed)._asdict() for name, s in scores.items()}
+    run_stage("embed", cfg.model_copy(update={"data": DataConfig(root=roots["train"])}), run)
+    nets = load_nets(cfg, RunFolder(run)["embed"])
+    return nets, {name: score(nets, cached / name) for name in ("standard", "unseen")}
+
+
+def figures(scores: dict[str, Scores], first: dict[str, Scores], cfg: Config) -> dict[str, Any]:
+    """Losses, their rise on unseen scanners, and paired differences to the first variant, with intervals."""
+    samples, row = cfg.evaluate.bootstrap, {}
+    for name, found in scores.items():
+        draws = Bootstrap(found.patients, samples, cfg.seed)
+        row[name] = draws.mean(found.losses)._asdict()
+        row[f"{name}_difference"] = draws.mean(found.losses - first[name].losses)._asdict()
     row["rise"] = rise(scores["standard"], scores["unseen"], samples, cfg.seed)._asdict()
-    if options.real is not None:
-        row["real"] = score_real(nets, options.real, cfg)
-    print(f"{variant.name}: {json.dumps(row)}", file=sys.stderr, flush=True)
     return row
 
 
-def score(nets: dict[int, Embedder], run: Path) -> Scores:
+def load_nets(cfg: Config, folder: Path) -> list[Embedder]:
+    """Load the networks of the folds that the config trains (``embed.folds``)."""
+    folds = cfg.embed.folds or range(cfg.index.folds)
+    parts = [open_artifact(folder / f"fold{fold}") for fold in folds]
+    device = resolve_device(cfg.device)
+    return [load_embedder(cfg.embed, part.file("last.safetensors")).to(device) for part in parts]
+
+
+def score(nets: list[Embedder], run: Path) -> Scores:
     """Score every slice of a test set: the mean probability of all networks."""
     pixels, parts = PixelCache(run / "2_cache"), []
     for study in pixels.studies:
@@ -174,24 +196,24 @@ def score(nets: dict[int, Embedder], run: Path) -> Scores:
         parts.append(found.explode("slice"))
     truth = read_table(open_artifact(RunFolder(run)["index"]).file("slices.parquet"), SLICES)
     scored = pl.concat(parts).join(truth.select("slice", *CLASSES), on="slice", how="inner")
-    answers = scored.select(f"p_{c}" for c in CLASSES).to_numpy()
-    return Scores(scored.select("patient"), slice_losses(scored.select(CLASSES).to_numpy(), answers))
+    labels, answers = (scored.select(names).to_numpy() for names in (CLASSES, [f"p_{c}" for c in CLASSES]))
+    prior = log_loss(labels, np.broadcast_to(labels.mean(axis=0), labels.shape))
+    return Scores(scored["patient"].to_numpy(), slice_losses(labels, answers), prior)
 
 
-def probabilities(nets: dict[int, Embedder], volume: Volume) -> Floats:
+def probabilities(nets: list[Embedder], volume: Volume) -> Floats:
     """Mean probabilities of all networks, (slab, 6)."""
-    mean: Floats = np.mean([sigmoid(embed.apply(net, volume).logits) for net in nets.values()], axis=0)
+    mean: Floats = np.mean([sigmoid(embed.apply(net, volume).logits) for net in nets], axis=0)
     return mean
 
 
 def rise(standard: Scores, unseen: Scores, samples: int, seed: int) -> Interval:
     """Relative rise of the mean loss; the same patients are drawn in both sets."""
-    values = [np.asarray(s.slices["patient"]) for s in (standard, unseen)]
-    names = np.unique(np.concatenate(values))
+    names = np.unique(np.concatenate([standard.patients, unseen.patients]))
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), samples)
     means = []
-    for patients, scores in zip(values, (standard, unseen), strict=True):
-        group = np.searchsorted(names, patients)
+    for scores in (standard, unseen):
+        group = np.searchsorted(names, scores.patients)
         total = np.bincount(group, weights=scores.losses, minlength=len(names))
         count = np.bincount(group, minlength=len(names))
         means.append((drawn @ total) / np.maximum(drawn @ count, 1))
@@ -200,7 +222,7 @@ def rise(standard: Scores, unseen: Scores, samples: int, seed: int) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def score_real(nets: dict[int, Embedder], folder: Path, cfg: Config) -> dict[str, float]:
+def score_real(nets: list[Embedder], folder: Path, cfg: Config) -> dict[str, float]:
     """Mean of the three highest ``any`` of each study of a folder."""
     found, answers = index.scan(folder, IndexConfig()), {}
     for rows in cache.split_by_pass(found.slices):
@@ -214,21 +236,18 @@ def score_real(nets: dict[int, Embedder], folder: Path, cfg: Config) -> dict[str
 def table(rows: list[dict[str, Any]]) -> str:
     """Format the rows as a Markdown table."""
     lines = [
-        "| variant | standard scanners | unseen scanners | rise |",
-        "|---|---|---|---|",
+        "| variant | standard scanners | unseen scanners | rise | difference on unseen |",
+        "|---|---|---|---|---|",
     ]
     for row in rows:
-        shown = [_shown(row["standard"], ".4f"), _shown(row["unseen"], ".4f"), _shown(row["rise"], "+.0%")]
+        shown = [_shown(row[name], ".4f") for name in ("standard", "unseen")]
+        shown += [_shown(row["rise"], "+.0%"), _shown(row["unseen_difference"], "+.4f")]
         lines.append(f"| {row['variant']} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
 def _shown(interval: dict[str, float], form: str) -> str:
     return f"{interval['value']:{form}} [{interval['low']:{form}}, {interval['high']:{form}}]"
-
-
-def _interval(scores: Scores, samples: int, seed: int) -> Interval:
-    return Bootstrap(scores.slices["patient"].to_numpy(), samples, seed).mean(scores.losses)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

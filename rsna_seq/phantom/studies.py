@@ -106,7 +106,9 @@ def make_study(task: StudyTask) -> MadeStudy:
     cv2.setNumThreads(1)
     patient = draw_patient(np.random.default_rng([task.seed, 1, task.plan.patient]))
     rng = np.random.default_rng([task.seed, 2, task.study])
-    study = _render(rng, patient, vary(rng, draw_scan(rng, patient), task.cfg.scanners), task)
+    # the scanner has a generator of its own, so that one seed gives the same patients and haemorrhages on all
+    scan = vary(np.random.default_rng([task.seed, 5, task.study]), draw_scan(rng, patient), task.cfg.scanners)
+    study = _render(rng, patient, scan, task)
     offset = float(np.random.default_rng([task.seed, 3]).random())
     style = draw_style(rng, task.study, offset)
     return MadeStudy(study, make_ids(task.seed, task.plan.patient, task.study, len(study.hu)), style)

@@ -28,9 +28,10 @@ def test_the_last_line_holds_every_variant(tmp_path: Path, capsys: pytest.Captur
     assert bench_scanners.main([*arguments, "--real", str(tmp_path / "out" / "phantoms" / "unseen")]) == 0
     out = capsys.readouterr().out
     result = json.loads(out.splitlines()[-1])
+    assert result["prior"]["unseen"] > 0
     assert [row["variant"] for row in result["rows"]] == ["none", "mode", "augmentation", "both"]
     for row in result["rows"]:
-        for name in ("standard", "unseen", "rise"):
+        for name in ("standard", "unseen", "rise", "standard_difference", "unseen_difference"):
             assert row[name]["low"] <= row[name]["value"] <= row[name]["high"]
         assert row["rise"]["value"] == pytest.approx(row["unseen"]["value"] / row["standard"]["value"] - 1)
         assert f"| {row['variant']} |" in out
@@ -55,8 +56,7 @@ def test_variants_differ_in_what_they_name() -> None:
 def test_the_rise_is_relative_and_its_interval_is_paired() -> None:
     patients = np.repeat([f"P{i}" for i in range(20)], 3)
     losses = np.random.default_rng(0).random(60) + 0.1
-    table = pl.DataFrame({"patient": patients})
-    found = rise(Scores(table, losses), Scores(table, 1.2 * losses), 200, 0)
+    found = rise(Scores(patients, losses, 1.0), Scores(patients, 1.2 * losses, 1.0), 200, 0)
     assert found == pytest.approx((0.2, 0.2, 0.2))
-    other = rise(Scores(table, losses), Scores(table, losses[::-1].copy()), 200, 0)
+    other = rise(Scores(patients, losses, 1.0), Scores(patients, losses[::-1].copy(), 1.0), 200, 0)
     assert other.low < 0 < other.high

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from rsna_seq.config import SynthConfig
 from rsna_seq.phantom import Scan, draw_patient, draw_scan, render_study, vary
+from rsna_seq.phantom.prevalence import StudyPlan
 from rsna_seq.phantom.scanner import MAX_SLICES, MIN_SLICES
+from rsna_seq.phantom.studies import StudyTask, make_study
 from rsna_seq.phantom.variation import CHANGES, Scanners, calibrated
 from rsna_seq.tools.synth import run
 
@@ -33,6 +35,23 @@ def test_standard_scanners_are_unchanged_and_use_no_random_numbers() -> None:
     assert vary(rng, scan, "standard") is scan
     assert rng.bit_generator.state == before
     assert (scan.offset_hu, scan.gain, scan.changes) == (0.0, 1.0, ())
+
+
+def test_one_seed_gives_the_same_haemorrhages_on_other_scanners() -> None:
+    kinds = ("intraparenchymal",)
+    for study in range(3):
+        made = []
+        for scanners in ("standard", "unseen", "varied"):
+            cfg = SynthConfig(studies=1, test_studies=0, matrix=64, scanners=scanners)
+            made.append(
+                make_study(StudyTask("train", 3, study, StudyPlan(study, kinds), cfg, cut=False)).study
+            )
+        standard, *others = made
+        for other in others:
+            assert [(b.centre, b.radii, b.hu) for b in other.bleeds] == [
+                (b.centre, b.radii, b.hu) for b in standard.bleeds
+            ]
+        assert made[1].scan.changes
 
 
 def test_each_unseen_scanner_is_far_from_the_standard_ones() -> None:

@@ -16,7 +16,7 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.reasons import ExclusionError, Reason
 from rsna_seq.stages import cache, index
 from rsna_seq.stages.predict.trained import TrainedRun
-from rsna_seq.store.tables import PREDICTED_SLICES, QUARANTINE, check, from_rows
+from rsna_seq.store.tables import PREDICTED_SLICES, QUARANTINE, SLABS, check, from_rows
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Prediction:
     Attributes:
         slices: PREDICTED_SLICES, one row per slice that was read.
         excluded: QUARANTINE.
-        unwrapped: Slices whose 12-bit wrap was corrected.
+        passes: ``study``, ``unwrapped``, ``brain_hu`` and ``hu_shift`` of SLABS, one row per pass.
     """
 
     slices: pl.DataFrame
     excluded: pl.DataFrame
-    unwrapped: int = 0
+    passes: pl.DataFrame
 
 
 def are_probabilities(values: Floats) -> bool:
@@ -55,11 +55,11 @@ def score_studies(cfg: PredictConfig, scan: index.Scan, trained: list[TrainedRun
         EnvironmentFaultError: No slice could be read, and decoding took too long.
     """
     tables, excluded = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine]
-    passes, unwrapped = cache.split_by_pass(scan.slices), 0
+    passes, read = cache.split_by_pass(scan.slices), [_summary(pl.DataFrame(schema=dict(SLABS)))]
     with progress("predict", len(passes)) as advance:
         for rows in passes:
-            probabilities, lost, corrected = _score_pass(cfg, rows, scan.root, trained)
-            unwrapped += corrected
+            probabilities, lost, summary = _score_pass(cfg, rows, scan.root, trained)
+            read.append(summary)
             if not are_probabilities(probabilities.select(CLASSES).to_numpy()):
                 lost = lost + _without_result(probabilities)
                 probabilities = probabilities.clear()
@@ -69,7 +69,7 @@ def score_studies(cfg: PredictConfig, scan: index.Scan, trained: list[TrainedRun
     slices = check(pl.concat(tables), PREDICTED_SLICES, "slices")
     if slices.is_empty():
         must_not_be_timeouts("predict", pl.concat(excluded)["reason"])
-    return Prediction(slices, pl.concat(excluded), unwrapped)
+    return Prediction(slices, pl.concat(excluded), pl.concat(read))
 
 
 def _without_result(slices: pl.DataFrame) -> list[dict[str, object]]:
@@ -81,8 +81,8 @@ def _without_result(slices: pl.DataFrame) -> list[dict[str, object]]:
 
 def _score_pass(
     cfg: PredictConfig, rows: pl.DataFrame, root: Path, trained: list[TrainedRun]
-) -> tuple[pl.DataFrame, list[dict[str, object]], int]:
-    """PREDICTED_SLICES of one pass, the slices whose pixels could not be read, and the wraps corrected."""
+) -> tuple[pl.DataFrame, list[dict[str, object]], pl.DataFrame]:
+    """PREDICTED_SLICES of one pass, the slices whose pixels could not be read, and the pass's summary."""
     reads: dict[CacheConfig, cache.Read] = {}
     answers = []
     for run_ in trained:
@@ -92,12 +92,18 @@ def _score_pass(
         if read.volume is not None:
             answers.append(_per_slice(read.slabs, run_.score(read.volume, tta=cfg.tta)))
     first = next(iter(reads.values()))
-    lost, corrected = first.excluded, int(first.slabs["unwrapped"].sum())
+    lost, summary = first.excluded, _summary(first.slabs)
     if not answers:
-        return pl.DataFrame(schema=dict(PREDICTED_SLICES)), lost, corrected
+        return pl.DataFrame(schema=dict(PREDICTED_SLICES)), lost, summary
     mean = pl.concat(answers).group_by("slice").agg(pl.col(c).mean() for c in CLASSES)
     keys = rows.select("study", "series", "slice", "file", "z_mm")
-    return keys.join(mean, on="slice", how="inner", maintain_order="left"), lost, corrected
+    return keys.join(mean, on="slice", how="inner", maintain_order="left"), lost, summary
+
+
+def _summary(slabs: pl.DataFrame) -> pl.DataFrame:
+    """One row per pass: corrected wraps, brain mode and shift."""
+    passes = slabs.group_by("study", maintain_order=True)
+    return passes.agg(pl.col("unwrapped").sum(), pl.col("brain_hu", "hu_shift").first())
 
 
 def _per_slice(slabs: pl.DataFrame, probabilities: Floats) -> pl.DataFrame:
