@@ -213,6 +213,7 @@ TESTED_ELSEWHERE = {
     "imaging.windows": "tests/tools/test_png.py",
     "imaging.headers.batch": "tests/imaging/test_both_ways.py holds both readers to one law",
     "imaging.headers.checks": "tests/imaging/test_both_ways.py",
+    "imaging.headers.frame": "tests/imaging/test_both_ways.py and tests/corpus",
     "imaging.headers.fields": "tests/imaging/test_both_ways.py",
     "imaging.headers.single": "tests/imaging/test_both_ways.py",
     "imaging.headers.walk": "tests/imaging/test_both_ways.py",

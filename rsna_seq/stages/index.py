@@ -8,7 +8,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,7 @@ from rsna_seq.datasets.rsna2019.layout import find_layout
 from rsna_seq.folds import assign
 from rsna_seq.imaging.geometry import flag, order, place, summarize
 from rsna_seq.imaging.headers.batch import read_block
-from rsna_seq.imaging.headers.checks import COLUMNS
-from rsna_seq.imaging.headers.fields import Header
+from rsna_seq.imaging.headers.fields import COLUMNS
 from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.passes import split_passes
 from rsna_seq.imaging.series import choose_series, merge_duplicates, must_be_found
@@ -194,7 +193,7 @@ def _read_chunk(chunk: _Chunk) -> tuple[pl.DataFrame, Rows]:
     aside: Rows = []
     for at in others:
         try:
-            rows += [_row(header) | {"at": at} for header in listing.read(at, read_headers, chunk.assume_hu)]
+            rows += [header | {"at": at} for header in listing.read(at, read_headers, chunk.assume_hu)]
         except ExclusionError as error:
             aside.append(error.row(listing.names[at]))
     table = pl.concat([usual, from_rows(rows, {**COLUMNS, "at": usual.schema["at"]})])
@@ -207,13 +206,6 @@ def _read_chunk(chunk: _Chunk) -> tuple[pl.DataFrame, Rows]:
         }
     )
     return table.join(about, on="at", maintain_order="left").select(list(_HEADERS)), aside
-
-
-def _row(header: Header) -> dict[str, object]:
-    """A header as a row of COLUMNS."""
-    row = asdict(header)
-    row |= {f"p_{i}": p for i, p in enumerate(header.position or ())}
-    return row | {f"o_{i}": o for i, o in enumerate(header.orientation or ())}
 
 
 def _arrange(headers: pl.DataFrame, cfg: IndexConfig, root: Path) -> tuple[pl.DataFrame, Rows]:
