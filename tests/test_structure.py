@@ -111,6 +111,25 @@ def test_files_and_functions_stay_short(file: Path) -> None:
             assert (node.end_lineno or 0) - start < 40, f"{file.name}:{node.name}"
 
 
+_OPENERS = {"open", "os.open", "os.readv", "os.preadv", "mmap.mmap", "zipfile.ZipFile", "ZipFile"}
+_OPENERS |= {"dcmread", "pydicom.dcmread", "np.fromfile", "np.memmap"}
+_NO_INPUT = {"os.open(os.devnull, os.O_RDWR)", "open('/proc/self/statm', encoding='ascii')"}
+
+
+def test_one_module_opens_input_files() -> None:
+    found = {
+        (name, ast.unparse(node))
+        for name, file in _modules().items()
+        if name.startswith("imaging.")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and (
+            ast.unparse(node.func) in _OPENERS or ast.unparse(node.func).endswith((".read_bytes", ".fdopen"))
+        )
+    }
+    assert {name for name, call in found if call not in _NO_INPUT} == {"imaging.reading"}
+
+
 def test_every_shipped_config_loads_and_all_are_counted() -> None:
     shipped = sorted((ROOT / "configs").glob("*.yaml"))
     assert [f.stem for f in shipped] == ["base", "bench", "demo", "small", "start"]
@@ -202,6 +221,7 @@ TESTED_ELSEWHERE = {
     "terminal.streams": "tests/test_cli.py",
     "imaging.codec_process": "tests/imaging/test_decoder.py",
     "imaging.codec_server": "tests/imaging/test_decoder.py",
+    "imaging.reading": "tests/imaging/test_sources.py and tests/imaging/test_archives.py",
     "imaging.folders": "tests/imaging/test_sources.py",
     "imaging.zip_files": "tests/imaging/test_archives.py",
     "imaging.head": "tests/stages/test_cache.py",
