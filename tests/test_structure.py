@@ -116,6 +116,12 @@ _OPENERS |= {"dcmread", "pydicom.dcmread", "np.fromfile", "np.memmap"}
 _NO_INPUT = {"os.open(os.devnull, os.O_RDWR)", "open('/proc/self/statm', encoding='ascii')"}
 
 
+def test_files_beside_the_package_stay_short() -> None:
+    files = [file for room in ("tests", "benchmarks", "docs", ".ci") for file in (ROOT / room).rglob("*.py")]
+    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in files}
+    assert {file: length for file, length in lengths.items() if length > 300} == {}
+
+
 def test_one_module_opens_input_files() -> None:
     found = {
         (name, ast.unparse(node))
@@ -198,7 +204,6 @@ TESTED_ELSEWHERE = {
     "pipeline": "tests/test_pipeline.py and tests/stages/predict/test_run.py",
     "reasons": "tests/corpus",
     "__main__": "tests/test_cli.py",
-    "folds": "tests/stages/test_index.py and tests/test_canaries.py",
     "scoring.baselines": "tests/stages/test_evaluate.py",
     "scoring.scores": "tests/stages/test_evaluate.py",
     "scoring.smoothing": "tests/stages/test_evaluate.py",

@@ -1,4 +1,4 @@
-"""The three learned stages on a tiny cache: out of fold, repeatable, resumable, never thrown away unasked."""
+"""The three learned stages on a tiny cache: out of fold, repeatable, resumable, deleted only by --rebuild."""
 
 import json
 import shutil
@@ -64,7 +64,7 @@ def test_a_second_call_reuses_what_is_there(walked: Path) -> None:
     assert (walked / "3_embed" / "fold0" / "manifest.json").stat().st_mtime_ns == before
 
 
-def test_trained_work_is_not_thrown_away_unasked(walked: Path, tmp_path: Path) -> None:
+def test_trained_weights_are_kept_without_rebuild(walked: Path, tmp_path: Path) -> None:
     shutil.copytree(walked, tmp_path / "run")
     other = EMBED.model_copy(update={"lr": 0.5})
     with pytest.raises(IntegrityError, match="config lr"):

@@ -1,4 +1,4 @@
-"""A header read alone, and the same headers many at a time: one law, and what a damaged one may do."""
+"""Headers read one by one and in batches: equal values, and only typed errors for damaged ones."""
 
 import contextlib
 from pathlib import Path
