@@ -7,16 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import typer
-import typer.core
+_INTERRUPTED = 130
 
-from rsna_seq.terminal.paths import exists, require_file, require_folder
-from rsna_seq.tools.commands import app as tools
+try:
+    import typer
+    import typer.core
+
+    from rsna_seq.console import show_log
+    from rsna_seq.terminal.failures import tell
+    from rsna_seq.terminal.paths import exists, require_file, require_folder
+    from rsna_seq.terminal.streams import secure_streams
+    from rsna_seq.tools.commands import app as tools
+except KeyboardInterrupt:  # Ctrl-C while the imports run, before main() can handle it
+    sys.exit(_INTERRUPTED)
 
 if TYPE_CHECKING:
     from rsna_seq.config import Config
 
-_INTERRUPTED = 130
 _RESEARCH = "For research; not a medical device."
 
 
@@ -266,10 +273,6 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Run a command and end with the exit code that the README lists."""
-    from rsna_seq.console import show_log
-    from rsna_seq.terminal.failures import tell
-    from rsna_seq.terminal.streams import secure_streams
-
     try:
         secure_streams()
         show_log()

@@ -19,7 +19,7 @@ from rsna_seq.imaging.archives import member_of
 from rsna_seq.imaging.decoder import shared_decoder
 from rsna_seq.imaging.frame_limits import must_be_plausible_frame
 from rsna_seq.imaging.headers.elements import deflated_data
-from rsna_seq.imaging.sources import must_be, must_be_same, open_file, verify
+from rsna_seq.imaging.sources import must_be, must_be_same, open_file, read_range, verify
 from rsna_seq.imaging.volume import AIR_HU
 from rsna_seq.imaging.wrap import Wrap, judge, may_be_wrapped, unwrapped
 from rsna_seq.reasons import ExclusionError, Reason
@@ -259,12 +259,9 @@ def _stored(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> NDA
 
 def _read_into(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> int:
     """Read uncompressed pixels of a file; return the number of bytes read."""
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        must_be_same(os.fstat(file), header["file_size"], header["file_mtime_ns"])
-        return os.preadv(file, [out.data.cast("B")], header["pixel_offset"])
-    finally:
-        os.close(file)
+    count, status = read_range(path, header["pixel_offset"], out.data.cast("B"))
+    must_be_same(status, header["file_size"], header["file_mtime_ns"])
+    return count
 
 
 def _unpacked(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> int:

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from rsna_seq.settings.types import File, Millimetres, Section, Text
+from rsna_seq.spacing import NOMINAL_SPACING_MM
 
 
 class DataConfig(Section):
@@ -64,7 +65,7 @@ class CacheConfig(Section):
     """Rows and columns of a cached slice."""
     crop: bool = True
     """Crop to the head, with the same square for all slices of a study."""
-    slab_mm: Millimetres = 5.0
+    slab_mm: Millimetres = NOMINAL_SPACING_MM
     """Slab thickness, in mm, to which thin-slice series are averaged."""
     thin_mm: float = Field(2.0, ge=0, le=1000)
     """Slice spacing, in mm, below which a series is averaged to slabs; at most ``slab_mm``. 0 disables it."""

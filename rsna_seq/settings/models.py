@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from rsna_seq.settings.types import File, Fold, Millimetres, Section, Share, Text, Window, some_once
+from rsna_seq.spacing import NOMINAL_SPACING_MM
 
 
 class FitConfig(Section):
@@ -42,7 +43,7 @@ class EmbedConfig(FitConfig):
     """Rows and columns of the network's input; ``null`` uses the size of the cache."""
     neighbours: int = Field(1, ge=0, le=50)
     """Number of neighbouring slices on each side of the centre slice."""
-    spacing_mm: Millimetres = 5.0
+    spacing_mm: Millimetres = NOMINAL_SPACING_MM
     """Nominal distance between neighbouring slices, in mm."""
     windows: Annotated[tuple[Window, ...], Field(max_length=16), AfterValidator(some_once)] = (
         (40, 80),

@@ -22,7 +22,7 @@ from rsna_seq.datasets.rsna2019.layout import find_layout
 from rsna_seq.folds import assign
 from rsna_seq.imaging.geometry import flag, order, place, summarize
 from rsna_seq.imaging.headers.batch import read_block
-from rsna_seq.imaging.headers.checks import COLUMNS, HEADERS
+from rsna_seq.imaging.headers.fields import COLUMNS, HEADERS
 from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.passes import split_passes
 from rsna_seq.imaging.series import choose_series, merge_duplicates, must_be_found
@@ -201,7 +201,7 @@ def _read_chunk(chunk: _Chunk) -> tuple[pl.DataFrame, Rows]:
     aside: Rows = []
     for at in others:
         try:
-            rows += [header.row() | {"at": at} for header in listing.read(at, read_headers, chunk.assume_hu)]
+            rows += [header | {"at": at} for header in listing.read(at, read_headers, chunk.assume_hu)]
         except ExclusionError as error:
             aside.append(error.row(listing.names[at]))
     table = pl.concat([usual, from_rows(rows, {**COLUMNS, "at": usual.schema["at"]})])

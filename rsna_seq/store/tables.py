@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rsna_seq.console import say
 from rsna_seq.errors import IntegrityError, NothingUsableError
+from rsna_seq.imaging.headers.fields import STORED
 from rsna_seq.labels import CLASSES
 from rsna_seq.reasons import Reason, flag_sentences
 from rsna_seq.store.artifacts import open_artifact
@@ -36,27 +37,13 @@ _FOLDS: dict[str, pl.DataType] = {
 }
 
 SLICES: Schema = {
-    "study": pl.String(),  # StudyInstanceUID
-    "series": pl.String(),  # SeriesInstanceUID
-    "slice": pl.String(),  # SOPInstanceUID; UID#N for a frame of a multi-frame object
-    "patient": pl.String(),  # PatientID
+    **{name: STORED[name] for name in ("study", "series", "slice", "patient")},
     "file": pl.String(),  # relative to the indexed root; studies.zip!/name in an archive
-    "frame": pl.Int32(),  # frame of a multi-frame object, otherwise 0
+    "frame": STORED["frame"],
     "pass": pl.Int16(),  # number of the pass; above 0 only if two passes overlap
     "order": pl.Int32(),  # 0 for the lowest slice of the study
     **_GAPS,
-    "row_mm": pl.Float64(),  # PixelSpacing, between rows
-    "col_mm": pl.Float64(),  # PixelSpacing, between columns
-    "rows": pl.Int32(),
-    "columns": pl.Int32(),
-    "slope": pl.Float64(),
-    "intercept": pl.Float64(),
-    "bits_stored": pl.Int16(),
-    "signed": pl.Boolean(),
-    "photometric": pl.String(),
-    "padding": pl.Int32(),  # PixelPaddingValue; null if absent
-    "transfer_syntax": pl.String(),
-    "pixel_offset": pl.Int64(),  # first byte of uncompressed pixels; null if compressed
+    **STORED,  # those that are not above: PixelSpacing and further elements (imaging.headers.fields)
     "file_size": pl.Int64(),
     "file_mtime_ns": pl.Int64(),
     "flags": pl.String(),  # comma-separated (geometry.flag): no_position, overlap, gap, ...

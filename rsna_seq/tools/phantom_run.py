@@ -26,8 +26,8 @@ from rsna_seq.config import Config, IndexConfig
 from rsna_seq.console import progress
 from rsna_seq.context import Context
 from rsna_seq.errors import EnvironmentFaultError
-from rsna_seq.imaging.headers.checks import HEADERS
-from rsna_seq.imaging.headers.fields import header_of
+from rsna_seq.imaging.headers.fields import HEADERS
+from rsna_seq.imaging.headers.frame import header_of
 from rsna_seq.imaging.headers.single import texts
 from rsna_seq.imaging.pixels import hu_of
 from rsna_seq.imaging.wrap import Wrap, judge, may_be_wrapped
@@ -178,7 +178,7 @@ def _as_read(made: MadeStudy) -> tuple[Rows, list[NDArray[np.int16]], list[bool]
         with disable_value_validation():  # the ids are not UIDs, as in the competition
             elements = slice_header(study.scan, made.ids, i, made.style, len(hu))
         syntax = str(elements.file_meta.TransferSyntaxUID)
-        headers.append(header_of(texts(elements), syntax, assume_hu=False).row())
+        headers.append(header_of(texts(elements), syntax, assume_hu=False))
         stored.append(encode(hu, made.style, padded=study.scan.padded))
     first: Any = headers[0]
     rescale = {"slope": first["slope"], "intercept": first["intercept"]}

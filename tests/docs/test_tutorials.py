@@ -15,7 +15,9 @@ from pages import DOCS, Block, blocks_of
 
 import rsna_seq
 
-TUTORIALS = [f"tutorials/{name}.md" for name in ("train_on_phantoms", "score_your_study", "own_labels", "bundles")]
+TUTORIALS = [
+    f"tutorials/{name}.md" for name in ("train_on_phantoms", "score_your_study", "own_labels", "bundles")
+]
 """In the order in which a reader follows them: each uses the files of those before."""
 OTHERS = sorted({path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} - set(TUTORIALS))
 PAGES = [page for page in (*TUTORIALS, *OTHERS) if blocks_of(page)]

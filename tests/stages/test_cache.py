@@ -1,4 +1,4 @@
-"""Pixels to HU: equal to pydicom's own rescale, mended, cropped, in order, and checked."""
+"""Pixels to HU: equal to pydicom's own rescale, corrected, cropped, in order, and checked."""
 
 import shutil
 from pathlib import Path

@@ -1,12 +1,13 @@
-"""The three learned stages on a tiny cache: out of fold, repeatable, resumable, never thrown away unasked."""
+"""The three learned stages on a tiny cache: out of fold, repeatable, resumable, deleted only by --rebuild."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from builders import replace_table, tiny_cache
+from builders import replace_table, reseal, tiny_cache
 
 from rsna_seq.config import EmbedConfig, SequenceConfig, StackConfig
 from rsna_seq.context import Context
@@ -63,7 +64,7 @@ def test_a_second_call_reuses_what_is_there(walked: Path) -> None:
     assert (walked / "3_embed" / "fold0" / "manifest.json").stat().st_mtime_ns == before
 
 
-def test_trained_work_is_not_thrown_away_unasked(walked: Path, tmp_path: Path) -> None:
+def test_trained_weights_are_kept_without_rebuild(walked: Path, tmp_path: Path) -> None:
     shutil.copytree(walked, tmp_path / "run")
     other = EMBED.model_copy(update={"lr": 0.5})
     with pytest.raises(IntegrityError, match="config lr"):
@@ -137,3 +138,48 @@ def test_a_booster_that_was_edited_is_refused(walked: Path, tmp_path: Path) -> N
     text.write_text(text.read_text(encoding="utf-8").replace("leaf_value=", "leaf_value=9"), encoding="utf-8")
     with pytest.raises(IntegrityError, match="damaged, its digest"):
         stack.load(STACK, tmp_path / "5_stack")
+
+
+@pytest.fixture
+def by_other_code(walked: Path, tmp_path: Path) -> RunFolder:
+    """A run without held-out studies whose boosters were fitted by other code."""
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(walked, run.path)
+    reseal(run["stack"], source="other code")
+    return run
+
+
+def test_boosters_are_checked_on_the_folds_that_they_did_not_learn_from(
+    by_other_code: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (PixelCache(by_other_code["cache"]).slabs["fold"] >= 0).all()
+    features = stack.stack_features
+
+    def changed(*args: object) -> pl.DataFrame:
+        return features(*args).select(pl.all() * -1)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stack, "stack_features", changed)
+    with pytest.raises(IntegrityError, match="differ by up to"):
+        stack.run(STACK, CPU, by_other_code)
+    monkeypatch.undo()
+    stack.run(STACK, CPU, by_other_code)
+    assert "still give the stored logits" in capsys.readouterr().err
+    assert read_manifest(by_other_code["stack"]).earlier_sources == ["other code"]
+
+
+def test_stored_logits_that_lack_a_row_are_no_check(by_other_code: RunFolder) -> None:
+    file = by_other_code["stack"] / "uncalibrated.parquet"
+    replace_table(read_table(file, LOGITS)[1:], file, LOGITS)
+    with pytest.raises(IntegrityError, match="differ by up to nan"):
+        stack.run(STACK, CPU, by_other_code)
+
+
+def test_boosters_that_no_stored_logit_depends_on_are_not_called_checked(by_other_code: RunFolder) -> None:
+    file = by_other_code["stack"] / "gates.json"
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    assert any(saved["gates"]["-1"].values())
+    saved["gates"] |= {str(fold): dict.fromkeys(CLASSES, False) for fold in saved["folds"]}
+    file.write_text(json.dumps(saved), encoding="utf-8")
+    reseal(by_other_code["stack"])
+    with pytest.raises(IntegrityError, match="none can be checked"):
+        stack.run(STACK, CPU, by_other_code)
