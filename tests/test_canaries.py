@@ -39,7 +39,7 @@ LEARNS_BY_HEART = EMBED.model_copy(
         "scale": 0,
         "shift": 0,
     }
-    | {"hu_scale": 0, "hu_shift": 0, "erase": 0}
+    | {"hu_scale": 0, "hu_shift": 0, "hu_noise": 0, "hu_kernel": 0, "erase": 0}
 )
 """A network that would know every label that it is shown, were it shown those of its own fold."""
 

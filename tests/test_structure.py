@@ -210,6 +210,7 @@ TESTED_ELSEWHERE = {
     "imaging.folders": "tests/imaging/test_sources.py",
     "imaging.zip_files": "tests/imaging/test_archives.py",
     "imaging.head": "tests/stages/test_cache.py",
+    "imaging.prepare": "tests/stages/test_cache.py",
     "imaging.pixels": "tests/stages/test_cache.py and tests/corpus",
     "imaging.passes": "tests/stages/test_index.py",
     "imaging.series": "tests/stages/test_index.py",

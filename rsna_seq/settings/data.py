@@ -62,6 +62,11 @@ class CacheConfig(Section):
     """Slab thickness, in mm, to which thin-slice series are averaged."""
     thin_mm: float = Field(2.0, ge=0, le=1000)
     """Slice spacing, in mm, below which a series is averaged to slabs; at most ``slab_mm``. 0 disables it."""
+    brain_hu: float | None = Field(31.0, ge=0, le=80)
+    """Nominal mode of brain tissue, in HU: each study is shifted so that its own mode becomes this value,
+    because scanners differ by up to 20 HU. ``null`` disables the shift."""
+    max_hu_shift: float = Field(20.0, ge=0, le=100)
+    """Largest such shift, in HU; a larger one is limited to this value."""
     shard_slices: int = Field(512, ge=1, le=1_000_000)
     """Number of slices after which a new shard is started; a study is never split."""
 

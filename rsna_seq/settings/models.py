@@ -66,12 +66,15 @@ class EmbedConfig(FitConfig):
     """Augmentation: largest relative change of the image scale."""
     shift: float = Field(0.05, ge=0, lt=1)
     """Augmentation: largest in-plane shift, as a fraction of the image size."""
-    hu_scale: float = Field(0.05, ge=0, lt=1)
+    hu_scale: float = Field(0.08, ge=0, lt=1)
     """Augmentation: largest relative change of the HU values."""
-    hu_shift: float = Field(4.0, ge=0, le=4096)
+    hu_shift: float = Field(8.0, ge=0, le=4096)
     """Augmentation: largest shift of the HU values, in HU."""
-    hu_noise: float = Field(0.0, ge=0, le=4096)
-    """Augmentation: largest standard deviation of the added noise, in HU."""
+    hu_noise: float = Field(12.0, ge=0, le=4096)
+    """Augmentation: largest standard deviation of the added noise, in HU; small values are more frequent."""
+    hu_kernel: float = Field(1.0, ge=0, le=10)
+    """Augmentation: largest strength of the sharpening, as by a bone kernel; half of the samples are blurred
+    instead, by at most 0.7 pixels."""
     erase: Share = 0.2
     """Augmentation: probability of replacing a rectangle by air."""
 

@@ -1,7 +1,7 @@
 """``cache``: pixels decoded once, in Hounsfield units.
 
 1. :func:`apply`, one pass of a study: stored values -> HU -> the square around the head -> resized to
-   ``size`` by area -> slabs.
+   ``size`` by area -> slabs -> the mode of brain tissue shifted to ``brain_hu``.
 2. :func:`run`: all studies, in parallel, into shards (:mod:`rsna_seq.store.shards`); ``slabs.parquet`` holds
    one row per slab.
 """
@@ -22,8 +22,8 @@ from rsna_seq.context import Context
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.imaging.frame_limits import frames_to_refuse
-from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
 from rsna_seq.imaging.pixels import PixelBuffer, pixel_hash, read_pixels, series_is_wrapped
+from rsna_seq.imaging.prepare import prepare
 from rsna_seq.imaging.sources import must_exist, root_of
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.parallel.local import WorkerDied, parallel_map
@@ -34,7 +34,7 @@ from rsna_seq.store.outputs import own_files
 from rsna_seq.store.provenance import source_digest
 from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.store.shards import SHARD_FILES, Filled, Shard, fill_shard, keep_shard, shards_of, with_labels
-from rsna_seq.store.slabs import DecodedPass, report_wraps, slab_table
+from rsna_seq.store.slabs import DecodedPass, report_brain_modes, report_wraps, slab_table
 from rsna_seq.store.tables import (
     QUARANTINE,
     SLABS,
@@ -136,9 +136,12 @@ def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> DecodedPass:
             aside.append(_excluded(error, row))
     if not pixels:
         return DecodedPass(slices, excluded=aside)
-    prepared, numbers, square = prepare(pixels, slices["z_mm"].to_numpy()[kept], cfg)
+    ready = prepare(pixels, slices["z_mm"].to_numpy()[kept], cfg)
     hashes = [pixel_hash(hu) for hu in pixels]
-    return DecodedPass(slices, kept, prepared, numbers, hashes, square, aside, unwrapped)
+    return DecodedPass(
+        slices, kept, ready.hu, ready.numbers, hashes, ready.square, aside, unwrapped, ready.brain_hu,
+        ready.hu_shift,
+    )  # fmt: skip
 
 
 def _memory_for(shapes: list[tuple[int, int]]) -> list[NDArray[np.int16]]:
@@ -151,47 +154,6 @@ def _memory_for(shapes: list[tuple[int, int]]) -> list[NDArray[np.int16]]:
             f"cache: there is not enough memory for the {wanted:,.1f} GB of pixels of one study; "
             "free memory, or use fewer workers"
         ) from error
-
-
-def prepare(
-    pixels: list[NDArray[np.int16]], z_mm: NDArray[np.float64], cfg: CacheConfig
-) -> tuple[NDArray[np.int16], NDArray[np.int64], tuple[int, int, int]]:
-    """Crop, resize and average one pass.
-
-    Args:
-        pixels: (y, x) HU of each slice, lowest first.
-        z_mm: (slice,) positions, rising.
-        cfg: Size, crop, slabs.
-
-    Returns:
-        (slab, size, size) HU; (slice,) the slab of each slice; the square in pixels: left, top, side.
-    """
-    shape = max(p.shape for p in pixels)
-    square = head_square([p for p in pixels if p.shape == shape]) if cfg.crop else (0, 0, max(shape))
-    resized = np.empty((len(pixels), cfg.size, cfg.size), dtype=np.int16)
-    for kind in (kinds := {p.shape for p in pixels}):
-        mine = [i for i, p in enumerate(pixels) if p.shape == kind]
-        place = resized if len(kinds) == 1 else None
-        small = crop_resize([pixels[i] for i in mine], _scaled(square, kind, shape), cfg.size, place)
-        if place is None:
-            resized[mine] = small
-    numbers = slab_numbers(z_mm, slab_mm=cfg.slab_mm, thin_mm=cfg.thin_mm)
-    if len(numbers) and numbers[-1] + 1 < len(numbers):
-        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        counts = np.diff(np.append(starts, len(numbers)))
-        total = np.add.reduceat(resized.astype(np.int32), starts, axis=0)
-        resized = np.rint(total / counts[:, None, None]).astype(np.int16)
-    return resized, numbers, square
-
-
-def _scaled(
-    square: tuple[int, int, int], shape: tuple[int, ...], reference: tuple[int, ...]
-) -> tuple[int, int, int]:
-    """The same square in a slice of another matrix."""
-    if shape == reference:
-        return square
-    factor = shape[0] / reference[0]
-    return round(square[0] * factor), round(square[1] * factor), max(1, round(square[2] * factor))
 
 
 def _excluded(error: ExclusionError, row: dict[str, object]) -> dict[str, object]:
@@ -276,7 +238,9 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> BuildSummar
     write_table(slabs, out / "slabs.parquet", SLABS)
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
     counts = {"slices": slices.height - len(quarantine), "studies": slices["study"].n_unique()}
-    counts |= wraps | ({"slices with another patient's pixels": twice} if twice else {})
+    counts |= (
+        report_brain_modes(slabs) | wraps | ({"slices with another patient's pixels": twice} if twice else {})
+    )
     digests = {name: digest for f in filled for name, digest in f.digests.items()}
     return BuildSummary(counts, dict(quarantine.group_by("reason").len().rows()), digests=digests)
 

@@ -107,6 +107,8 @@ SLABS: Schema = {
     "x0": pl.Int32(),  # crop in pixels of the slice: left, top, side (may reach outside)
     "y0": pl.Int32(),
     "side": pl.Int32(),
+    "brain_hu": pl.Float64(),  # mode of brain tissue of the pass, before the shift; null where unknown
+    "hu_shift": pl.Int32(),  # HU that were added to the pass; null where unknown
     **_LABELS,  # maximum over its slices
     **_FOLDS,
 }
