@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 _SLABS = 8
 """Largest number of slabs that are measured, evenly spread over the middle half of the study."""
 _BLUR_PX = 2.0
-"""Standard deviation of the blur before pixels are compared with the brain's mode, so that noise is not cut off."""
+"""Standard deviation of the blur before pixels are compared with the mode, so that noise is not cut off."""
 _NEAR_HU = 15.0
 """Largest distance of the blurred value from the mode: excludes CSF, clots and bone."""
 _LEAST_PIXELS = 200

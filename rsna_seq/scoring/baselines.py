@@ -96,8 +96,8 @@ def scopes(slices: pl.DataFrame, models: dict[str, Floats]) -> Iterator[tuple[st
 def network_spread(artifacts: Mapping[str, Artifact]) -> dict[str, float] | None:
     """How far the networks differ on held-out studies; out of fold, each study has one network and no spread.
 
-    The spread of a study is the standard deviation, over the pairs of embedding network and crossed model, of the
-    highest probability of ``any``, as in ``studies.csv``.
+    The spread of a study is the standard deviation, over the pairs of embedding network and crossed model, of
+    the highest probability of ``any``, as in ``studies.csv``.
 
     Args:
         artifacts: The finished stages of a run, by name.

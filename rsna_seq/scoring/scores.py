@@ -53,8 +53,8 @@ def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
     Returns:
         ``models``, ``differences`` (later model minus earlier), ``classes`` (``log_loss`` by model, the other
         figures of the final model, all figures of every model in ``models``, ``reliability`` of the CNN, the
-        stack and the final model), ``study`` (AUC and calibration over studies) and ``counts``. Figures that are undefined because a class never
-        occurs are None.
+        stack and the final model), ``study`` (AUC and calibration over
+        studies) and ``counts``. Figures that are undefined because a class never occurs are None.
     """
     draws = Bootstrap(scope.patients, samples, seed)
     losses = {name: slice_losses(scope.labels, p) for name, p in scope.models.items()}
@@ -122,8 +122,8 @@ def reliability(
         unit: ``slices`` or ``studies``.
 
     Returns:
-        One row per bin with enough slices or studies: ``predicted`` (mean probability), ``observed`` (share of
-        positive ones), ``low``, ``high`` and their number under the name of the unit.
+        One row per bin with enough slices or studies: ``predicted`` (mean probability), ``observed`` (share
+        of positive ones), ``low``, ``high`` and their number under the name of the unit.
     """
     at = np.clip(np.searchsorted(_EDGES, p, side="right") - 1, 0, len(_EDGES) - 2)
     bins = []
@@ -160,8 +160,8 @@ def _study(scope: Scope, draws: Bootstrap) -> dict[str, Any]:
     """Compute the figures over studies: the highest probability of a study against its label (any slice).
 
     Returns:
-        The AUC of ``any`` for the final model and by model (``models``), the number of positive studies, and the
-        calibration of the final model (``classes``), by class.
+        The AUC of ``any`` for the final model and by model (``models``), the number of positive studies, and
+        the calibration of the final model by class (``classes``).
     """
     names, first, group = np.unique(scope.studies, return_index=True, return_inverse=True)
 

@@ -1,4 +1,4 @@
-"""Gates: a refinement is used only if it lowers the out-of-fold loss over patients, per class or as a whole."""
+"""Gates: a refinement is used only if it lowers the out-of-fold loss over patients, per class or for all."""
 
 import numpy as np
 from numpy.typing import NDArray

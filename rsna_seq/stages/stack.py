@@ -9,8 +9,10 @@
    the other folds.
 4. Calibration (:mod:`rsna_seq.stacking.calibration`): one temperature for all classes, fitted on the other
    folds, used if it lowers the official metric on them.
-5. ``boosters/{fold}_{class}.txt``, ``gates.json``, ``logits.parquet``, and where a temperature is used
-   ``uncalibrated.parquet``.
+5. Numbers of the training studies, with which ``predict`` compares unseen ones
+   (:mod:`rsna_seq.scoring.novelty`).
+6. ``boosters/{fold}_{class}.txt``, ``gates.json``, ``logits.parquet``, where a temperature is used
+   ``uncalibrated.parquet``; ``training.parquet``, ``training_vectors.npy``.
 """
 
 import json
@@ -29,6 +31,7 @@ from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError
 from rsna_seq.folds import held_out
 from rsna_seq.labels import CLASSES
+from rsna_seq.scoring.novelty import write_training
 from rsna_seq.stacking.calibration import cross_temperatures
 from rsna_seq.stacking.features import class_features, join_logits, stack_features
 from rsna_seq.stacking.gates import UNSEEN, decide, decide_whole, shut
@@ -37,7 +40,7 @@ from rsna_seq.store.builds import ensure, reproduction_fault
 from rsna_seq.store.files import write_json, write_text
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import source_digest
-from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.run_folder import RunFolder, open_folds
 from rsna_seq.store.tables import LOGITS, read_table, write_table
 
 _DEPTH = 5
@@ -87,6 +90,7 @@ def run(cfg: StackConfig, ctx: Context, run: RunFolder) -> Manifest:
         return join_logits(cnn, seq, slabs), slabs
 
     def build(folder: Path) -> BuildSummary:
+        write_training(PixelCache(run["cache"]), open_folds(run["embed"]), folder)
         return _build(cfg, *logits_and_slabs(), folder, ctx.seed)
 
     def check(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Temperature scaling: the factor is recovered, never raises the loss, and each fold is scaled by the others."""
+"""Temperature scaling: the factor is recovered, the loss falls, and each fold is scaled by the others."""
 
 import numpy as np
 import pytest
