@@ -212,6 +212,7 @@ TESTED_ELSEWHERE = {
     "imaging.head": "tests/stages/test_cache.py",
     "imaging.prepare": "tests/stages/test_cache.py",
     "imaging.pixels": "tests/stages/test_cache.py and tests/corpus",
+    "imaging.noise": "tests/scoring/test_novelty.py",
     "imaging.passes": "tests/stages/test_index.py",
     "imaging.series": "tests/stages/test_index.py",
     "imaging.neighbours": "tests/stages/test_cache.py",

@@ -6,9 +6,10 @@
 3. :class:`Training`, loaded for prediction: limits of each number, and the verdict on an unseen study.
 
 The distance is the mean to the nearest three training studies, after each feature is divided by its standard
-deviation, in units of its median over the training studies (Sun, Ming, Zhu & Li, Out-of-Distribution Detection
-with Deep Nearest Neighbors, ICML 2022). A training study is never compared with itself, and all vectors of a
-space are out of fold, so that training and unseen studies have equal distances if they are alike.
+deviation, in units of its median over the training studies (Sun, Ming, Zhu & Li, Out-of-Distribution
+Detection with Deep Nearest Neighbors, ICML 2022). A training study is never compared with itself, and all
+vectors of a space are out of fold, so that training and unseen studies have equal distances if they are
+alike.
 """
 
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ _MOST = 1000
 _NEAREST = 3
 _LEAST = 5
 """Smallest number of training studies by which an unseen one is judged."""
+_SMALLEST = 0.1
+"""Smaller values of noise (HU), spacing (mm) and distance count as this one, so that 0 has a logarithm."""
 _TAIL, _ONE_SD = 0.005, 0.1587
 """Quantiles: of the limits, and one standard deviation below the median of a normal distribution."""
 UNMEASURED = 2.0
@@ -50,7 +53,7 @@ class _Number:
     Attributes:
         words: How it is described; ``{}`` is the value.
         form: Format of the value.
-        tolerance: Added to the limits: HU, or a ratio if ``ratio``.
+        tolerance: By how much a value may be outside the training data: in HU, or a ratio if ``ratio``.
         ratio: The logarithm is judged, because the number is positive and skewed.
         low: Low values are unlike training as well as high ones.
     """
@@ -63,7 +66,7 @@ class _Number:
 
     def scaled(self, values: Floats) -> Floats:
         """Values on the scale on which limits are computed."""
-        return np.log(np.maximum(values, 1e-6)) if self.ratio else values
+        return np.log(np.maximum(values, _SMALLEST)) if self.ratio else values
 
     @property
     def margin(self) -> float:
@@ -156,7 +159,7 @@ class _Space:
 
     @classmethod
     def of(cls, vectors: NDArray[np.float32]) -> "_Space":
-        """Divide features by their standard deviation; its median is added in quadrature, for constant ones."""
+        """Divide features by their standard deviation, to which its median is added for constant ones."""
         spread = vectors.std(axis=0, dtype=np.float64) if len(vectors) else np.ones(vectors.shape[1])
         scale = np.sqrt(spread**2 + np.median(spread) ** 2)
         scale = np.where(scale > 0, scale, 1.0)
@@ -167,16 +170,17 @@ class _Space:
 
     def among_themselves(self) -> Floats:
         """(study,) distances of the training studies to the others; NaN for a single study."""
-        return np.array(
-            [self._nearest(v, np.arange(len(self.vectors)) != i) for i, v in enumerate(self.vectors)]
-        )
+        if len(self.vectors) < 2:
+            return np.full(len(self.vectors), np.nan)
+        square = (self.vectors**2).sum(axis=1)
+        away = np.sqrt(np.maximum(square[:, None] + square - 2 * self.vectors @ self.vectors.T, 0))
+        np.fill_diagonal(away, np.inf)
+        nearest = np.sort(away, axis=1)[:, : min(_NEAREST, len(away) - 1)]
+        return nearest.mean(axis=1) / self.unit
 
     def distance(self, vector: NDArray[np.floating[Any]]) -> float:
         """Distance of an unseen study; ``vector`` is (feature,)."""
-        return self._nearest(vector / self.scale, np.ones(len(self.vectors), dtype=bool))
-
-    def _nearest(self, vector: Floats, others: NDArray[np.bool_]) -> float:
-        away = np.sqrt(((self.vectors[others] - vector) ** 2).sum(axis=1))
+        away = np.sqrt(((self.vectors - vector / self.scale) ** 2).sum(axis=1))
         return float(np.sort(away)[:_NEAREST].mean() / self.unit) if len(away) else float("nan")
 
 
@@ -217,9 +221,9 @@ class Training:
         """Compare a study with the training studies.
 
         The novelty of a number is its distance from the training median, divided by the distance of the limit
-        on that side. The limit is the wider of the 0.5th (99.5th) percentile and three standard deviations, which
-        are enlarged for small training sets like quantiles of Student's t, plus a tolerance. The novelty of the
-        study is the largest of its numbers; above 1 the study is unlike training.
+        on that side. The limit is the wider of the 0.5th (99.5th) percentile and three standard deviations,
+        which are enlarged for small training sets like quantiles of Student's t, plus a tolerance. The
+        novelty of the study is the largest of its numbers; above 1 the study is unlike training.
 
         Args:
             numbers: Values of :data:`NUMBERS`; None where a value cannot be measured.
