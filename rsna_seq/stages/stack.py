@@ -47,9 +47,8 @@ _DEPTH = 5
 _CHECKED_STUDIES = 3
 """Held-out studies on which boosters are checked when the code has changed."""
 _CLEAR = 0.0
-"""Standard errors by which the average must help: of two models that err apart it seldom harms."""
-_CLEAR_TEMPERATURE = 1.0
-"""Standard errors by which the temperature must help."""
+"""Standard errors by which an average or a temperature must help: an average of two models that err apart seldom
+harms, nor does a single number; stricter gates lost more than they saved (benchmarks/NOTES.md)."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +228,7 @@ def _build(
     gates = decide(base, boosted, **about, clear=_CLEAR)
     shut(boosted, base, gates, own, cross)
     calibrated, temperature = cross_temperatures(boosted, labels, own, folds)
-    helped = decide_whole(boosted, calibrated, **about, clear=_CLEAR_TEMPERATURE)
+    helped = decide_whole(boosted, calibrated, **about, clear=_CLEAR)
     shut(calibrated, boosted, helped, own, cross)
     _write_logits(table, calibrated, folder / "logits.parquet")
     if any(opened["any"] for opened in helped.values()):
