@@ -78,7 +78,9 @@ NUMBERS = {
     "brain_hu": _Number("brain tissue at {} HU", ".0f", 3.0, ratio=False),
     "noise_hu": _Number("noise of {} HU", ".1f", 1.25),
     "spacing_mm": _Number("slices every {} mm", ".1f", 1.3),
-    "largest_gap_mm": _Number("a gap of {} mm between slices", ".1f", 1.5, low=False),
+    "largest_gap_mm": _Number(
+        "a gap of {} mm between slices", ".1f", 2.2, low=False
+    ),  # one slice may be absent
     "embedding_distance": _Number("images at a distance of {}", ".2f", 1.1, low=False),
 }
 

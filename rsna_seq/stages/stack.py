@@ -47,8 +47,8 @@ _DEPTH = 5
 _CHECKED_STUDIES = 3
 """Held-out studies on which boosters are checked when the code has changed."""
 _CLEAR = 0.0
-"""Standard errors by which an average or a temperature must help: an average of two models that err apart seldom
-harms, nor does a single number; stricter gates lost more than they saved (benchmarks/NOTES.md)."""
+"""Standard errors by which an average or a temperature must help: of two models that err apart the average
+seldom harms, nor does one temperature; stricter gates lost more than they saved (benchmarks/NOTES.md)."""
 
 
 @dataclass(frozen=True)

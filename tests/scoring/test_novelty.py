@@ -78,7 +78,7 @@ def test_of_studies_alike_at_most_one_in_twenty_is_flagged(tmp_path: Path, studi
         ({"brain_hu": 1.47}, "brain tissue at"),
         ({"noise_hu": 4.0}, "noise of"),
         ({"spacing_mm": 3.0, "largest_gap_mm": 3.0}, "slices every"),
-        ({"largest_gap_mm": 6.0}, "a gap of"),
+        ({"largest_gap_mm": 9.0}, "a gap of"),
         ({"shift": 8.0}, "images at a distance of"),
     ],
 )

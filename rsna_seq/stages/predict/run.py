@@ -168,10 +168,9 @@ def _report_unlike(checks: pl.DataFrame) -> dict[str, int]:
     unlike = checks.filter("unlike_training")
     if unlike.is_empty():
         return {}
-    words = "study is" if len(unlike) == 1 else "studies are"
     say(
         "predict",
-        f"{len(unlike):,} of {len(checks):,} {words} unlike the training data, and the probabilities may be "
+        f"unlike the training data: {len(unlike):,} of {len(checks):,} studies, whose probabilities may be "
         f"wrong; studies.csv gives the reasons, such as {unlike['unlike_reason'][0]}",
     )
-    return {"studies unlike the training data": len(unlike)}
+    return {"unlike the training data": len(unlike)}

@@ -226,8 +226,8 @@ def test_a_study_unlike_training_is_reported_with_the_reason(
             write_slice(tmp_path / "in", f"{study}_{k}", study=study, z=5.0 * k, hu=hu)
         write_slice(tmp_path / "in", f"ID_gaps_{k}", study="ID_gaps", z=16.0 * k, hu=head(5.0 * k))
     said = here(tmp_path / "in", "--run", walked / "run", "--out", tmp_path / "out")
-    assert "2 of 3 studies are unlike the training data" in said
-    assert read_manifest(tmp_path / "out").counts["studies unlike the training data"] == 2
+    assert "unlike the training data: 2 of 3 studies" in said
+    assert read_manifest(tmp_path / "out").counts["unlike the training data"] == 2
     studies = {r["study"]: r for r in pl.read_csv(tmp_path / "out" / "studies.csv").iter_rows(named=True)}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for study, words in (
