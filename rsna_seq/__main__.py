@@ -160,16 +160,21 @@ def demo(
 
 @app.command(rich_help_panel="Tools")
 def synth(
-    out: Annotated[Path, typer.Option("--out", help="Receives DICOM files and CSVs.", callback=_a_folder)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Receives DICOM files and CSVs; with synth.format=hu the index and cache of a run.",
+            callback=_a_folder,
+        ),
+    ],
     overrides: Overrides = None,
     config: ConfigFile = None,
 ) -> None:
-    """Write phantom studies in the competition's layout."""
-    from rsna_seq.context import Context
-    from rsna_seq.tools import synth as tool
+    """Write phantom studies in the competition's layout, or directly as the cache of a run."""
+    from rsna_seq import pipeline
 
-    cfg = _config(config, overrides, None)
-    tool.run(cfg.synth, out, seed=cfg.seed, workers=Context.of(cfg).workers)
+    pipeline.synth(pipeline.config_of_run(out, config, overrides or []), out)
 
 
 @app.command(rich_help_panel="Tools")

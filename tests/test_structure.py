@@ -233,6 +233,7 @@ TESTED_ELSEWHERE = {
     "store.shards": "tests/stages/test_cache.py",
     "store.slabs": "tests/stages/test_cache.py",
     "store.tables": "tests/stages",
+    "phantom.studies": "tests/phantom/test_synth.py",
     "tools.synth": "tests/phantom/test_synth.py",
     "report.canvas": "tests/report/test_page.py",
     "report.figures": "tests/report/test_page.py",

@@ -2,9 +2,9 @@
 
 HU are not the same on every scanner: the mode of brain tissue in 17 real studies lies between 24 and 43 HU.
 
-1. Up to 16 slabs of the upper half (above the skull base and the face), reduced to 64 x 64 by area averages,
-   which removes most of the noise.
-2. Pixels whose whole neighbourhood is soft tissue: neither scalp, nor edges of bone and air.
+1. Six slabs of the upper half (above the skull base and the face), reduced to 64 x 64.
+2. Pixels whose 3 x 3 neighbourhood is soft tissue, so neither scalp nor edges of bone and air; the average of
+   the neighbourhood, which removes most of the noise.
 3. Their histogram from 5 to 65 HU, smoothed; the highest of its peaks, weighted by distance from normal
    brain, so that wide ventricles or a large bleed are not taken for brain; its position by a parabola.
 """
@@ -13,9 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rsna_seq.imaging.volume import AIR_HU
-
-_SLABS = 16
+_SLABS = 6
 _SIDE = 64
 """Rows and columns to which a slab is reduced: pixels of 3 to 4 mm."""
 _SOFT_HU = (-40, 130)
@@ -47,10 +45,11 @@ def brain_mode(hu: NDArray[np.int16]) -> float | None:
     Returns:
         The mode in HU; None where the upper half contains too little soft tissue.
     """
-    counts = np.zeros(len(_BINS), dtype=np.int64)
-    for i in _chosen(len(hu)):
-        inside = _soft_tissue(_reduced(hu[i])) - _BINS[0]
-        counts += np.bincount(inside[(inside >= 0) & (inside < len(_BINS))], minlength=len(_BINS))
+    if not len(hu):
+        return None
+    values = np.concatenate([_soft_tissue(_reduced(hu[i])) for i in _chosen(len(hu))])
+    values = values[(values >= _BINS[0]) & (values <= _BINS[-1])]
+    counts = np.bincount(values - _BINS[0], minlength=len(_BINS))
     if counts[_MARGIN_HU:-_MARGIN_HU].sum() < _MIN_PIXELS:
         return None
     smooth = np.convolve(counts, _GAUSSIAN, mode="valid")
@@ -81,15 +80,18 @@ def nominal_shift(mode: float | None, nominal: float | None, largest: float) -> 
 
 
 def shift_hu(hu: NDArray[np.int16], shift: int) -> None:
-    """Add whole HU in place; results outside AIR_HU and the largest int16 are limited to them.
+    """Add whole HU in place, limited to the largest int16. Air may fall below AIR_HU.
 
     Args:
-        hu: HU of any shape.
+        hu: HU of any shape, at least -1024.
         shift: HU to add, of at most 1,000.
     """
-    if shift:
-        np.clip(hu, AIR_HU + max(0, -shift), np.iinfo(np.int16).max - max(0, shift), out=hu)
-        hu += np.int16(shift)
+    if not shift or not hu.size:
+        return
+    highest = np.iinfo(np.int16).max - max(0, shift)
+    if shift > 0 and hu.max() > highest:
+        np.minimum(hu, np.int16(highest), out=hu)
+    hu += np.int16(shift)
 
 
 def _chosen(slabs: int) -> NDArray[np.int64]:
@@ -101,14 +103,16 @@ def _chosen(slabs: int) -> NDArray[np.int64]:
 
 
 def _reduced(hu: NDArray[np.int16]) -> NDArray[np.int16]:
-    """A slab at ``_SIDE`` x ``_SIDE`` by area averages; a smaller one is unchanged."""
+    """A slab at ``_SIDE`` x ``_SIDE``, each pixel the mean of 2 x 2 pixels; a smaller one is unchanged."""
     if min(hu.shape) <= _SIDE:
         return hu
-    return cv2.resize(hu, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    return cv2.resize(hu, (_SIDE, _SIDE), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
 
 
-def _soft_tissue(hu: NDArray[np.int16]) -> NDArray[np.int64]:
-    """HU of the pixels whose 3 x 3 neighbourhood is soft tissue."""
-    soft = ((hu > _SOFT_HU[0]) & (hu < _SOFT_HU[1])).astype(np.uint8)
-    inside = cv2.erode(soft, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return hu[inside > 0].astype(np.int64)
+def _soft_tissue(hu: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Averages over 3 x 3 pixels that are all soft tissue, of (y, x) HU."""
+    soft = (hu > _SOFT_HU[0]) & (hu < _SOFT_HU[1])
+    rows = soft[:-2] & soft[1:-1] & soft[2:]
+    inside = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
+    averages: NDArray[np.int16] = cv2.blur(hu, (3, 3))[1:-1, 1:-1][inside]
+    return averages

@@ -84,7 +84,7 @@ def draw(cfg: EmbedConfig, n: int, generator: torch.Generator) -> Draws:
 
 
 def _kernel(share: Tensor, largest: float) -> Tensor:
-    """Strength of the sharpening from uniform numbers: half of them blur, by at most 1, the others sharpen."""
+    """Strength of the sharpening from uniform numbers: half of them blur, the others sharpen."""
     sharp = 2 * share - 1
     return torch.where(sharp > 0, sharp * largest, sharp * min(largest, 1.0))
 

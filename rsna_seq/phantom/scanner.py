@@ -50,7 +50,13 @@ class Scan:
     padded: bool
     """Whether pixels outside the circular field of view are -2000."""
     pattern: str
-    """``even``, ``thin``, ``irregular``, ``passes`` or ``twice``."""
+    """``even``, ``thin``, ``irregular``, ``passes``, ``twice`` or ``sparse``."""
+    offset_hu: float = 0.0
+    """HU that the scanner adds to tissue (:func:`rsna_seq.phantom.variation.calibrated`)."""
+    gain: float = 1.0
+    """Factor of the scanner on HU of tissue."""
+    changes: tuple[str, ...] = ()
+    """What differs from a standard scanner (:data:`rsna_seq.phantom.variation.CHANGES`)."""
 
     @property
     def columns(self) -> tuple[float, float, float]:

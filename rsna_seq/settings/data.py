@@ -31,7 +31,13 @@ class SynthConfig(Section):
     rare_share: float = Field(0.0, ge=0, le=0.15)
     """Minimum share of studies with each class; 0 keeps realistic prevalences."""
     damage: bool = True
-    """Add two truncated files and list four images twice, as in the real data set."""
+    """Add two truncated files and list four images twice, as in the real data set; DICOM only."""
+    scanners: Literal["standard", "unseen", "varied"] = "standard"
+    """Simulated scanners: ``standard``, those of the competition; ``unseen``, far from them in HU, noise,
+    thickness, kernel or sampling, as a test set; ``varied``, the whole range, as a training set."""
+    format: Literal["dicom", "hu"] = "dicom"
+    """``dicom`` writes DICOM files; ``hu`` writes the outputs of ``index`` and ``cache`` of a run directly,
+    without DICOM files and test studies, for training on many phantoms."""
 
 
 class IndexConfig(Section):

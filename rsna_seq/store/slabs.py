@@ -127,7 +127,7 @@ def report_brain_modes(slabs: pl.DataFrame) -> dict[str, int]:
     """Print the range of the measured modes of brain tissue, and how many passes were shifted.
 
     Args:
-        slabs: SLABS.
+        slabs: SLABS, or its columns ``study``, ``brain_hu`` and ``hu_shift``.
 
     Returns:
         The counts that are not zero, for the manifest; none where no mode was measured.

@@ -68,6 +68,13 @@ COLUMNS: dict[str, pl.DataType] = {
     "description": pl.String(),
 }
 """Columns of a table of headers, as in ``fields.Header``; null if an element is absent."""
+HEADERS: dict[str, pl.DataType] = {
+    "file": pl.String(),
+    "file_size": pl.Int64(),
+    "file_mtime_ns": pl.Int64(),
+    **COLUMNS,
+}
+"""COLUMNS with the file of each header."""
 
 
 def plain_headers(table: pl.DataFrame) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -92,6 +92,12 @@ class Header:
     contrast: bool
     lossy: bool
     description: str
+
+    def row(self) -> dict[str, object]:
+        """The header as a row of ``checks.COLUMNS``; the coordinates are columns of their own."""
+        row = asdict(self)
+        row |= {f"p_{i}": p for i, p in enumerate(self.position or ())}
+        return row | {f"o_{i}": o for i, o in enumerate(self.orientation or ())}
 
 
 def header_of(values: Values, syntax: str, *, assume_hu: bool, frame: int = 0) -> Header:

@@ -42,7 +42,7 @@ from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.outputs import must_be_safe
 from rsna_seq.store.provenance import digest_file, source_digest
-from rsna_seq.store.slabs import report_wraps
+from rsna_seq.store.slabs import report_brain_modes, report_wraps
 from rsna_seq.store.tables import (
     QUARANTINE,
     nothing_usable,
@@ -155,7 +155,9 @@ def _write(
         slices, prediction.checks, read, cfg.threshold, out / "report.html", prediction.excluded
     )
     report_exclusions(prediction.excluded, scan.studies["flags"].to_list())
-    counts |= report_wraps(scan.slices, prediction.unwrapped, prediction.excluded)
+    unwrapped = int(prediction.passes["unwrapped"].sum())
+    counts |= report_wraps(scan.slices, unwrapped, prediction.excluded)
+    counts |= report_brain_modes(prediction.passes)
     counts |= _report_unlike(prediction.checks)
     reasons = prediction.excluded.group_by("reason").len().rows()
     shared = _shared_patients(scan, trained)

@@ -20,7 +20,7 @@ from rsna_seq.reasons import ExclusionError, Reason
 from rsna_seq.scoring.novelty import study_numbers
 from rsna_seq.stages import cache, index
 from rsna_seq.stages.predict.trained import TrainedRun
-from rsna_seq.store.tables import PREDICTED_SLICES, QUARANTINE, STUDY_CHECKS, check, from_rows
+from rsna_seq.store.tables import PREDICTED_SLICES, QUARANTINE, SLABS, STUDY_CHECKS, check, from_rows
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Prediction:
         slices: PREDICTED_SLICES, one row per slice that was read.
         excluded: QUARANTINE.
         checks: STUDY_CHECKS, one row per study of ``slices``.
-        unwrapped: Slices whose 12-bit wrap was corrected.
+        passes: ``study``, ``unwrapped``, ``brain_hu`` and ``hu_shift`` of SLABS, one row per pass.
     """
 
     slices: pl.DataFrame
     excluded: pl.DataFrame
     checks: pl.DataFrame
-    unwrapped: int = 0
+    passes: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class _Scored:
     Attributes:
         slices: PREDICTED_SLICES.
         lost: Rows of QUARANTINE for slices whose pixels could not be read.
-        unwrapped: Slices whose 12-bit wrap was corrected.
+        summary: ``Prediction.passes`` of this pass.
         highest: (network, 6) highest probability of the pass by each network of each run.
         novelty: :meth:`rsna_seq.scoring.novelty.Training.judge` of each run.
     """
 
     slices: pl.DataFrame
     lost: list[dict[str, object]]
-    unwrapped: int
+    summary: pl.DataFrame
     highest: Floats
     novelty: list[dict[str, Any]] = field(default_factory=list)
 
@@ -80,12 +80,12 @@ def score_studies(cfg: PredictConfig, scan: index.Scan, trained: list[TrainedRun
         EnvironmentFaultError: No slice could be read, and decoding took too long.
     """
     tables, excluded = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine]
-    passes, unwrapped = cache.split_by_pass(scan.slices), 0
+    passes, read = cache.split_by_pass(scan.slices), [_summary(pl.DataFrame(schema=dict(SLABS)))]
     checked: dict[str, dict[str, Any]] = {}
     with progress("predict", len(passes)) as advance:
         for rows in passes:
             scored, study = _score_pass(cfg, rows, scan.root, trained), str(rows["study"][0])
-            unwrapped += scored.unwrapped
+            read.append(scored.summary)
             tables.append(scored.slices)
             excluded.append(from_rows(scored.lost, QUARANTINE))
             if len(scored.slices):
@@ -95,7 +95,7 @@ def score_studies(cfg: PredictConfig, scan: index.Scan, trained: list[TrainedRun
     if slices.is_empty():
         must_not_be_timeouts("predict", pl.concat(excluded)["reason"])
     checks = from_rows([_checks(study, found) for study, found in checked.items()], STUDY_CHECKS)
-    return Prediction(slices, pl.concat(excluded), checks, unwrapped)
+    return Prediction(slices, pl.concat(excluded), checks, pl.concat(read))
 
 
 def _with_pass(found: Mapping[str, Any] | None, scored: _Scored) -> dict[str, Any]:
@@ -146,15 +146,23 @@ def _score_pass(cfg: PredictConfig, rows: pl.DataFrame, root: Path, trained: lis
             distance = run_.training.distance(found.vectors)
             novelty.append(run_.training.judge({**numbers, "embedding_distance": distance}))
     first = next(iter(reads.values()))
-    lost, corrected = first.excluded, int(first.slabs["unwrapped"].sum())
+    lost, summary = first.excluded, _summary(first.slabs)
     if not answers:
-        return _Scored(pl.DataFrame(schema=dict(PREDICTED_SLICES)), lost, corrected, np.empty((0, 6)))
+        return _Scored(
+            pl.DataFrame(schema=dict(PREDICTED_SLICES)), lost, summary, np.empty((0, len(CLASSES)))
+        )
     mean = pl.concat(answers).group_by("slice").agg(pl.col(c).mean() for c in CLASSES)
     keys = rows.select("study", "series", "slice", "file", "z_mm")
     slices = keys.join(mean, on="slice", how="inner", maintain_order="left")
     if not are_probabilities(slices.select(CLASSES).to_numpy()):
         lost, slices = lost + _without_result(slices), slices.clear()
-    return _Scored(slices, lost, corrected, np.concatenate(highest), novelty)
+    return _Scored(slices, lost, summary, np.concatenate(highest), novelty)
+
+
+def _summary(slabs: pl.DataFrame) -> pl.DataFrame:
+    """One row per pass: corrected wraps, brain mode and shift."""
+    passes = slabs.group_by("study", maintain_order=True)
+    return passes.agg(pl.col("unwrapped").sum(), pl.col("brain_hu", "hu_shift").first())
 
 
 def _per_slice(slabs: pl.DataFrame, probabilities: Floats) -> pl.DataFrame:

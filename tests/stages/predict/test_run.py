@@ -261,6 +261,10 @@ def test_the_manifest_tells_how_it_was_made(walked: Path) -> None:
     manifest = read_manifest(walked / "run" / "2_cache", verify=True)
     assert manifest.config["size"] == 32
     assert manifest.counts["slices"] == 35
+    slabs = pl.read_parquet(walked / "run" / "2_cache" / "slabs.parquet")
+    shifted = slabs.filter(pl.col("hu_shift") != 0)["study"].n_unique()
+    assert manifest.counts["studies shifted in HU"] == shifted > 0
+    assert read_manifest(walked / "run" / "7_predict").counts["studies shifted in HU"] > 0
 
 
 @pytest.mark.parametrize(
