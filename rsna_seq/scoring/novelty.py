@@ -1,40 +1,29 @@
 """How far a study lies from the training data: a few numbers of a study, compared with those of training.
 
-1. :func:`study_numbers`: mode and noise of brain tissue, spacing and largest gap of the slabs.
-2. :func:`write_training`: these numbers of the training studies and, in the space of the network that was not
-   trained on it, each study's vector (the mean over its slabs) and its distance to the other studies.
-3. :class:`Training`, loaded for prediction: limits of each number, and the verdict on an unseen study.
+:mod:`rsna_seq.scoring.training_studies` measures a study and writes the training studies; :class:`Training`
+holds their limits and judges an unseen study.
 
-The distance is the mean to the nearest three training studies, after each feature is divided by its standard
-deviation, in units of its median over the training studies (Sun, Ming, Zhu & Li, Out-of-Distribution
-Detection with Deep Nearest Neighbors, ICML 2022). A training study is never compared with itself, and all
-vectors of a space are out of fold, so that training and unseen studies have equal distances if they are
-alike.
+The distance of a study's vector (the mean over its slabs) is the mean to the nearest three training studies,
+after each feature is divided by its standard deviation, in units of its median over the training studies (Sun,
+Ming, Zhu & Li, Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022). A training study is never
+compared with itself, and all vectors of a space are out of fold, so that training and unseen studies have equal
+distances if they are alike.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from rsna_seq.arrays import Floats
-from rsna_seq.imaging.brain_mode import brain_mode
-from rsna_seq.imaging.noise import brain_noise
-from rsna_seq.imaging.volume import Volume
-from rsna_seq.store.array_file import array_writer
 from rsna_seq.store.artifacts import Artifact
-from rsna_seq.store.pixel_cache import PixelCache
-from rsna_seq.store.tables import LOGITS, TRAINING, from_rows, read_table, write_table
+from rsna_seq.store.tables import TRAINING, read_table
 
 TABLE, VECTORS = "training.parquet", "training_vectors.npy"
 """Files of ``stack``, with one row per training study in the same order."""
-_MOST = 1000
-"""Largest number of training studies per network that are stored, evenly spread over the sorted names."""
 _NEAREST = 3
 _LEAST = 5
 """Smallest number of training studies by which an unseen one is judged."""
@@ -85,68 +74,8 @@ NUMBERS = {
 }
 
 
-def study_numbers(volume: Volume, hu_shift: int) -> dict[str, float | None]:
-    """Measure a study, or one of its passes.
-
-    Args:
-        volume: The study as ``cache`` stores it.
-        hu_shift: HU that ``cache`` added to it.
-
-    Returns:
-        ``brain_hu`` (mode of brain tissue before the shift), ``noise_hu``, ``spacing_mm`` (median) and
-        ``largest_gap_mm``; None where a number cannot be measured.
-    """
-    mode, gaps = brain_mode(volume.hu), np.diff(volume.z_mm)
-    return {
-        "brain_hu": None if mode is None else mode - hu_shift,
-        "noise_hu": None if mode is None else brain_noise(volume.hu, mode),
-        "spacing_mm": float(np.median(gaps)) if len(gaps) else None,
-        "largest_gap_mm": float(gaps.max()) if len(gaps) else None,
-    }
-
-
-def write_training(pixels: PixelCache, folds: Mapping[int, Artifact], out: Path) -> int:
-    """Measure the training studies and write their numbers and vectors.
-
-    Args:
-        pixels: Cache of the run.
-        folds: Folds of ``embed``, by number; fold k holds the vectors of the studies that network k left out.
-        out: Receives ``training.parquet`` and ``training_vectors.npy``.
-
-    Returns:
-        Number of studies.
-    """
-    studies = pixels.slabs.group_by("study").agg(pl.col("fold", "hu_shift").first())
-    about = {study: (fold, shift or 0) for study, fold, shift in studies.rows()}
-    rows: list[dict[str, object]] = []
-    parts = []
-    for net, fold in sorted(folds.items()):
-        names, vectors = _study_vectors(fold, {study for study, (own, _) in about.items() if own == net})
-        distance = _Space.of(vectors).among_themselves()
-        for name, away in zip(names, distance, strict=True):
-            numbers = study_numbers(pixels.read(name), about[name][1])
-            rows.append({"study": name, "net": net, **numbers, "embedding_distance": away})
-        parts.append(vectors)
-    write_table(from_rows(rows, TRAINING), out / TABLE, TRAINING)
-    together = np.concatenate(parts)
-    with array_writer(out / VECTORS, np.float32, together.shape[1:], rows=len(together)) as writer:
-        writer.append(together)
-    return len(rows)
-
-
-def _study_vectors(fold: Artifact, wanted: set[str]) -> tuple[list[str], NDArray[np.float32]]:
-    """Names and (study, feature) mean vectors of the studies of a fold, at most ``_MOST``."""
-    vectors = np.load(fold.file("vectors.npy"), mmap_mode="r")
-    table = read_table(fold.file("logits.parquet"), LOGITS).with_row_index("at")
-    spans = table.group_by("study").agg(pl.col("at").min(), pl.len()).sort("study")
-    spans = spans.filter(pl.col("study").is_in(wanted))
-    spans = spans[np.unique(np.linspace(0, len(spans) - 1, min(_MOST, len(spans))).round().astype(int))]
-    means = [vectors[at : at + n].mean(axis=0, dtype=np.float64) for _, at, n in spans.rows()]
-    return spans["study"].to_list(), np.array(means, dtype=np.float32).reshape(len(spans), vectors.shape[1])
-
-
 @dataclass(frozen=True)
-class _Space:
+class Space:
     """The training studies in the space of one network.
 
     Attributes:
@@ -160,7 +89,7 @@ class _Space:
     unit: float
 
     @classmethod
-    def of(cls, vectors: NDArray[np.float32]) -> "_Space":
+    def of(cls, vectors: NDArray[np.float32]) -> "Space":
         """Divide features by their standard deviation, to which its median is added for constant ones."""
         spread = vectors.std(axis=0, dtype=np.float64) if len(vectors) else np.ones(vectors.shape[1])
         scale = np.sqrt(spread**2 + np.median(spread) ** 2)
@@ -201,9 +130,9 @@ class Training:
         self._vectors = np.load(stack.file(VECTORS))
 
     @cached_property
-    def _spaces(self) -> dict[int, _Space]:
+    def _spaces(self) -> dict[int, Space]:
         nets = self.table["net"].to_numpy()
-        return {int(net): _Space.of(self._vectors[nets == net]) for net in np.unique(nets)}
+        return {int(net): Space.of(self._vectors[nets == net]) for net in np.unique(nets)}
 
     @cached_property
     def _known(self) -> dict[str, Floats]:

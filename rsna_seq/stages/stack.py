@@ -31,7 +31,7 @@ from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError
 from rsna_seq.folds import held_out
 from rsna_seq.labels import CLASSES
-from rsna_seq.scoring.novelty import write_training
+from rsna_seq.scoring.training_studies import training_fault, write_training
 from rsna_seq.stacking.calibration import cross_temperatures
 from rsna_seq.stacking.features import class_features, join_logits, stack_features
 from rsna_seq.stacking.gates import UNSEEN, decide, decide_whole, shut
@@ -93,7 +93,8 @@ def run(cfg: StackConfig, ctx: Context, run: RunFolder) -> Manifest:
         return _build(cfg, *logits_and_slabs(), folder, ctx.seed)
 
     def check(folder: Path) -> str | None:
-        return _reproduces(cfg, *logits_and_slabs(), folder)
+        fault = training_fault(PixelCache(run["cache"]), open_artifact(folder))
+        return fault or _reproduces(cfg, *logits_and_slabs(), folder)
 
     return ensure(run["stack"], key, build, learned=True, rebuild=ctx.rebuild, check=check)
 

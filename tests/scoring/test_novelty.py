@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scored import finish
 
 from rsna_seq.imaging.volume import Volume
-from rsna_seq.scoring.novelty import NUMBERS, TABLE, UNMEASURED, VECTORS, Training, study_numbers
+from rsna_seq.scoring.novelty import NUMBERS, TABLE, UNMEASURED, VECTORS, Space, Training
+from rsna_seq.scoring.training_studies import study_numbers
 from rsna_seq.store.artifacts import open_artifact
 from rsna_seq.store.tables import STUDY_CHECKS, TRAINING
 
@@ -39,12 +40,10 @@ def numbers_of(random: np.random.Generator) -> dict[str, float | None]:
 
 def training_of(folder: Path, studies: int, seed: int = 0, nets: int = 2) -> Training:
     """Training studies as ``stack`` writes them, in ``nets`` spaces that differ by a turn of the axes."""
-    from rsna_seq.scoring.novelty import _Space
-
     random = np.random.default_rng([seed, studies])
     vectors, rows = vectors_of(random, studies), []
     net = np.sort(np.arange(studies) % nets)
-    away = np.concatenate([_Space.of(vectors[net == k]).among_themselves() for k in range(nets)])
+    away = np.concatenate([Space.of(vectors[net == k]).among_themselves() for k in range(nets)])
     for i in range(studies):
         rows.append(
             {"study": f"S{i}", "net": int(net[i]), **numbers_of(random), "embedding_distance": float(away[i])}

@@ -17,7 +17,7 @@ from rsna_seq.console import progress
 from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.labels import CLASSES
 from rsna_seq.reasons import ExclusionError, Reason
-from rsna_seq.scoring.novelty import study_numbers
+from rsna_seq.scoring.training_studies import study_numbers
 from rsna_seq.stages import cache, index
 from rsna_seq.stages.predict.trained import TrainedRun
 from rsna_seq.store.tables import PREDICTED_SLICES, QUARANTINE, SLABS, STUDY_CHECKS, check, from_rows
