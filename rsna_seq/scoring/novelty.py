@@ -4,10 +4,10 @@
 holds their limits and judges an unseen study.
 
 The distance of a study's vector (the mean over its slabs) is the mean to the nearest three training studies,
-after each feature is divided by its standard deviation, in units of its median over the training studies (Sun,
-Ming, Zhu & Li, Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022). A training study is never
-compared with itself, and all vectors of a space are out of fold, so that training and unseen studies have equal
-distances if they are alike.
+after each feature is divided by its standard deviation, in units of its median over the training studies
+(Sun, Ming, Zhu & Li, Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022). A training study
+is never compared with itself, and all vectors of a space are out of fold, so that training and unseen studies
+have equal distances if they are alike.
 """
 
 from collections.abc import Mapping
@@ -31,6 +31,8 @@ _SMALLEST = 0.1
 """Smaller values of noise (HU), spacing (mm) and distance count as this one, so that 0 has a logarithm."""
 _TAIL, _ONE_SD = 0.005, 0.1587
 """Quantiles: of the limits, and one standard deviation below the median of a normal distribution."""
+_TAIL_SD = 2.576
+"""Standard deviations from the median of a normal distribution to its quantile ``_TAIL``."""
 UNMEASURED = 2.0
 """Novelty of a study one of whose numbers cannot be measured, although it can in all training studies."""
 
@@ -45,6 +47,7 @@ class _Number:
         tolerance: By how much a value may be outside the training data: in HU, or a ratio if ``ratio``.
         ratio: The logarithm is judged, because the number is positive and skewed.
         low: Low values are unlike training as well as high ones.
+        normal: The limits are at least those of a normal distribution; otherwise a few values are usual.
     """
 
     words: str
@@ -52,6 +55,7 @@ class _Number:
     tolerance: float
     ratio: bool = True
     low: bool = True
+    normal: bool = True
 
     def scaled(self, values: Floats) -> Floats:
         """Values on the scale on which limits are computed."""
@@ -63,13 +67,12 @@ class _Number:
         return float(np.log(self.tolerance)) if self.ratio else self.tolerance
 
 
+# the tolerance of the gap is above 2, because one slice may be absent
 NUMBERS = {
     "brain_hu": _Number("brain tissue at {} HU", ".0f", 3.0, ratio=False),
-    "noise_hu": _Number("noise of {} HU", ".1f", 1.25),
-    "spacing_mm": _Number("slices every {} mm", ".1f", 1.3),
-    "largest_gap_mm": _Number(
-        "a gap of {} mm between slices", ".1f", 2.2, low=False
-    ),  # one slice may be absent
+    "noise_hu": _Number("noise of {} HU", ".1f", 1.15),
+    "spacing_mm": _Number("slices every {} mm", ".1f", 1.3, normal=False),
+    "largest_gap_mm": _Number("a gap of {} mm between slices", ".1f", 2.2, low=False, normal=False),
     "embedding_distance": _Number("images at a distance of {}", ".2f", 1.1, low=False),
 }
 
@@ -152,9 +155,10 @@ class Training:
         """Compare a study with the training studies.
 
         The novelty of a number is its distance from the training median, divided by the distance of the limit
-        on that side. The limit is the wider of the 0.5th (99.5th) percentile and three standard deviations,
-        which are enlarged for small training sets like quantiles of Student's t, plus a tolerance. The
-        novelty of the study is the largest of its numbers; above 1 the study is unlike training.
+        on that side. The limit is the 0.5th (99.5th) percentile of training plus a tolerance. For brain
+        tissue, noise and distance it is at least that of a normal distribution, enlarged for small training sets
+        like the quantiles of Student's t. The novelty of the study is the largest of its numbers; above 1 the
+        study is unlike training.
 
         Args:
             numbers: Values of :data:`NUMBERS`; None where a value cannot be measured.
@@ -178,7 +182,7 @@ class Training:
             return 0.0
         if value is None:
             return UNMEASURED if len(known) == len(self.table) else 0.0
-        low, middle, high = _limits(number.scaled(known), number.margin)
+        low, middle, high = _limits(number.scaled(known), number.margin, normal=number.normal)
         at = float(number.scaled(np.array(value)))
         if at >= middle:
             return (at - middle) / (high - middle)
@@ -200,11 +204,12 @@ class Training:
         return number.words.format(f"{value:{number.form}}") + f" (training {low} to {high})"
 
 
-def _limits(values: Floats, margin: float) -> tuple[float, float, float]:
+def _limits(values: Floats, margin: float, *, normal: bool) -> tuple[float, float, float]:
     """Lower limit, median and upper limit of the values of training."""
     tail, below, middle, above, top = np.quantile(values, [_TAIL, _ONE_SD, 0.5, 1 - _ONE_SD, 1 - _TAIL])
-    n = len(values)
-    wide = 3 * (1 + 3 / n + 15 / n**2)  # close to the quantile of Student's t from 5 studies on
-    low = min(tail, middle - wide * (middle - below)) - margin
-    high = max(top, middle + wide * (above - middle)) + margin
-    return float(low), float(middle), float(high)
+    if normal:
+        n = len(values)
+        wide = _TAIL_SD * (1 + 3 / n + 15 / n**2)  # close to Student's t from 5 studies on
+        tail = min(tail, middle - wide * (middle - below))
+        top = max(top, middle + wide * (above - middle))
+    return float(tail - margin), float(middle), float(top + margin)
