@@ -91,18 +91,14 @@ def write_logits(
     finish(run / stage, {name: (pl.concat(tables).to_dicts(), LOGITS) for name in names})
 
 
-def finish(
-    folder: Path, tables: dict, pixels: np.ndarray | None = None, arrays: dict[str, np.ndarray] | None = None
-) -> None:
-    """A finished artefact that holds some tables and arrays."""
+def finish(folder: Path, tables: dict, pixels: np.ndarray | None = None) -> None:
+    """A finished artefact that holds some tables."""
 
     def build(out: Path) -> BuildSummary:
         for name, (rows, schema) in tables.items():
             write_table(from_rows(rows, schema), out / name, schema)
         if pixels is not None:
             write_array(out / "shard_0000.npy", pixels)
-        for name, array in (arrays or {}).items():
-            write_array(out / name, array)
         return BuildSummary({}, {})
 
     ensure(folder, Key(folder.name[2:], {"made": "by a test"}, {}, "test"), build, rebuild=True)

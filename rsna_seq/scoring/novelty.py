@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from rsna_seq.arrays import Floats
@@ -122,15 +123,21 @@ class Training:
     """The training studies of a run, by which unseen studies are judged.
 
     Args:
-        stack: Artefact of ``stack``.
-
-    Raises:
-        IntegrityError: The files are missing or damaged.
+        table: TRAINING.
+        vectors: (study, feature) mean vectors, in the order of the table.
     """
 
-    def __init__(self, stack: Artifact) -> None:
-        self.table = read_table(stack.file(TABLE), TRAINING)
-        self._vectors = np.load(stack.file(VECTORS))
+    def __init__(self, table: pl.DataFrame, vectors: NDArray[np.float32]) -> None:
+        self.table, self._vectors = table, vectors
+
+    @classmethod
+    def load(cls, stack: Artifact) -> "Training":
+        """Read the training studies from the artefact of ``stack``.
+
+        Raises:
+            IntegrityError: The files are missing or damaged.
+        """
+        return cls(read_table(stack.file(TABLE), TRAINING), np.load(stack.file(VECTORS)))
 
     @cached_property
     def _spaces(self) -> dict[int, Space]:
@@ -156,9 +163,9 @@ class Training:
 
         The novelty of a number is its distance from the training median, divided by the distance of the limit
         on that side. The limit is the 0.5th (99.5th) percentile of training plus a tolerance. For brain
-        tissue, noise and distance it is at least that of a normal distribution, enlarged for small training sets
-        like the quantiles of Student's t. The novelty of the study is the largest of its numbers; above 1 the
-        study is unlike training.
+        tissue, noise and distance it is at least that of a normal distribution, enlarged for small training
+        sets like the quantiles of Student's t. The novelty of the study is the largest of its numbers; above 1
+        the study is unlike training.
 
         Args:
             numbers: Values of :data:`NUMBERS`; None where a value cannot be measured.

@@ -1,19 +1,15 @@
 """Unseen studies against training studies: those alike are seldom flagged, shifted ones always."""
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scored import finish
 
 from rsna_seq.imaging.volume import Volume
-from rsna_seq.scoring.novelty import NUMBERS, TABLE, UNMEASURED, VECTORS, Space, Training
+from rsna_seq.scoring.novelty import NUMBERS, UNMEASURED, Space, Training
 from rsna_seq.scoring.training_studies import study_numbers
-from rsna_seq.store.artifacts import open_artifact
-from rsna_seq.store.tables import STUDY_CHECKS, TRAINING
+from rsna_seq.store.tables import STUDY_CHECKS, TRAINING, from_rows
 
 FEATURES = 40
 
@@ -38,7 +34,7 @@ def numbers_of(random: np.random.Generator) -> dict[str, float | None]:
     }
 
 
-def training_of(folder: Path, studies: int, seed: int = 0, nets: int = 2) -> Training:
+def training_of(studies: int, seed: int = 0, nets: int = 2) -> Training:
     """Training studies as ``stack`` writes them, in ``nets`` spaces that differ by a turn of the axes."""
     random = np.random.default_rng([seed, studies])
     vectors, rows = vectors_of(random, studies), []
@@ -48,8 +44,7 @@ def training_of(folder: Path, studies: int, seed: int = 0, nets: int = 2) -> Tra
         rows.append(
             {"study": f"S{i}", "net": int(net[i]), **numbers_of(random), "embedding_distance": float(away[i])}
         )
-    finish(folder / "5_stack", {TABLE: (rows, TRAINING)}, arrays={VECTORS: vectors})
-    return Training(open_artifact(folder / "5_stack"))
+    return Training(from_rows(rows, TRAINING), vectors)
 
 
 def judged(training: Training, random: np.random.Generator, shift: float = 0.0, **change: float) -> dict:
@@ -61,10 +56,10 @@ def judged(training: Training, random: np.random.Generator, shift: float = 0.0, 
 
 
 @pytest.mark.parametrize("studies", [14, 56, 400])
-def test_of_studies_alike_at_most_one_in_twenty_is_flagged(tmp_path: Path, studies: int) -> None:
+def test_of_studies_alike_at_most_one_in_twenty_is_flagged(studies: int) -> None:
     flagged, repeats = [], 8
     for seed in range(repeats):
-        training = training_of(tmp_path / str(seed), studies, seed)
+        training = training_of(studies, seed)
         random = np.random.default_rng([5, seed])
         flagged += [judged(training, random)["unlike_training"] for _ in range(40)]
     assert np.mean(flagged) <= 0.05
@@ -82,9 +77,9 @@ def test_of_studies_alike_at_most_one_in_twenty_is_flagged(tmp_path: Path, studi
     ],
 )
 def test_a_study_from_elsewhere_is_flagged_with_its_reason(
-    tmp_path: Path, studies: int, change: dict[str, float], words: str
+    studies: int, change: dict[str, float], words: str
 ) -> None:
-    training = training_of(tmp_path, studies)
+    training = training_of(studies)
     random = np.random.default_rng(6)
     verdicts = [judged(training, random, **change) for _ in range(40)]
     found = np.mean([words in v["unlike_reason"] for v in verdicts])
@@ -94,8 +89,8 @@ def test_a_study_from_elsewhere_is_flagged_with_its_reason(
         assert {"study", *verdict} | {c for c in STUDY_CHECKS if c.endswith("_spread")} == set(STUDY_CHECKS)
 
 
-def test_a_reason_gives_the_value_and_the_range_of_training(tmp_path: Path) -> None:
-    training = training_of(tmp_path, 56)
+def test_a_reason_gives_the_value_and_the_range_of_training() -> None:
+    training = training_of(56)
     verdict = judged(training, np.random.default_rng(1), brain_hu=2.0)
     low, high = (f"{training.table['brain_hu'].quantile(q, 'linear'):.0f}" for q in (0.005, 0.995))
     assert (
@@ -105,10 +100,8 @@ def test_a_reason_gives_the_value_and_the_range_of_training(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_number_that_cannot_be_measured_is_unlike_training_where_all_have_it(
-    tmp_path: Path, name: str
-) -> None:
-    training = training_of(tmp_path, 56)
+def test_a_number_that_cannot_be_measured_is_unlike_training_where_all_have_it(name: str) -> None:
+    training = training_of(56)
     numbers: dict[str, float | None] = dict.fromkeys(NUMBERS, None)
     for known in NUMBERS:
         numbers[known] = float(training.table[known].median())  # type: ignore[arg-type]
@@ -122,13 +115,13 @@ def test_a_number_that_cannot_be_measured_is_unlike_training_where_all_have_it(
     assert not training.judge({**numbers, name: None})["unlike_training"]
 
 
-def test_fewer_than_five_training_studies_judge_nothing(tmp_path: Path) -> None:
-    verdict = judged(training_of(tmp_path, 4), np.random.default_rng(0), brain_hu=9.0)
+def test_fewer_than_five_training_studies_judge_nothing() -> None:
+    verdict = judged(training_of(4), np.random.default_rng(0), brain_hu=9.0)
     assert (verdict["unlike_training"], verdict["novelty"]) == (False, 0.0)
 
 
-def test_a_training_study_is_not_compared_with_itself(tmp_path: Path) -> None:
-    training = training_of(tmp_path, 60, nets=1)
+def test_a_training_study_is_not_compared_with_itself() -> None:
+    training = training_of(60, nets=1)
     own = training.table["embedding_distance"].to_numpy()
     assert np.median(own) == pytest.approx(1.0)
     random = np.random.default_rng(8)

@@ -136,7 +136,10 @@ def test_a_study_is_embedded_the_same_alone_and_after_others(walked: Path) -> No
 
 
 def test_the_training_studies_are_recorded_in_the_space_that_left_them_out(walked: Path) -> None:
-    slabs, stored = PixelCache(walked / "2_cache").slabs, Training(open_artifact(walked / "5_stack")).table
+    slabs, stored = (
+        PixelCache(walked / "2_cache").slabs,
+        Training.load(open_artifact(walked / "5_stack")).table,
+    )
     assert sorted(stored["study"]) == sorted(slabs["study"].unique())
     folds = dict(slabs.group_by("study").agg(pl.col("fold").first()).rows())
     vectors = np.load(walked / "5_stack" / "training_vectors.npy")

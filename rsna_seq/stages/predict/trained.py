@@ -57,7 +57,7 @@ class TrainedRun:
         self.embedders = embed.load(made["embed"].section(EmbedConfig), run["embed"], device)
         self.models = sequence.load(made["sequence"].section(SequenceConfig), run["sequence"], device)
         self.stackers = stack.load(made["stack"].section(StackConfig), run["stack"])
-        self.training = Training(artifacts["stack"])
+        self.training = Training.load(artifacts["stack"])
 
     @cached_property
     def _slabs(self) -> pl.DataFrame:
