@@ -164,8 +164,8 @@ class Training:
         The novelty of a number is its distance from the training median, divided by the distance of the limit
         on that side. The limit is the 0.5th (99.5th) percentile of training plus a tolerance. For brain
         tissue, noise and distance it is at least that of a normal distribution, enlarged for small training
-        sets like the quantiles of Student's t. The novelty of the study is the largest of its numbers; above 1
-        the study is unlike training.
+        sets like the quantiles of Student's t. The novelty of the study is the largest of its numbers; above
+        1 the study is unlike training.
 
         Args:
             numbers: Values of :data:`NUMBERS`; None where a value cannot be measured.
