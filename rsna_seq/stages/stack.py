@@ -18,6 +18,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightgbm as lgb
 import numpy as np
@@ -225,7 +226,12 @@ def _build(
             _write_boosters(boosters, folder / "boosters", fold)
             boosted[left] = apply(Stacker(cfg, boosters, dict.fromkeys(CLASSES, True)), table.filter(left))
             advance(1)
-    about = {"labels": labels, "own": own, "patients": table["patient"].to_numpy(), "folds": folds}
+    about: dict[str, Any] = {
+        "labels": labels,
+        "own": own,
+        "patients": table["patient"].to_numpy(),
+        "folds": folds,
+    }
     gates = decide(base, boosted, **about, clear=_CLEAR)
     shut(boosted, base, gates, own, cross)
     calibrated, temperature = cross_temperatures(boosted, labels, own, folds)
