@@ -90,7 +90,8 @@ class TrainedRun:
             tta: Average with the left-right flipped study.
         """
         slabs = volume.places()
-        cnn, refined, vectors = [], [], {}
+        cnn, refined = [], []
+        vectors: dict[int, NDArray[np.float32]] = {}
         for net, embedder in self.embedders.items():
             seen = embed.apply(embedder, volume, tta=tta or None)
             vectors[net] = seen.vectors.mean(axis=0)
