@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from peers.quality import PEERS, Peer, cross
 from quality_report import (
     CNN,
-    FINAL,
     FLAT,
     GRU,
     STACK,
@@ -199,7 +198,7 @@ def read_scopes(cfg: Config, out: Path, k: int) -> dict[str, Losses]:
     flat = read_models(_open(out / "flat"), smooth)[1]
     ways = {"prior": ours["prior"], FLAT: flat["cnn"], CNN: ours["cnn"]}
     ways |= {p.name: read_models(_open(_home(run, p)), smooth)[1]["sequence"] for p in PEERS}
-    ways |= {GRU: ours["sequence"], STACK: ours["stack"], FINAL: ours["calibrated"]}
+    ways |= {GRU: ours["sequence"], STACK: list(ours.values())[-1]}  # calibrated where that is used
     cut = dict(scopes(slices, ways))
     return {name: Losses(scope, cfg.evaluate.bootstrap, cfg.seed) for name, scope in cut.items()}
 

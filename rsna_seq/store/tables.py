@@ -110,6 +110,32 @@ LOGITS: Schema = {
 }
 """``logits.parquet`` of ``embed``, ``sequence`` and ``stack``."""
 
+_NUMBERS: dict[str, pl.DataType] = {
+    "brain_hu": pl.Float64(),  # mode of brain tissue before the shift of cache, HU
+    "noise_hu": pl.Float64(),  # noise in brain tissue at the size of the cache, HU
+    "spacing_mm": pl.Float64(),  # median distance between slabs
+    "largest_gap_mm": pl.Float64(),
+    "embedding_distance": pl.Float64(),  # to training studies; 1 is the median of training
+}
+
+TRAINING: Schema = {
+    "study": pl.String(),  # as in SLABS
+    "net": pl.Int16(),  # fold of the embed network in whose space the study lies
+    **_NUMBERS,
+}
+"""``training.parquet`` of ``stack``: numbers of the training studies, with which unseen ones are compared."""
+
+STUDY_CHECKS: Schema = {
+    "study": pl.String(),
+    "unlike_training": pl.Boolean(),  # novelty is above 1
+    "unlike_reason": pl.String(),  # empty if the study is like training
+    "novelty": pl.Float64(),  # rsna_seq.scoring.novelty; 1 is the limit
+    **_NUMBERS,
+    **{f"{name}_percentile": pl.Float64() for name in _NUMBERS},  # in the training studies, 0 to 100
+    **{f"{name}_spread": pl.Float64() for name in CLASSES},  # over the networks, see predict
+}
+"""Columns of ``studies.csv`` that say how far a study and its probabilities can be relied on."""
+
 PREDICTED_SLICES: Schema = {
     "study": pl.String(),
     "series": pl.String(),

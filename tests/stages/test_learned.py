@@ -13,8 +13,11 @@ from rsna_seq.config import EmbedConfig, SequenceConfig, StackConfig
 from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
+from rsna_seq.scoring import training_studies
+from rsna_seq.scoring.novelty import Training
 from rsna_seq.stages import embed, sequence, stack
-from rsna_seq.store.artifacts import read_manifest
+from rsna_seq.store.artifacts import open_artifact, read_manifest
+from rsna_seq.store.files import write_json
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.store.tables import LOGITS, SLABS, read_table
@@ -130,6 +133,72 @@ def test_a_study_is_embedded_the_same_alone_and_after_others(walked: Path) -> No
     np.testing.assert_array_equal(
         embed.apply(net, cache.read(study)).logits, table.select(CLASSES).to_numpy()
     )
+
+
+def test_the_training_studies_are_recorded_in_the_space_that_left_them_out(walked: Path) -> None:
+    slabs, stored = (
+        PixelCache(walked / "2_cache").slabs,
+        Training.load(open_artifact(walked / "5_stack")).table,
+    )
+    assert sorted(stored["study"]) == sorted(slabs["study"].unique())
+    folds = dict(slabs.group_by("study").agg(pl.col("fold").first()).rows())
+    vectors = np.load(walked / "5_stack" / "training_vectors.npy")
+    cache, nets = PixelCache(walked / "2_cache"), embed.load(EMBED, walked / "3_embed", "cpu")
+    for at, row in enumerate(stored.iter_rows(named=True)):
+        assert row["net"] == folds[row["study"]]
+        mean = embed.apply(nets[row["net"]], cache.read(row["study"])).vectors.mean(axis=0)
+        np.testing.assert_allclose(vectors[at], mean, atol=1e-5)
+        assert row["brain_hu"] == pytest.approx(30, abs=1)
+        assert row["noise_hu"] == pytest.approx(3 * np.sqrt(8 / 9), rel=0.2)
+        assert row["spacing_mm"] == row["largest_gap_mm"] == 5
+
+
+def test_numbers_that_the_code_no_longer_measures_make_the_stack_stale(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(walked, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    monkeypatch.setattr(stack, "source_digest", lambda _: "other code")
+    before = read_manifest(run["stack"]).files
+    with pytest.raises(IntegrityError, match="no held-out study"):  # all that cannot be checked here
+        stack.run(STACK, CPU, run)
+    monkeypatch.setattr(training_studies, "brain_noise", lambda *_: 9.0)
+    with pytest.raises(
+        IntegrityError, match=r"noise_hu of a training study is 9.0, and the stored value [23]"
+    ):
+        stack.run(STACK, CPU, run)
+    assert read_manifest(run["stack"]).files == before
+
+
+def test_a_stack_of_an_earlier_version_is_refused(walked: Path, tmp_path: Path) -> None:
+    shutil.copytree(walked / "5_stack", tmp_path / "5_stack")
+    file = tmp_path / "5_stack" / "gates.json"
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    saved.pop("temperature")
+    write_json(file, {**saved, "lines": {}})
+    reseal(tmp_path / "5_stack")
+    with pytest.raises(IntegrityError, match="earlier version; run the stage stack with --rebuild"):
+        stack.load(STACK, tmp_path / "5_stack")
+
+
+def test_a_temperature_is_used_where_it_helps_and_both_tables_are_kept(walked: Path, tmp_path: Path) -> None:
+    """Logits of the sequence model that are four times too large ask for a temperature."""
+    shutil.copytree(walked, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    slabs = PixelCache(run["cache"]).slabs
+    logits = read_table(run["sequence"] / "logits.parquet", LOGITS)
+    truth = logits.select("study", "slab").join(slabs, on=["study", "slab"], maintain_order="left")
+    random = np.random.default_rng(0)
+    right = 4.0 * truth.select(CLASSES).to_numpy() - 2 + random.normal(0, 2.0, (len(truth), 6))
+    wrong = logits.with_columns(pl.Series(c, 4 * right[:, k]) for k, c in enumerate(CLASSES))
+    replace_table(wrong, run["sequence"] / "logits.parquet", LOGITS)
+    stack.run(STACK, Context(device="cpu", rebuild=True), run)
+    temperature = json.loads((run["stack"] / "gates.json").read_text(encoding="utf-8"))["temperature"]
+    assert temperature > 1.5
+    assert stack.load(STACK, run["stack"])[0].temperature == temperature
+    before = read_table(run["stack"] / "uncalibrated.parquet", LOGITS).select(CLASSES).to_numpy()
+    after = read_table(run["stack"] / "logits.parquet", LOGITS).select(CLASSES).to_numpy()
+    assert (np.ptp(before / after, axis=1) < 1e-9).all()  # one factor for all classes of a row
 
 
 def test_a_booster_that_was_edited_is_refused(walked: Path, tmp_path: Path) -> None:

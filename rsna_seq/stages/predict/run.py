@@ -4,7 +4,8 @@
 2. For each study: ``cache.apply`` -> volume; for every network ``embed.apply`` -> vectors and logits; for
    every pair of network and sequence model ``sequence.apply`` and ``stack.apply`` -> logits.
 3. Probabilities are averaged over the pairs, never embeddings; then over the runs.
-4. ``slices.csv``, ``studies.csv``, ``report.html``, ``quarantine.parquet``; with a sample
+4. Each study is compared with the training studies of each run (:mod:`rsna_seq.scoring.novelty`).
+5. ``slices.csv``, ``studies.csv``, ``report.html``, ``quarantine.parquet``; with a sample
    ``submission.csv``.
 
 ``file`` in the tables is relative to the input folder, of several to the deepest folder that holds them all;
@@ -133,6 +134,7 @@ def _write(
     slices = prediction.slices.with_columns(classes)
     write_csv(slices, out / "slices.csv")
     studies = studies_table(prediction.slices).with_columns(classes)
+    studies = studies.join(prediction.checks, on="study", how="left", maintain_order="left")
     write_csv(studies, out / "studies.csv")
     write_table(prediction.excluded, out / "quarantine.parquet", QUARANTINE)
     counts = {"studies": len(studies), "slices": len(slices)}
@@ -153,12 +155,28 @@ def _write(
         return cache.apply(rows, scan.root, trained[0].cache).volume if len(rows) else None
 
     notice = PHANTOMS_ONLY if any(t.phantoms_only for t in trained) else None
-    write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.excluded, notice)
+    write_prediction_report(
+        slices, prediction.checks, read, cfg.threshold, out / "report.html", prediction.excluded, notice
+    )
     report_exclusions(prediction.excluded, scan.studies["flags"].to_list())
     unwrapped = int(prediction.passes["unwrapped"].sum())
     counts |= report_wraps(scan.slices, unwrapped, prediction.excluded)
     counts |= report_brain_modes(prediction.passes)
+    counts |= _report_unlike(prediction.checks)
     reasons = prediction.excluded.group_by("reason").len().rows()
     shared = _shared_patients(scan, trained)
     counts |= {"patients also trained on": shared} if shared else {}
     return BuildSummary(counts, dict(reasons), str(trained[0].device))
+
+
+def _report_unlike(checks: pl.DataFrame) -> dict[str, int]:
+    """Print how many studies are unlike the training data, and return the count if there is one."""
+    unlike = checks.filter("unlike_training")
+    if unlike.is_empty():
+        return {}
+    say(
+        "predict",
+        f"unlike the training data: {len(unlike):,} of {len(checks):,} studies, whose probabilities may be "
+        f"wrong; studies.csv gives the reasons, such as {unlike['unlike_reason'][0]}",
+    )
+    return {"unlike the training data": len(unlike)}

@@ -12,10 +12,13 @@ from dicoms import head, write_slice
 from tiny_run import TINY
 
 import rsna_seq
+from rsna_seq.config import IndexConfig
 from rsna_seq.errors import IntegrityError, UsageError
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
-from rsna_seq.stages.predict.trained import TrainedRun
+from rsna_seq.scoring.novelty import NUMBERS
+from rsna_seq.stages import cache, index
+from rsna_seq.stages.predict.trained import Answers, TrainedRun
 from rsna_seq.store.artifacts import read_manifest
 
 
@@ -132,6 +135,52 @@ def test_studies_csv_says_where_the_maximum_lies(walked: Path) -> None:
         rows = slices.filter(pl.col("study") == study["study"])
         assert study["any"] == rows["any"].max()
         assert study["any_z_mm"] in rows.filter(pl.col("any") == pl.col("any").max())["z_mm"]
+
+
+def test_studies_csv_says_how_far_the_networks_differ(walked: Path) -> None:
+    out, run = walked / "run" / "7_predict", TrainedRun(walked / "run", "cpu")
+    studies = pl.read_csv(out / "studies.csv")
+    scan = index.scan(walked / "data" / "stage_2_test", IndexConfig())
+    for rows in cache.split_by_pass(scan.slices):
+        volume = cache.apply(rows, scan.root, run.cache).volume
+        if volume is not None:
+            highest = run.answers(volume).probabilities.max(axis=1)
+            assert len(highest) == 4  # two networks times two crossed models
+            known = studies.filter(pl.col("study") == rows["study"][0])
+            found = known.select(f"{c}_spread" for c in CLASSES).to_numpy()[0]
+            np.testing.assert_allclose(found, highest.std(axis=0), atol=1e-6)
+
+
+def test_a_study_unlike_training_is_reported_with_the_reason(
+    walked: Path, tmp_path: Path, here: Callable[..., str]
+) -> None:
+    unseen = pl.read_csv(walked / "run" / "7_predict" / "studies.csv")
+    assert not unseen["unlike_training"].any()  # like the training studies, but for their labels
+    for k in range(6):
+        for study, shift in (("ID_like", 0), ("ID_bright", 15)):
+            hu = head(5.0 * k)
+            hu = np.where(hu > 0, hu + shift, hu)
+            write_slice(tmp_path / "in", f"{study}_{k}", study=study, z=5.0 * k, hu=hu)
+        write_slice(tmp_path / "in", f"ID_gaps_{k}", study="ID_gaps", z=16.0 * k, hu=head(5.0 * k))
+    said = here(tmp_path / "in", "--run", walked / "run", "--out", tmp_path / "out")
+    assert "unlike the training data: 2 of 3 studies" in said
+    assert read_manifest(tmp_path / "out").counts["unlike the training data"] == 2
+    studies = {r["study"]: r for r in pl.read_csv(tmp_path / "out" / "studies.csv").iter_rows(named=True)}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for study, words in (
+        ("ID_bright", "brain tissue at 4"),
+        ("ID_gaps", "slices every 16.0 mm (training 5.0 to"),
+    ):
+        assert studies[study]["unlike_training"]
+        assert studies[study]["novelty"] > 1
+        assert words in studies[study]["unlike_reason"]
+        assert words in page
+    assert not studies["ID_like"]["unlike_training"]
+    assert studies["ID_bright"]["brain_hu"] == pytest.approx(studies["ID_like"]["brain_hu"] + 15, abs=1)
+    assert all(0 <= studies["ID_like"][f"{name}_percentile"] <= 100 for name in NUMBERS)
+    here(tmp_path / "in", "--run", walked / "run", "--out", tmp_path / "alone", "limit=1")
+    alone = pl.read_csv(tmp_path / "alone" / "studies.csv")
+    assert alone.rows() == [tuple(studies[alone["study"][0]].values())]  # whatever the other studies are
 
 
 def test_a_second_run_reuses_every_stage(walked: Path) -> None:
@@ -266,14 +315,15 @@ def test_a_study_without_probabilities_is_excluded_and_the_others_are_scored(
 ) -> None:
     write_study(tmp_path / "in", "ID_good")
     write_study(tmp_path / "in", "ID_strange")
-    whole = TrainedRun.score
+    whole = TrainedRun.answers
 
-    def strange(self: TrainedRun, volume: Volume, **about: bool) -> np.ndarray:
+    def strange(self: TrainedRun, volume: Volume, **about: bool) -> Answers:
         answer = whole(self, volume, **about)
-        answer[1:2, 2] = value if volume.study in {"ID_strange", "array"} else answer[1, 2]
+        if volume.study in {"ID_strange", "array"}:
+            answer.probabilities[:, 1:2, 2] = value
         return answer
 
-    monkeypatch.setattr(TrainedRun, "score", strange)
+    monkeypatch.setattr(TrainedRun, "answers", strange)
     sample = tmp_path / "sample.csv"
     ids = [f"ID_{name}_{k}_{c},0.5" for name in ("good", "strange") for k in range(3) for c in CLASSES]
     sample.write_text("\n".join(["ID,Label", *ids]) + "\n", encoding="utf-8")
