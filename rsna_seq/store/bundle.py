@@ -270,7 +270,7 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def read_training(file: Path) -> Training:
+def read_training(file: Path) -> TrainingSummary:
     """Read ``training.json`` of an extracted bundle."""
     found = json.loads(file.read_text(encoding="utf-8"))
     return TrainingSummary(found["prior"], found["counts"], found["phantoms_only"])
