@@ -48,8 +48,9 @@ def test_a_gain_moves_the_mode_in_proportion(phantoms: list[Pixels]) -> None:
             assert _mode(scaled) == pytest.approx(gain * _mode(hu), abs=1)
 
 
-@pytest.mark.parametrize("grain", [0.0, 1.0], ids=["white", "correlated"])
+@pytest.mark.parametrize("grain", [0.0, 0.6], ids=["white", "correlated"])
 def test_noise_hardly_moves_the_mode(phantoms: list[Pixels], grain: float) -> None:
+    """Grain in pixels of 2 mm: 1.2 mm is coarser than that of a soft kernel (0.85 mm)."""
     for hu in phantoms:
         noise = np.random.default_rng(0).standard_normal(hu.shape).astype(np.float32)
         if grain:
