@@ -14,19 +14,19 @@ captures the network but generates no code, which would take minutes.
 """
 
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partialmethod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import polars as pl
 import torch
 from harness import Bench, Options, Row, cores, main, peak_mb
+from marks import Marks
 from phantoms import scratch, write_cache
 from torch import Tensor, nn
 
@@ -38,10 +38,9 @@ from rsna_seq.stages import embed
 from rsna_seq.store.array_file import array_writer
 from rsna_seq.store.pixel_cache import PixelCache
 
-Item = TypeVar("Item")
 _UNIT = "slices/s"
 _ALTERNATIVES = ("convnext_tiny", "resnet50", "efficientnet_b4")
-"""Backbones of 18 to 28 million parameters; that of ``base.yaml`` has 20 million."""
+"""Backbones of a size similar to that of ``base.yaml``."""
 _TOY = ("test_resnet",)
 _REFERENCE_SLICES = 752_803
 """Training slices of the competition's second stage."""
@@ -49,72 +48,6 @@ _WARM = 6
 """Batches before the timing: compilation, choice of algorithms, growth of the memory pool."""
 _LEAST = 0.9
 """Target for our share of the bare network's speed."""
-
-
-class Marks:
-    """Times before and after each request for a batch or a study, and the waits of the host for the GPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-        self.before: list[Any] = []
-        self.after: list[Any] = []
-        self.sizes: list[int] = []
-        self.waits: list[int] = []
-        """Number of waits of the host for the GPU before each request."""
-        self.caught: list[warnings.WarningMessage] = []
-
-    def around(self, items: Iterable[Item], size: Callable[[Item], int]) -> Iterator[Item]:
-        """Iterate and mark; the work on an item lies between its mark and that of the next request."""
-        iterator = iter(items)
-        while True:
-            self.waits.append(sum("synchronizing CUDA" in str(w.message) for w in self.caught))
-            self.before.append(self._now())
-            try:
-                item = next(iterator)
-            except StopIteration:
-                return
-            self.after.append(self._now())
-            self.sizes.append(size(item))
-            yield item
-
-    @contextmanager
-    def counting_waits(self) -> Iterator[None]:
-        """Let torch report each operation that makes the host wait for the GPU."""
-        with warnings.catch_warnings(record=True) as self.caught:
-            warnings.simplefilter("always")
-            if self.cuda:
-                torch.cuda.set_sync_debug_mode("warn")
-            try:
-                yield
-            finally:
-                if self.cuda:
-                    torch.cuda.set_sync_debug_mode("default")
-
-    def _now(self) -> Any:
-        if not self.cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def _seconds(self, start: Any, end: Any) -> float:
-        return float(start.elapsed_time(end)) / 1000 if self.cuda else end - start
-
-    def figures(self, warm: int) -> dict[str, float]:
-        """Return rate, share of the time spent waiting for data, and waits of the host per item.
-
-        Args:
-            warm: Number of items at the start that are not counted.
-        """
-        if self.cuda:
-            torch.cuda.synchronize()
-        total = self._seconds(self.before[warm], self.before[-1])
-        pairs = zip(self.before[warm:-1], self.after[warm:], strict=True)
-        return {
-            "slices_per_s": sum(self.sizes[warm:]) / total,
-            "waiting_share": sum(self._seconds(a, b) for a, b in pairs) / total,
-            "host_waits_per_item": (self.waits[-1] - self.waits[warm]) / len(self.sizes[warm:]),
-        }
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def weighted_bce(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Scalar, the mean over the first axis.
     """
-    weights = torch.tensor(CLASS_WEIGHTS, dtype=logits.dtype).to(logits.device, non_blocking=True)
+    weights = torch.tensor(CLASS_WEIGHTS, dtype=logits.dtype).to(logits.device, non_blocking=logits.is_cuda)
     losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     return (losses * weights).sum(1).mean()  # not a matrix product: autocast would compute it in bf16
 

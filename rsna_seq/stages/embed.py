@@ -188,13 +188,13 @@ def apply(embedder: Embedder, volume: Volume, *, tta: bool | None = None) -> Emb
     """
     cfg, device = embedder.cfg, device_of(embedder)
     pixels = volume.hu if volume.hu.flags.writeable else volume.hu.copy()
-    hu = torch.from_numpy(pixels).to(device, non_blocking=True).float()
+    hu = torch.from_numpy(pixels).to(device, non_blocking=device.type == "cuda").float()
     at = torch.from_numpy(neighbour_indices(volume.z_mm, cfg.neighbours, cfg.spacing_mm))
     flips = (False, True) if (cfg.tta if tta is None else tta) else (False,)
     vectors, logits = [], []
     for chunk in at.split(_CHUNK):
         # each slice is windowed once, not once for itself and once for every neighbour
-        needed, inverse = (i.to(device, non_blocking=True) for i in chunk.unique(return_inverse=True))
+        needed, inverse = (i.to(device, non_blocking=hu.is_cuda) for i in chunk.unique(return_inverse=True))
         stack = embedder.windowed(hu[needed, None])[inverse].flatten(1, 2)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             views = [embedder.embed_within_memory(stack.flip(-1) if flip else stack) for flip in flips]
