@@ -16,6 +16,7 @@ from rsna_seq.store.tables import LOGITS, SLABS, SLICES, read_table
 _MODELS = {
     "cnn": ("embed", "logits.parquet"),
     "sequence": ("sequence", "logits.parquet"),
+    "joint": ("joint", "logits.parquet"),
     "stack": ("stack", "uncalibrated.parquet"),
     "calibrated": ("stack", "logits.parquet"),
 }

@@ -9,13 +9,14 @@ import numpy as np
 import polars as pl
 
 from rsna_seq.arrays import Floats, sigmoid
-from rsna_seq.config import CacheConfig, EmbedConfig, SequenceConfig, StackConfig
+from rsna_seq.config import CacheConfig, EmbedConfig, JointConfig, SequenceConfig, StackConfig
 from rsna_seq.console import say
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
+from rsna_seq.nets.joint import JointModel
 from rsna_seq.scoring.baselines import prior_of
 from rsna_seq.stacking.features import join_logits
-from rsna_seq.stages import embed, sequence, stack
+from rsna_seq.stages import embed, joint, sequence, stack
 from rsna_seq.store.artifacts import Manifest
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import package_version, source_digest
@@ -45,6 +46,15 @@ class TrainedRun:
         self.embedders = embed.load(made["embed"].section(EmbedConfig), run["embed"], device)
         self.models = sequence.load(made["sequence"].section(SequenceConfig), run["sequence"], device)
         self.stackers = stack.load(made["stack"].section(StackConfig), run["stack"])
+        self.joint: dict[int, JointModel] = {}
+        if any(stacker.uses_joint for stacker in self.stackers.values()):
+            self.joint = self._load_joint(run, made["embed"].section(EmbedConfig))
+
+    def _load_joint(self, run: RunFolder, embed_cfg: EmbedConfig) -> dict[int, JointModel]:
+        """The networks of ``joint``, on whose logits the boosters were fitted."""
+        made = run.open("joint", "stack")["joint"].manifest  # checks that they belong together
+        self.content["joint"] = made.content
+        return joint.load(made.section(JointConfig), embed_cfg, run["joint"], self.device)
 
     @cached_property
     def _slabs(self) -> pl.DataFrame:
@@ -68,14 +78,17 @@ class TrainedRun:
             tta: Average with the left-right flipped study.
         """
         slabs = volume.places()
-        cnn, refined = [], []
+        cnn, refined, ends = [], [], []
         for net, embedder in self.embedders.items():
             seen = embed.apply(embedder, volume, tta=tta or None)
             cnn.append(logit_table(slabs, seen.logits, net=net))
             for cross, models in self.models.items():
                 logits = sequence.apply(models, seen.vectors, seen.logits, volume.z_mm)
                 refined.append(logit_table(slabs, logits, net=net, cross=cross))
-        table = join_logits(pl.concat(cnn), pl.concat(refined), slabs)
+            if net in self.joint:
+                logits = joint.apply(self.joint[net], volume, tta=tta or None)
+                ends.append(logit_table(slabs, logits, net=net))
+        table = join_logits(pl.concat(cnn), pl.concat(refined), slabs, pl.concat(ends) if ends else None)
         total = np.zeros((len(volume), len(CLASSES)))
         for cross, stacker in self.stackers.items():
             logits = stack.apply(stacker, table.filter(pl.col("cross") == cross))
