@@ -106,7 +106,7 @@ def _per_study(draws: Draws, lengths: Tensor) -> Draws:
     """Give all slabs of a study the parameters of its first slab, apart from the erased rectangle."""
     first = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
     same = {k: v[first] for k, v in vars(draws).items() if isinstance(v, Tensor) and k != "box"}
-    return replace(draws, **same)
+    return Draws(**(vars(draws) | same))
 
 
 def split_studies(batch: StudyBatch, pieces: int) -> list[tuple[StudyBatch, float]]:
