@@ -62,14 +62,16 @@ DEFAULTS = (
     "joint.batch_size=1",
 )
 """Differences to configs/small.yaml."""
+FINAL = "final"
+"""The last model of a run: the stack, calibrated where that helps."""
 WAYS = {
     "CNN, long": ("two_stages", "cnn"),
     "two stages": ("two_stages", "sequence"),
-    "two stages, stack": ("two_stages", "calibrated"),
+    "two stages, stack": ("two_stages", FINAL),
     "CNN, short": ("joint", "cnn"),
     "two stages, short CNN": ("joint", "sequence"),
     "joint": ("joint", "joint"),
-    "joint, stack": ("joint", "calibrated"),
+    "joint, stack": ("joint", FINAL),
 }
 """What is compared: the run, and the model in it."""
 PAIRS = (
@@ -173,7 +175,9 @@ def read_losses(cfg: Config, out: Path, k: int) -> tuple[dict[str, Floats], NDAr
         scope = dict(scopes(*read_models(finished, cfg.evaluate.smooth_mm)))["out_of_fold"]
         models[run], patients = scope, scope.patients
     for way, (run, model) in WAYS.items():
-        losses[way] = slice_losses(models[run].labels, models[run].models[model])
+        found = models[run].models
+        p = list(found.values())[-1] if model == FINAL else found[model]
+        losses[way] = slice_losses(models[run].labels, p)
     assert patients is not None
     return losses, patients
 
