@@ -28,7 +28,7 @@ class TrainedRun:
     """A finished run, loaded once: all networks and boosters that score a study.
 
     Args:
-        folder: The folder of the run, with ``2_cache`` to ``5_stack``.
+        folder: The folder of the run, with ``2_cache`` to ``5_stack``; ``4_joint`` only if the stack uses it.
         device: ``auto`` or a torch device.
 
     Raises:
@@ -40,21 +40,18 @@ class TrainedRun:
         self.folder, self.device = run.path, device
         artifacts = run.open("cache", "embed", "sequence", "stack")
         made = {stage: artifact.manifest for stage, artifact in artifacts.items()}
+        self.stackers = stack.load(made["stack"].section(StackConfig), run["stack"])
+        if any(stacker.uses_joint for stacker in self.stackers.values()):
+            made["joint"] = run.open("joint", "stack")["joint"].manifest
         _tell_of_other_code(run.path, made)
         self.content = {stage: manifest.content for stage, manifest in made.items() if stage != "cache"}
         self.cache = made["cache"].section(CacheConfig)
-        self.embedders = embed.load(made["embed"].section(EmbedConfig), run["embed"], device)
+        cnn = made["embed"].section(EmbedConfig)
+        self.embedders = embed.load(cnn, run["embed"], device)
         self.models = sequence.load(made["sequence"].section(SequenceConfig), run["sequence"], device)
-        self.stackers = stack.load(made["stack"].section(StackConfig), run["stack"])
         self.joint: dict[int, JointModel] = {}
-        if any(stacker.uses_joint for stacker in self.stackers.values()):
-            self.joint = self._load_joint(run, made["embed"].section(EmbedConfig))
-
-    def _load_joint(self, run: RunFolder, embed_cfg: EmbedConfig) -> dict[int, JointModel]:
-        """The networks of ``joint``, on whose logits the boosters were fitted."""
-        made = run.open("joint", "stack")["joint"].manifest  # checks that they belong together
-        self.content["joint"] = made.content
-        return joint.load(made.section(JointConfig), embed_cfg, run["joint"], self.device)
+        if "joint" in made:
+            self.joint = joint.load(made["joint"].section(JointConfig), cnn, run["joint"], device)
 
     @cached_property
     def _slabs(self) -> pl.DataFrame:
@@ -100,7 +97,7 @@ class TrainedRun:
 def _tell_of_other_code(run: Path, made: Mapping[str, Manifest]) -> None:
     """Say where a run was trained by another version, or by other code of the same version."""
     versions = {manifest.version for manifest in made.values()} - {package_version()}
-    code = {stage: source_digest(f"rsna_seq.stages.{stage}") for stage in ("embed", "sequence", "stack")}
+    code = {stage: source_digest(f"rsna_seq.stages.{stage}") for stage in made if stage != "cache"}
     stages = [stage for stage, digest in code.items() if made[stage].source != digest]
     if versions:
         say(
