@@ -26,7 +26,7 @@ from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.nets.augment import augment
 from rsna_seq.nets.cnn import Embedder, load_embedder, load_weights, weighted_bce
-from rsna_seq.nets.joint import JointModel, load_joint
+from rsna_seq.nets.joint_model import JointModel, load_joint
 from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
 from rsna_seq.nets.whole_studies import StudyBatch, StudyBatches, finest_split, split_studies

@@ -13,7 +13,7 @@ from rsna_seq.config import CacheConfig, EmbedConfig, JointConfig, SequenceConfi
 from rsna_seq.console import say
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
-from rsna_seq.nets.joint import JointModel
+from rsna_seq.nets.joint_model import JointModel
 from rsna_seq.scoring.baselines import prior_of
 from rsna_seq.stacking.features import join_logits
 from rsna_seq.stages import embed, joint, sequence, stack

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rsna_seq.config import EmbedConfig, JointConfig
 from rsna_seq.nets.cnn import Embedder
-from rsna_seq.nets.joint import JointModel
+from rsna_seq.nets.joint_model import JointModel
 
 EMBED = EmbedConfig(backbone="test_efficientnet", pretrained=False, dropout=0)
 LENGTHS = (5, 1, 3)
