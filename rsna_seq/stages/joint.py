@@ -123,7 +123,7 @@ def fit(
     """
     where = resolve_device(device)
     torch.manual_seed(seed)
-    model = JointModel(cfg, embedder.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    model = JointModel(cfg, embedder.to(memory_format=torch.channels_last))
     data = StudyBatches(cache, train, embedder.cfg)
 
     def job(first: int) -> Job:
