@@ -7,15 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import typer
-import typer.core
+_INTERRUPTED = 130
 
-from rsna_seq.terminal.paths import exists, require_file, require_folder
+try:
+    import typer
+    import typer.core
+
+    from rsna_seq.console import show_log
+    from rsna_seq.terminal.failures import tell
+    from rsna_seq.terminal.paths import exists, require_file, require_folder
+    from rsna_seq.terminal.streams import secure_streams
+    from rsna_seq.tools.commands import app as tools
+except KeyboardInterrupt:  # Ctrl-C while the imports run, before main() can handle it
+    sys.exit(_INTERRUPTED)
 
 if TYPE_CHECKING:
     from rsna_seq.config import Config
 
-_INTERRUPTED = 130
 _RESEARCH = "For research; not a medical device."
 
 
@@ -39,6 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(tools)
 
 
 def _a_folder(path: Path) -> Path:
@@ -118,11 +127,18 @@ def predict(
     folders: Annotated[
         list[str], typer.Argument(metavar="FOLDER... [KEY=VALUE]...", help="DICOM studies, zip files.")
     ],
-    run: Annotated[list[Path], typer.Option("--run", help="A finished run; several are averaged.")],
     out: Annotated[
         Path,
         typer.Option("--out", help="Receives slices.csv, studies.csv, report.html.", callback=_a_folder),
     ],
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--run",
+            help="A finished run or a bundle; several are averaged. Default: the model in this package, "
+            "which was trained on phantoms only.",
+        ),
+    ] = None,
     sample: Annotated[
         Path | None,
         typer.Option("--sample", help="The competition's sample submission.", callback=_a_sample),
@@ -142,7 +158,7 @@ def predict(
     places = [Path(f) for f in folders if f not in overrides]
     words = _indexing(overrides, series, assume_hu) + (["predict.tta=true"] if tta else [])
     cfg = _config(config, words, limit)
-    pipeline.predict(places, run, out, cfg, sample=sample, rebuild=rebuild)
+    pipeline.predict(places, run or [], out, cfg, sample=sample, rebuild=rebuild)
     _strict(strict, out)
 
 
@@ -161,16 +177,21 @@ def demo(
 
 @app.command(rich_help_panel="Tools")
 def synth(
-    out: Annotated[Path, typer.Option("--out", help="Receives DICOM files and CSVs.", callback=_a_folder)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Receives DICOM files and CSVs; with synth.format=hu the index and cache of a run.",
+            callback=_a_folder,
+        ),
+    ],
     overrides: Overrides = None,
     config: ConfigFile = None,
 ) -> None:
-    """Write phantom studies in the competition's layout."""
-    from rsna_seq.context import Context
-    from rsna_seq.tools import synth as tool
+    """Write phantom studies in the competition's layout, or directly as the cache of a run."""
+    from rsna_seq import pipeline
 
-    cfg = _config(config, overrides, None)
-    tool.run(cfg.synth, out, seed=cfg.seed, workers=Context.of(cfg).workers)
+    pipeline.synth(pipeline.config_of_run(out, config, overrides or []), out)
 
 
 @app.command(rich_help_panel="Tools")
@@ -253,10 +274,6 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Run a command and end with the exit code that the README lists."""
-    from rsna_seq.console import show_log
-    from rsna_seq.terminal.failures import tell
-    from rsna_seq.terminal.streams import secure_streams
-
     try:
         secure_streams()
         show_log()

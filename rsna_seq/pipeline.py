@@ -62,8 +62,13 @@ def run_stage(stage: str, cfg: Config, run: Path, *, rebuild: bool = False) -> N
     if stage not in STAGES[:-1]:
         raise ValueError(f"no stage is called {stage!r}")
     _must_be_ours(run / _CONFIG)
-    module = import_module(f"rsna_seq.stages.{stage}")
-    module.run(getattr(cfg, stage), Context.of(cfg, rebuild=rebuild), RunFolder(run))
+    ctx, folder = Context.of(cfg, rebuild=rebuild), RunFolder(run)
+    if cfg.synth.format == "hu" and stage in {"index", "cache"}:
+        phantoms = import_module("rsna_seq.tools.phantom_run")
+        (phantoms.run_index if stage == "index" else phantoms.run_cache)(cfg, ctx, folder)
+    else:
+        module = import_module(f"rsna_seq.stages.{stage}")
+        module.run(getattr(cfg, stage), ctx, folder)
     _keep(cfg, run / _CONFIG)
 
 
@@ -82,6 +87,8 @@ def run_all(cfg: Config, run: Path, *, rebuild: bool = False) -> None:
         run_stage(stage, cfg, run, rebuild=rebuild)
         if not folder.is_finished(stage):
             return  # other jobs train the folds that are missing
+    if cfg.synth.format == "hu":
+        return  # there are no test images
     layout = find_layout(cfg.data.root, cfg.data.stage)
     if layout.test is not None:
         # a series that is asked for is one of the training studies: `index` has found it there
@@ -125,16 +132,36 @@ def predict(
 
     Args:
         folders: Folders of DICOM studies, zip files or DICOM files.
-        runs: Folders of finished runs, averaged.
+        runs: Finished runs or bundles, averaged; none for the model in the package (:mod:`rsna_seq.models`).
         out: Receives the tables and the report.
         cfg: The resolved config.
         sample: The competition's sample submission, for which ``submission.csv`` is written.
         rebuild: Predict again, even if the output is up to date.
     """
+    from rsna_seq.models import packaged_model
     from rsna_seq.stages.predict import run as stage
 
     ctx = Context.of(cfg, rebuild=rebuild)
-    stage.run(cfg.predict, ctx, folders, runs, out, indexing=cfg.index, sample=sample)
+    stage.run(cfg.predict, ctx, folders, runs or [packaged_model()], out, indexing=cfg.index, sample=sample)
+
+
+def synth(cfg: Config, out: Path) -> None:
+    """Write phantoms: a data set of DICOM files, or the outputs of ``index`` and ``cache`` of a run.
+
+    Args:
+        cfg: The resolved config; ``synth.format`` selects which.
+        out: Root of the data set, or folder of the run.
+
+    Raises:
+        RsnaSeqError: ``out`` contains other files, or the disk is full.
+    """
+    from rsna_seq.tools import synth as tool
+
+    if cfg.synth.format == "hu":
+        run_stage("index", cfg, out)
+        run_stage("cache", cfg, out)
+    else:
+        tool.run(cfg.synth, out, seed=cfg.seed, workers=Context.of(cfg).workers)
 
 
 def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> None:
@@ -144,10 +171,15 @@ def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> None:
         cfg: The resolved config; its data root is replaced by the phantoms.
         out: Everything is written below this folder.
         rebuild: Rebuild everything but the phantoms.
+
+    Raises:
+        UsageError: ``synth.format`` is not ``dicom``.
     """
     from rsna_seq.datasets.rsna2019.submission import score_answer
     from rsna_seq.tools import synth
 
+    if cfg.synth.format != "dicom":
+        raise UsageError("demo: it reads DICOM files; set synth.format=dicom, or use rsna-seq run")
     workers = Context.of(cfg).workers
     seen, unseen = out / "phantoms", out / "unseen_phantoms"
     synth.run(cfg.synth, seen, seed=cfg.seed, workers=workers)

@@ -10,7 +10,6 @@ import polars as pl
 from rsna_seq.arrays import Floats
 from rsna_seq.config import StackConfig
 from rsna_seq.labels import CLASSES
-from rsna_seq.stacking.calibration import Line
 from rsna_seq.stacking.features import class_features, stack_features
 from rsna_seq.store.artifacts import Artifact
 from rsna_seq.store.files import write_text
@@ -24,7 +23,7 @@ class Stacker:
         cfg: How the features are made.
         boosters: Boosters by class; a class without one keeps the sequence model's logit.
         gates: Whether the booster of a class is used.
-        lines: Calibration of the classes where it helps.
+        temperature: Divides the logits of all classes; 1 where calibration does not help.
         joint: Whether the logit of ``joint`` is averaged with that of the sequence model, by class; empty
             without that stage.
     """
@@ -32,7 +31,7 @@ class Stacker:
     cfg: StackConfig
     boosters: dict[str, lgb.Booster]
     gates: dict[str, bool]
-    lines: dict[str, Line] = field(default_factory=dict)
+    temperature: float = 1.0
     joint: dict[str, bool] = field(default_factory=dict)
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsna_seq.errors import IntegrityError
-from rsna_seq.store.artifacts import Artifact, open_artifact
+from rsna_seq.store.artifacts import Artifact, load_manifest, open_artifact
 from rsna_seq.store.outputs import MANIFEST
 
 _FOLDERS = (
@@ -25,6 +25,8 @@ STAGES = tuple(folder.split("_", 1)[1] for folder in _FOLDERS)
 """The stages in processing order."""
 OPTIONAL = frozenset({"joint"})
 """Stages without which a run is complete."""
+PHANTOMS = "phantom studies"
+"""Name of the count of synthetic studies in the manifest of ``index``."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,23 @@ class RunFolder:
         others = [s for s in STAGES if s in sources and s not in opened and self.is_finished(s)]
         must_belong_together(opened | {stage: open_artifact(self[stage]) for stage in others})
         return opened
+
+
+def is_phantom_run(run: RunFolder) -> bool:
+    """Whether all studies of a run are phantoms; False where the index is not there."""
+    try:
+        counts = load_manifest(run["index"]).counts
+    except IntegrityError:
+        return False
+    return counts.get(PHANTOMS, 0) == counts.get("studies", -1)
+
+
+def is_phantom_set(root: Path) -> bool:
+    """Whether the data root was written by ``synth``, and so holds no patient."""
+    try:
+        return load_manifest(root).stage == "synth"
+    except IntegrityError:
+        return False
 
 
 def must_belong_together(artifacts: Mapping[str, Artifact]) -> None:

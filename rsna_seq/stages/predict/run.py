@@ -4,7 +4,8 @@
 2. For each study: ``cache.apply`` -> volume; for every network ``embed.apply`` -> vectors and logits; for
    every pair of network and sequence model ``sequence.apply`` and ``stack.apply`` -> logits.
 3. Probabilities are averaged over the pairs, never embeddings; then over the runs.
-4. ``slices.csv``, ``studies.csv``, ``report.html``, ``quarantine.parquet``; with a sample
+4. Each study is compared with the training studies of each run (:mod:`rsna_seq.scoring.novelty`).
+5. ``slices.csv``, ``studies.csv``, ``report.html``, ``quarantine.parquet``; with a sample
    ``submission.csv``.
 
 ``file`` in the tables is relative to the input folder, of several to the deepest folder that holds them all;
@@ -33,6 +34,7 @@ from rsna_seq.imaging.folders import escaped
 from rsna_seq.imaging.sources import must_exist
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
+from rsna_seq.models import PHANTOMS_ONLY
 from rsna_seq.report.page import write_prediction_report
 from rsna_seq.stages import cache, index
 from rsna_seq.stages.predict.scoring import Prediction, score_studies
@@ -41,7 +43,7 @@ from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.outputs import must_be_safe
 from rsna_seq.store.provenance import digest_file, source_digest
-from rsna_seq.store.slabs import report_wraps
+from rsna_seq.store.slabs import report_brain_modes, report_wraps
 from rsna_seq.store.tables import (
     QUARANTINE,
     nothing_usable,
@@ -85,6 +87,8 @@ def run(
     if sample is not None:
         read_sample(sample)  # a sample that is none is refused before hours of work, not after
     trained = [TrainedRun(folder, ctx.device) for folder in runs]
+    if any(t.phantoms_only for t in trained):
+        say("predict", PHANTOMS_ONLY)
     scan = index.scan(folders, indexing, workers=ctx.workers, limit=ctx.limit, title="predict")
     shared = _shared_patients(scan, trained)
     if shared:
@@ -130,6 +134,7 @@ def _write(
     slices = prediction.slices.with_columns(classes)
     write_csv(slices, out / "slices.csv")
     studies = studies_table(prediction.slices).with_columns(classes)
+    studies = studies.join(prediction.checks, on="study", how="left", maintain_order="left")
     write_csv(studies, out / "studies.csv")
     write_table(prediction.excluded, out / "quarantine.parquet", QUARANTINE)
     counts = {"studies": len(studies), "slices": len(slices)}
@@ -149,10 +154,29 @@ def _write(
         rows = scan.slices.filter(pl.col("study") == study, pl.col("pass") == 0)
         return cache.apply(rows, scan.root, trained[0].cache).volume if len(rows) else None
 
-    write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.excluded)
+    notice = PHANTOMS_ONLY if any(t.phantoms_only for t in trained) else None
+    write_prediction_report(
+        slices, prediction.checks, read, cfg.threshold, out / "report.html", prediction.excluded, notice
+    )
     report_exclusions(prediction.excluded, scan.studies["flags"].to_list())
-    counts |= report_wraps(scan.slices, prediction.unwrapped, prediction.excluded)
+    unwrapped = int(prediction.passes["unwrapped"].sum())
+    counts |= report_wraps(scan.slices, unwrapped, prediction.excluded)
+    counts |= report_brain_modes(prediction.passes)
+    counts |= _report_unlike(prediction.checks)
     reasons = prediction.excluded.group_by("reason").len().rows()
     shared = _shared_patients(scan, trained)
     counts |= {"patients also trained on": shared} if shared else {}
     return BuildSummary(counts, dict(reasons), str(trained[0].device))
+
+
+def _report_unlike(checks: pl.DataFrame) -> dict[str, int]:
+    """Print how many studies are unlike the training data, and return the count if there is one."""
+    unlike = checks.filter("unlike_training")
+    if unlike.is_empty():
+        return {}
+    say(
+        "predict",
+        f"unlike the training data: {len(unlike):,} of {len(checks):,} studies, whose probabilities may be "
+        f"wrong; studies.csv gives the reasons, such as {unlike['unlike_reason'][0]}",
+    )
+    return {"unlike the training data": len(unlike)}
