@@ -24,7 +24,6 @@ from rsna_seq.scoring.baselines import read_models
 from rsna_seq.scoring.metric import log_loss
 from rsna_seq.scoring.smoothing import smooth_along_z
 from rsna_seq.stages import evaluate
-from rsna_seq.store.artifacts import read_manifest
 from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.store.tables import LOGITS, SLABS, read_table
 
@@ -195,18 +194,6 @@ def test_an_unfinished_run_is_scored_up_to_its_last_stage(tmp_path: Path) -> Non
     assert sorted(found["models"]) == ["cnn", "prior", "smoothed"]
     with pytest.raises(IntegrityError, match="embed is not finished"):
         evaluate.run(QUICK, Context(), RunFolder(tmp_path / "none"))
-
-
-@pytest.mark.usefixtures("no_report")
-@pytest.mark.parametrize("later", [("4_sequence", "5_stack"), ()])
-def test_joint_is_scored_where_it_is_finished(tmp_path: Path, later: tuple[str, ...]) -> None:
-    run = scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed", "4_joint", *later))
-    found = scored(run)
-    expected = [m for m in MODELS if later or m in {"prior", "cnn", "smoothed"}]
-    expected.insert(4 if later else 3, "joint")
-    assert list(found["models"]) == expected
-    assert found["models"]["joint"]["log_loss"] < found["models"]["cnn"]["log_loss"]
-    assert "joint" in read_manifest(run / "6_evaluate").inputs
 
 
 def test_a_missing_prediction_is_an_error_and_not_nan(tmp_path: Path) -> None:

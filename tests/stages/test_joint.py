@@ -8,13 +8,21 @@ import numpy as np
 import polars as pl
 import pytest
 from builders import replace_table, tiny_cache
+from scored import scored_run
 
-from rsna_seq.config import EmbedConfig, JointConfig, SequenceConfig, StackConfig, load_config
+from rsna_seq.config import (
+    EmbedConfig,
+    EvaluateConfig,
+    JointConfig,
+    SequenceConfig,
+    StackConfig,
+    load_config,
+)
 from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError, UsageError
 from rsna_seq.labels import CLASSES
 from rsna_seq.pipeline import run_stage
-from rsna_seq.stages import embed, joint, sequence, stack
+from rsna_seq.stages import embed, evaluate, joint, sequence, stack
 from rsna_seq.stages.predict.trained import TrainedRun
 from rsna_seq.store.artifacts import load_manifest, read_manifest
 from rsna_seq.store.files import write_json
@@ -229,3 +237,17 @@ def test_run_leaves_joint_out_unless_it_is_enabled(tmp_path: Path, monkeypatch: 
     monkeypatch.undo()
     with pytest.raises(IntegrityError, match="no complete artefact"):
         run_stage("joint", load_config(None, ["device=cpu"]), tmp_path / "run")
+
+
+@pytest.mark.parametrize("later", [("4_sequence", "5_stack"), ()])
+def test_evaluate_scores_joint_where_it_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(evaluate, "write_run_report", lambda *_: None)
+    run = scored_run(tmp_path, studies=9, held_out=0, stages=("3_embed", "4_joint", *later))
+    evaluate.run(EvaluateConfig(bootstrap=50, strips=0), CPU, RunFolder(run))
+    models = json.loads((run / "6_evaluate" / "metrics.json").read_text(encoding="utf-8"))["models"]
+    whole = ["prior", "cnn", "smoothed", "sequence", "joint", "stack", "calibrated"]
+    assert list(models) == (whole if later else [*whole[:3], "joint"])
+    assert models["joint"]["log_loss"] < models["cnn"]["log_loss"]
+    assert "joint" in read_manifest(run / "6_evaluate").inputs
