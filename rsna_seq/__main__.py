@@ -84,7 +84,8 @@ _STAGES = {
     "cache": "Decode pixels to Hounsfield units once, cropped to the head.",
     "embed": "Train the 2.5D CNN, one network per fold, and embed every slice out of fold.",
     "sequence": "Train the GRU over whole studies.",
-    "stack": "Fit the boosted trees on the logits of both models.",
+    "joint": "Optional: fine-tune CNN and GRU together on whole studies.",
+    "stack": "Fit the boosted trees on the logits of the models.",
     "evaluate": "Compute the official metric with intervals, and write the report.",
 }
 _RUN = "Run all stages, and write the submission if the data has test images."

@@ -5,7 +5,8 @@
 ``2_cache``     pixels to HU, decoded once, cropped to the head
 ``3_embed``     a CNN over neighbouring slices: a vector and six logits per slice, out of fold
 ``4_sequence``  a GRU over the whole study
-``5_stack``     boosted trees over the logits of both models
+``4_joint``     optional: CNN and GRU fine-tuned together
+``5_stack``     boosted trees over the logits of the models
 ``6_evaluate``  the official metric, baselines, the report
 ``7_predict``   the submission for the competition's test images
 ==============  ==========================================================================
@@ -20,7 +21,7 @@ from rsna_seq.context import Context
 from rsna_seq.datasets.rsna2019.layout import find_layout
 from rsna_seq.errors import UsageError
 from rsna_seq.store.files import write_text
-from rsna_seq.store.run_folder import STAGES, RunFolder
+from rsna_seq.store.run_folder import OPTIONAL, STAGES, RunFolder
 
 _CONFIG = "config.yaml"
 _HEADER = "# The config of this run, written by rsna_seq; later commands on this folder use it.\n"
@@ -72,7 +73,7 @@ def run_stage(stage: str, cfg: Config, run: Path, *, rebuild: bool = False) -> N
 
 
 def run_all(cfg: Config, run: Path, *, rebuild: bool = False) -> None:
-    """Run all stages, and write the submission if the data has test images.
+    """Run all stages, optional ones if enabled, and write the submission if the data has test images.
 
     Args:
         cfg: The resolved config.
@@ -81,6 +82,8 @@ def run_all(cfg: Config, run: Path, *, rebuild: bool = False) -> None:
     """
     folder = RunFolder(run)
     for stage in STAGES[:-1]:
+        if stage in OPTIONAL and not getattr(cfg, stage).enabled:
+            continue
         run_stage(stage, cfg, run, rebuild=rebuild)
         if not folder.is_finished(stage):
             return  # other jobs train the folds that are missing
@@ -110,8 +113,8 @@ def _must_be_ours(file: Path) -> None:
 def _keep(cfg: Config, file: Path) -> None:
     """Write the config of a run, without what belongs to one command or one machine."""
     once = {"limit": None, "workers": 0, "device": "auto"}
-    embed = cfg.embed.model_copy(update={"folds": None})
-    text = _HEADER + dump_config(cfg.model_copy(update={**once, "embed": embed}))
+    by_fold = {s: getattr(cfg, s).model_copy(update={"folds": None}) for s in ("embed", "joint")}
+    text = _HEADER + dump_config(cfg.model_copy(update={**once, **by_fold}))
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         write_text(file, text)
 

@@ -9,14 +9,22 @@ import pytest
 from builders import replace_table, tiny_cache
 from dicoms import head, write_set, write_slice
 
-from rsna_seq.config import CacheConfig, DataConfig, EmbedConfig, IndexConfig, SequenceConfig, StackConfig
+from rsna_seq.config import (
+    CacheConfig,
+    DataConfig,
+    EmbedConfig,
+    IndexConfig,
+    JointConfig,
+    SequenceConfig,
+    StackConfig,
+)
 from rsna_seq.context import Context
 from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
 from rsna_seq.scoring.baselines import prior_of
 from rsna_seq.scoring.bootstrap import Bootstrap
 from rsna_seq.scoring.metric import slice_losses
-from rsna_seq.stages import cache, embed, index, sequence, stack
+from rsna_seq.stages import cache, embed, index, joint, sequence, stack
 from rsna_seq.stages.predict.trained import TrainedRun
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.run_folder import RunFolder
@@ -25,8 +33,9 @@ from rsna_seq.store.tables import LOGITS, SLABS, read_table
 CPU = Context(device="cpu")
 EMBED = EmbedConfig(backbone="resnet10t", pretrained=False, epochs=3, batch_size=8, lr=3e-3)
 SEQUENCE = SequenceConfig(epochs=4, batch_size=4, projection_dim=16, hidden=8)
+JOINT = JointConfig(epochs=2, frozen_epochs=1, projection_dim=8, hidden=8)
 STACK = StackConfig(rounds=20, min_leaf=2)
-STAGES = ("3_embed", "4_sequence", "5_stack")
+STAGES = ("3_embed", "4_sequence", "4_joint", "5_stack")
 
 
 OVERFITS = EMBED.model_copy(
@@ -45,9 +54,10 @@ OVERFITS = EMBED.model_copy(
 
 
 def walk(run: Path, embedding: EmbedConfig = EMBED) -> Path:
-    """The three learned stages."""
+    """The learned stages."""
     embed.run(embedding, CPU, RunFolder(run))
     sequence.run(SEQUENCE, CPU, RunFolder(run))
+    joint.run(JOINT, CPU, RunFolder(run))
     stack.run(STACK, CPU, RunFolder(run))
     return run
 

@@ -211,6 +211,8 @@ TESTED_ELSEWHERE = {
     "scoring.smoothing": "tests/stages/test_evaluate.py",
     "stacking.features": "tests/stages/test_learned.py, and against pandas in tests/benchmarks",
     "stacking.gates": "tests/stages/test_learned.py and tests/test_canaries.py",
+    "stacking.stacker": "tests/stages/test_learned.py and tests/stages/test_joint.py",
+    "store.by_fold": "tests/test_pipeline.py, tests/stages/test_learned.py and tests/stages/test_joint.py",
     "stages.embed": "tests/stages/test_learned.py, for the learned stages share one run",
     "stages.sequence": "tests/stages/test_learned.py",
     "stages.stack": "tests/stages/test_learned.py",

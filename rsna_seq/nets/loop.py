@@ -12,7 +12,7 @@
 import io
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -54,6 +54,10 @@ class Job:
     score: Callable[[nn.Module], float]
     """Validation metric, lower is better. It is reported and selects ``best``, but the pipeline uses
     ``last``: if the left-out fold selected the weights, its predictions would not be out of fold."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Factors on the learning rate, by the first part of a parameter's name; 1 for all others."""
+    finest: Callable[[Any], int] | None = None
+    """Largest useful number of pieces of a batch; None: the number of pieces that ``split`` returns."""
 
 
 @dataclass
@@ -142,7 +146,7 @@ class _Training:
         self.net = accelerator.prepare_model(self.bare)
         # one pass over the weights instead of several; only the fused optimizer can skip a step by itself
         self.fused = accelerator.device.type in {"cpu", "cuda"}
-        groups = _decay_groups(self.bare, cfg.weight_decay)
+        groups = _parameter_groups(self.bare, cfg, job.rates)
         optimizer = torch.optim.AdamW(groups, lr=cfg.lr, fused=self.fused)
         self.fault = torch.zeros((), device=accelerator.device)
         updates = max(1, math.ceil(job.steps / cfg.accumulate / accelerator.num_processes)) * cfg.epochs
@@ -205,7 +209,8 @@ class _Training:
             try:
                 return self._backward_parts(parts)
             except torch.OutOfMemoryError as error:
-                if len(parts) < self.state.pieces:
+                most = len(parts) if self.job.finest is None else self.job.finest(batch)
+                if most < self.state.pieces:
                     raise EnvironmentFaultError(
                         f"{self.job.name}: one sample does not fit into the memory of "
                         f"{self.accelerator.device}; choose a smaller embed.size or backbone"
@@ -271,12 +276,19 @@ def _accelerator(device: torch.device, cfg: FitConfig) -> Accelerator:
     )
 
 
-def _decay_groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Group parameters: weight decay for matrices and filters, none for biases, norms and scalars."""
-    tensors = [p for p in net.parameters() if p.requires_grad]
+def _parameter_groups(net: nn.Module, cfg: FitConfig, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Group parameters: weight decay for matrices and filters, none for biases, norms and scalars.
+
+    Each learning rate of ``rates`` has its own pair of groups.
+    """
+    tensors: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            tensors.setdefault(rates.get(name.split(".")[0], 1.0), []).append(parameter)
     return [
-        {"params": [p for p in tensors if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in tensors if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in params if (p.ndim > 1) == wide], "weight_decay": decay, "lr": cfg.lr * rate}
+        for rate, params in tensors.items()
+        for wide, decay in ((True, cfg.weight_decay), (False, 0.0))
     ]
 
 

@@ -106,7 +106,11 @@ class SequenceModel(nn.Module):
             hidden = self.vector_drop(hidden)
             studies = studies._replace(logits=studies.logits + self.refine(hidden))
             extra = [hidden, *_differences(hidden, lengths)]
-        inputs = [studies.logits, *_differences(studies.logits, lengths), _geometry(studies.z_mm, lengths)]
+        inputs = [
+            studies.logits,
+            *_differences(studies.logits, lengths),
+            study_geometry(studies.z_mm, lengths),
+        ]
         packed = pack_padded_sequence(
             torch.cat(inputs + extra, dim=-1), lengths, batch_first=True, enforce_sorted=False
         )
@@ -118,12 +122,12 @@ class SequenceModel(nn.Module):
         """Residual path: a weighted sum of the views of the logits, per class; (study, slab, 6)."""
         start = torch.zeros_like(self.mix)
         start[_INITIAL_WIDTH] = 1.0
-        views = _views(studies, mask)
+        views = study_views(studies, mask)
         mixed: Tensor = (views * (start + _RESIDUAL_RATE * self.mix)).sum(-2) + _RESIDUAL_RATE * self.bias
         return mixed
 
 
-def _views(studies: Studies, mask: Tensor) -> Tensor:
+def study_views(studies: Studies, mask: Tensor) -> Tensor:
     """Compute the inputs of the residual path as logits; (study, slab, view, 6)."""
     p = torch.sigmoid(studies.logits) * mask[..., None]
     distance = studies.z_mm[:, :, None] - studies.z_mm[:, None, :]
@@ -146,7 +150,7 @@ def _differences(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([edge, step], dim=1), torch.cat([step, edge], dim=1)
 
 
-def _geometry(z_mm: Tensor, lengths: Tensor) -> Tensor:
+def study_geometry(z_mm: Tensor, lengths: Tensor) -> Tensor:
     """Distances to both neighbours in nominal spacings, and position from 0 to 1; (study, slab, 3)."""
     below, above = _differences(z_mm[..., None], lengths)
     span = z_mm.gather(1, (lengths.to(z_mm.device) - 1)[:, None]) - z_mm[:, :1]

@@ -17,6 +17,7 @@ from rsna_seq.store.tables import LOGITS, SLABS, SLICES, read_table
 _MODELS = {
     "cnn": ("embed", "logits.parquet"),
     "sequence": ("sequence", "logits.parquet"),
+    "joint": ("joint", "logits.parquet"),
     "stack": ("stack", "logits.parquet"),
 }
 """Stage and table that hold the logits of each model; see :func:`_tables` for calibrated logits."""

@@ -7,6 +7,8 @@ from rsna_seq.arrays import Floats, sigmoid
 from rsna_seq.labels import CLASSES
 from rsna_seq.scoring.metric import class_log_loss, slice_losses
 
+Gates = dict[int, dict[str, bool]]
+"""Whether a refinement is used, by crossed fold (or UNSEEN) and class."""
 UNSEEN = -1
 """Key of the gate for unseen studies, which is decided on all folds."""
 
@@ -19,7 +21,7 @@ def decide(
     patients: NDArray[np.object_],
     folds: list[int],
     clear: float = 2.0,
-) -> dict[int, dict[str, bool]]:
+) -> Gates:
     """Decide per class whether a refinement is used.
 
     The decision of a fold is made on the other folds; the decision for unseen studies on all folds.
@@ -103,7 +105,7 @@ def _helps(gain: Floats, patients: NDArray[np.object_], clear: float) -> bool:
 def shut(
     new: Floats,
     old: Floats,
-    gates: dict[int, dict[str, bool]],
+    gates: Gates,
     own: NDArray[np.int16],
     cross: NDArray[np.int16],
 ) -> None:

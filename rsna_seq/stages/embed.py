@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from rsna_seq.arrays import sigmoid
 from rsna_seq.config import EmbedConfig
-from rsna_seq.console import progress, say
+from rsna_seq.console import progress
 from rsna_seq.context import Context
-from rsna_seq.errors import IntegrityError, NothingUsableError, UsageError
+from rsna_seq.errors import NothingUsableError
 from rsna_seq.folds import held_out, in_folds, labelled_rows
 from rsna_seq.imaging.neighbours import neighbour_indices
 from rsna_seq.imaging.volume import Volume
@@ -35,8 +35,8 @@ from rsna_seq.nets.pretrained import start_digest
 from rsna_seq.scoring.metric import log_loss
 from rsna_seq.store.array_file import ArrayWriter, array_writer
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact, read_manifest
-from rsna_seq.store.builds import ensure, reproduction_fault
-from rsna_seq.store.outputs import MANIFEST
+from rsna_seq.store.builds import reproduction_fault
+from rsna_seq.store.by_fold import ensure_by_fold
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import source_digest
 from rsna_seq.store.run_folder import RunFolder, open_folds
@@ -72,7 +72,7 @@ def run(cfg: EmbedConfig, ctx: Context, run: RunFolder) -> Manifest | None:
         NothingUsableError: There are not two folds with labels.
         IntegrityError: The folder holds networks that were trained otherwise, and no rebuild was asked for.
     """
-    out, inputs = run["embed"], {"cache": read_manifest(run["cache"]).content} | start_digest(cfg)
+    inputs = {"cache": read_manifest(run["cache"]).content} | start_digest(cfg)
     pixels = PixelCache(run["cache"])
     pixels.check()
     slabs = _labelled(pixels.slabs, ctx.limit)
@@ -82,34 +82,10 @@ def run(cfg: EmbedConfig, ctx: Context, run: RunFolder) -> Manifest | None:
             f"embed: labelled studies in {len(folds)} folds; out of fold needs at least two patients"
         )
     config = {**cfg.model_dump(mode="json", exclude={"folds"}), **ctx.key}
-    code = source_digest(__name__)
-    keys = {fold: Key(f"embed {fold}", {**config, "fold": fold}, inputs, code) for fold in folds}
-    for fold in _wanted(cfg, folds):
-        build = functools.partial(_build, cfg, ctx, pixels, slabs, fold)
-        check = functools.partial(_reproduces, cfg, ctx, pixels)
-        ensure(out / f"fold{fold}", keys[fold], build, learned=True, rebuild=ctx.rebuild, check=check)
-    done = {f: read_manifest(out / f"fold{f}") for f in folds if (out / f"fold{f}" / MANIFEST).is_file()}
-    _must_be_alike(keys, done, out)
-    if len(done) < len(folds):
-        say("embed", f"{len(done)} of {len(folds)} folds are trained; the last one completes the stage")
-        return None
-    contents = {f"fold{fold}": manifest.content for fold, manifest in done.items()}
-    return ensure(out, Key("embed", config, inputs | contents, code), lambda folder: _gather(folds, folder))
-
-
-def _must_be_alike(keys: dict[int, Key], done: dict[int, Manifest], out: Path) -> None:
-    """Refuse to join folds that were trained under different configs or on different inputs.
-
-    Raises:
-        IntegrityError: Names the fold and what differs.
-    """
-    for fold, manifest in done.items():
-        change = keys[fold].change(manifest.model_dump() | {"source": keys[fold].source})
-        if change is not None:
-            raise IntegrityError(
-                f"{out / f'fold{fold}'}: {change} since this fold was trained, so it cannot be joined with "
-                f"the others; train it again with --rebuild embed.folds=[{fold}], or use the run's config"
-            )
+    key = Key("embed", config, inputs, source_digest(__name__))
+    build = functools.partial(_build, cfg, ctx, pixels, slabs)
+    check = functools.partial(_reproduces, cfg, ctx, pixels)
+    return ensure_by_fold(run["embed"], key, folds, build, check, wanted=cfg.folds, rebuild=ctx.rebuild)
 
 
 def _reproduces(cfg: EmbedConfig, ctx: Context, cache: PixelCache, folder: Path) -> str | None:
@@ -225,16 +201,6 @@ def _labelled(slabs: pl.DataFrame, limit: int | None) -> pl.DataFrame:
     )
 
 
-def _wanted(cfg: EmbedConfig, folds: list[int]) -> list[int]:
-    """The folds to train now."""
-    if cfg.folds is None:
-        return folds
-    unknown = sorted(set(cfg.folds) - set(folds))
-    if unknown:
-        raise UsageError(f"embed.folds: there is no fold {unknown}; this index has {folds}")
-    return sorted(cfg.folds)
-
-
 def _build(
     cfg: EmbedConfig, ctx: Context, cache: PixelCache, slabs: pl.DataFrame, fold: int, folder: Path
 ) -> BuildSummary:
@@ -275,17 +241,6 @@ def _embed(
             parts.append(logit_table(slabs, embedding.logits, net=fold))
             advance(1)
     return pl.concat(parts) if parts else pl.DataFrame(schema=dict(LOGITS))
-
-
-def _gather(folds: list[int], out: Path) -> BuildSummary:
-    """Put the logits of all folds into one table."""
-    parts = [open_artifact(out / f"fold{fold}") for fold in folds]
-    tables = [read_table(part.file("logits.parquet"), LOGITS) for part in parts]
-    write_table(pl.concat(tables).sort("study", "slab", "net"), out / "logits.parquet", LOGITS)
-    devices = {part.manifest.device for part in parts}
-    return BuildSummary(
-        {"networks": len(folds), "rows of logits": sum(map(len, tables))}, {}, ", ".join(sorted(devices))
-    )
 
 
 def _score(net: nn.Module, cache: PixelCache, unseen: pl.DataFrame) -> float:

@@ -1,7 +1,7 @@
 """``evaluate``: scores of every model and baseline of a run.
 
 1. Probabilities per slice (:mod:`rsna_seq.scoring.baselines`): prior, CNN, CNN smoothed along z, sequence,
-   stack, and the calibrated stack if a temperature is used.
+   joint where it is finished, stack, and the calibrated stack if a temperature is used.
 2. Scores (:mod:`rsna_seq.scoring.scores`): the official metric with its interval over patients, per class,
    calibration over slices and studies, out of fold and, where patients were held out, on them.
 3. ``metrics.json``, ``report.html``, and a table on the screen.
@@ -30,7 +30,7 @@ from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import source_digest
-from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.run_folder import OPTIONAL, RunFolder
 from rsna_seq.store.tables import QUARANTINE, read_table
 
 _INPUTS = ("index", "cache", "embed", "sequence", "stack")
@@ -50,7 +50,8 @@ def run(cfg: EvaluateConfig, ctx: Context, run: RunFolder) -> Manifest:
     if not run.is_finished("embed"):
         raise IntegrityError(f"{run['embed']}: embed is not finished; there is nothing to score")
     last = max(i for i, stage in enumerate(_INPUTS) if run.is_finished(stage))
-    artifacts = run.open(*_INPUTS[: last + 1])  # a later stage needs all earlier ones
+    optional = [stage for stage in sorted(OPTIONAL) if run.is_finished(stage)]
+    artifacts = run.open(*_INPUTS[: last + 1], *optional)  # a later stage needs all earlier ones
     for stage in _INPUTS[last + 1 :]:
         say("evaluate", f"{stage} is not finished and is not scored")
     inputs = {stage: artifact.manifest.content for stage, artifact in artifacts.items()}

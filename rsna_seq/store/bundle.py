@@ -23,7 +23,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from rsna_seq.errors import IntegrityError, UsageError
-from rsna_seq.store.artifacts import Artifact, Manifest
+from rsna_seq.store.artifacts import Artifact, Manifest, open_artifact
 from rsna_seq.store.files import write_bytes
 from rsna_seq.store.outputs import MANIFEST
 from rsna_seq.store.provenance import package_version
@@ -38,8 +38,11 @@ _KEPT = {".safetensors", ".json", ".txt"}
 _STUDIES, _VECTORS = "training.parquet", "training_vectors.npy"
 """Numbers of the training studies with which unseen ones are compared; kept without identifiers."""
 _MOST_FILES, _MOST_BYTES = 10_000, 20_000_000_000
+_UNSEEN = "-1"
+"""Key of the gates for unseen studies in ``gates.json``."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_STAGES = ("embed", "sequence", "stack")
+_BY_FOLD = {"embed", "joint"}
+"""Stages whose folds are artefacts of their own."""
 
 
 class BundleInfo(BaseModel):
@@ -124,7 +127,7 @@ def write_bundle(
         raise UsageError(f"--out {out}: a bundle's name ends in {SUFFIX}")
     if out.exists():
         read_bundle(out)
-    artifacts = run.open("cache", *_STAGES)
+    artifacts = run.open("cache", *_stages(run))
     files = _stage_files(run, artifacts, training, half=half)
     config = run.path / "config.yaml"
     files |= {CARD: card.encode()} | ({"config.yaml": config.read_bytes()} if config.is_file() else {})
@@ -196,6 +199,15 @@ def _allowed(name: str) -> bool:
     return inside and path.suffix in _KINDS
 
 
+def _stages(run: RunFolder) -> list[str]:
+    """The learned stages that ``predict`` reads; ``joint`` only if a result of the stack depends on it."""
+    stack = open_artifact(run["stack"])
+    saved = json.loads(stack.file("gates.json").read_text(encoding="utf-8"))
+    boosted = any(saved["gates"][_UNSEEN].values()) and "joint" in stack.manifest.config["sources"]
+    averaged = any(saved.get("joint", {}).get(_UNSEEN, {}).values())
+    return ["embed", "sequence", *(["joint"] if boosted or averaged else []), "stack"]
+
+
 def _stage_files(
     run: RunFolder, artifacts: Mapping[str, Artifact], training: TrainingSummary, *, half: bool
 ) -> dict[str, bytes]:
@@ -205,9 +217,9 @@ def _stage_files(
     contents = {"cache": new.content}
     for stage in (name for name in artifacts if name != "cache"):
         inputs = dict(contents)
-        if stage == "embed":
-            for fold, part in open_folds(run["embed"]).items():
-                where = f"{run['embed'].name}/fold{fold}"
+        if stage in _BY_FOLD:
+            for fold, part in open_folds(run[stage]).items():
+                where = f"{run[stage].name}/fold{fold}"
                 more, made = _artifact(where, part.manifest, _kept(part, half=half), contents)
                 files |= more
                 inputs[f"fold{fold}"] = made.content

@@ -81,6 +81,7 @@ TABLES = {
     "stages/2_cache.md": ["2_cache/slabs.parquet"],
     "stages/3_embed.md": ["3_embed/logits.parquet", "3_embed/fold0/logits.parquet"],
     "stages/4_sequence.md": ["4_sequence/logits.parquet"],
+    "stages/4_joint.md": ["4_joint/logits.parquet", "4_joint/fold0/logits.parquet"],
     "stages/5_stack.md": ["5_stack/logits.parquet"],
     "stages/7_predict.md": ["7_predict/slices.csv", "7_predict/studies.csv"],
 }
@@ -98,7 +99,9 @@ def test_every_column_is_described(page: str, reader: Path) -> None:
         assert {c.removesuffix("_percentile") for c in others} <= described, table
 
 
-@pytest.mark.parametrize("stage", ["1_index", "2_cache", "3_embed", "4_sequence", "5_stack", "6_evaluate"])
+@pytest.mark.parametrize(
+    "stage", ["1_index", "2_cache", "3_embed", "4_sequence", "4_joint", "5_stack", "6_evaluate"]
+)
 def test_every_file_of_a_stage_is_described(stage: str, reader: Path) -> None:
     text = (DOCS / "stages" / f"{stage}.md").read_text(encoding="utf-8")
     files = [p for p in (reader / "runs" / "phantoms" / stage).rglob("*") if p.is_file()]

@@ -13,14 +13,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rsna_seq.arrays import Floats, sigmoid
-from rsna_seq.config import CacheConfig, EmbedConfig, SequenceConfig, StackConfig
+from rsna_seq.config import CacheConfig, EmbedConfig, JointConfig, SequenceConfig, StackConfig
 from rsna_seq.console import say
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
+from rsna_seq.nets.joint_model import JointModel
 from rsna_seq.scoring.baselines import prior_of
 from rsna_seq.scoring.novelty import Training
 from rsna_seq.stacking.features import join_logits
-from rsna_seq.stages import embed, sequence, stack
+from rsna_seq.stages import embed, joint, sequence, stack
 from rsna_seq.store.artifacts import Manifest
 from rsna_seq.store.bundle import TRAINING, extract_bundle, is_bundle, read_training
 from rsna_seq.store.pixel_cache import PixelCache
@@ -42,7 +43,8 @@ class TrainedRun:
     """A finished run or a bundle, loaded once: all networks and boosters that score a study.
 
     Args:
-        folder: The folder of the run, with ``2_cache`` to ``5_stack``, or a bundle (``.zip``).
+        folder: The folder of the run, with ``2_cache`` to ``5_stack``, or a bundle (``.zip``). ``4_joint`` is
+            needed only if the stack uses it.
         device: ``auto`` or a torch device.
 
     Raises:
@@ -58,12 +60,18 @@ class TrainedRun:
         """Load everything that scores a study; of a bundle the files are gone afterwards."""
         artifacts = run.open("cache", "embed", "sequence", "stack")
         made = {stage: artifact.manifest for stage, artifact in artifacts.items()}
+        self.stackers = stack.load(made["stack"].section(StackConfig), run["stack"])
+        if any(stacker.uses_joint for stacker in self.stackers.values()):
+            made["joint"] = run.open("joint", "stack")["joint"].manifest
         _tell_of_other_code(self.folder, made)
         self.content = {stage: manifest.content for stage, manifest in made.items() if stage != "cache"}
         self.cache = made["cache"].section(CacheConfig)
-        self.embedders = embed.load(made["embed"].section(EmbedConfig), run["embed"], device)
+        cnn = made["embed"].section(EmbedConfig)
+        self.embedders = embed.load(cnn, run["embed"], device)
         self.models = sequence.load(made["sequence"].section(SequenceConfig), run["sequence"], device)
-        self.stackers = stack.load(made["stack"].section(StackConfig), run["stack"])
+        self.joint: dict[int, JointModel] = {}
+        if "joint" in made:
+            self.joint = joint.load(made["joint"].section(JointConfig), cnn, run["joint"], device)
         self.training = Training.load(artifacts["stack"])
         bundled = TRAINING in made["cache"].files
         self.bundled = read_training(artifacts["cache"].file(TRAINING)) if bundled else None
@@ -104,7 +112,7 @@ class TrainedRun:
             tta: Average with the left-right flipped study.
         """
         slabs = volume.places()
-        cnn, refined = [], []
+        cnn, refined, ends = [], [], []
         vectors: dict[int, NDArray[np.float32]] = {}
         for net, embedder in self.embedders.items():
             seen = embed.apply(embedder, volume, tta=tta or None)
@@ -113,7 +121,10 @@ class TrainedRun:
             for cross, models in self.models.items():
                 logits = sequence.apply(models, seen.vectors, seen.logits, volume.z_mm)
                 refined.append(logit_table(slabs, logits, net=net, cross=cross))
-        table = join_logits(pl.concat(cnn), pl.concat(refined), slabs)
+            if net in self.joint:
+                logits = joint.apply(self.joint[net], volume, tta=tta or None)
+                ends.append(logit_table(slabs, logits, net=net))
+        table = join_logits(pl.concat(cnn), pl.concat(refined), slabs, pl.concat(ends) if ends else None)
         found = [
             sigmoid(stack.apply(stacker, table.filter(pl.col("cross") == cross)))
             for cross, stacker in self.stackers.items()
@@ -135,7 +146,7 @@ def _as_run(path: Path) -> Iterator[RunFolder]:
 def _tell_of_other_code(run: Path, made: Mapping[str, Manifest]) -> None:
     """Say where a run was trained by another version, or by other code of the same version."""
     versions = {manifest.version for manifest in made.values()} - {package_version()}
-    code = {stage: source_digest(f"rsna_seq.stages.{stage}") for stage in ("embed", "sequence", "stack")}
+    code = {stage: source_digest(f"rsna_seq.stages.{stage}") for stage in made if stage != "cache"}
     stages = [stage for stage, digest in code.items() if made[stage].source != digest]
     if versions:
         say(

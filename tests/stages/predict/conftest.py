@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from commands import cli
 from dicoms import write_set
-from tiny_run import TINY
+from tiny_run import WITH_JOINT
 
 from rsna_seq.__main__ import main
 
@@ -36,5 +36,5 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("stage_2_train", "stage_2_test"):
         file = sorted((root / "data" / folder).glob("*.dcm"))[1]
         file.write_bytes(file.read_bytes()[:4000])
-    cli("run", "--out", root / "run", f"data.root={root / 'data'}", *TINY)
+    cli("run", "--out", root / "run", f"data.root={root / 'data'}", *WITH_JOINT)
     return root

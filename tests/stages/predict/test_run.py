@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from commands import cli, write_study
 from dicoms import head, write_slice
-from tiny_run import TINY
+from tiny_run import WITH_JOINT
 
 import rsna_seq
 from rsna_seq.config import IndexConfig
@@ -184,12 +184,12 @@ def test_a_study_unlike_training_is_reported_with_the_reason(
 
 
 def test_a_second_run_reuses_every_stage(walked: Path) -> None:
-    said = cli("run", "--out", walked / "run", f"data.root={walked / 'data'}", *TINY).stderr
+    said = cli("run", "--out", walked / "run", f"data.root={walked / 'data'}", *WITH_JOINT).stderr
     assert said.count("up to date") == 6 + 2 + 1  # the stages, the folds of embed, the prediction
 
 
 def test_two_runs_with_one_seed_submit_the_same_bytes(walked: Path, tmp_path: Path) -> None:
-    cli("run", "--out", tmp_path / "again", f"data.root={walked / 'data'}", *TINY)
+    cli("run", "--out", tmp_path / "again", f"data.root={walked / 'data'}", *WITH_JOINT)
     names = ("7_predict/submission.csv", "6_evaluate/metrics.json", "5_stack/logits.parquet")
     assert all((tmp_path / "again" / n).read_bytes() == (walked / "run" / n).read_bytes() for n in names)
 
@@ -206,7 +206,7 @@ def test_the_manifest_tells_how_it_was_made(walked: Path) -> None:
 
 def test_strict_reports_quarantined_input(walked: Path) -> None:
     words = ["index", "--strict", "--out", walked / "run", f"data.root={walked / 'data'}"]
-    assert "quarantined" in cli(*words, *TINY, code=3).stderr
+    assert "quarantined" in cli(*words, *WITH_JOINT, code=3).stderr
 
 
 @pytest.mark.parametrize("sampled", [False, True])
