@@ -3,7 +3,9 @@
 A study's result depends on nothing but the study; memory does not grow with their number.
 """
 
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -27,11 +29,13 @@ class Prediction:
         slices: PREDICTED_SLICES, one row per slice that was read.
         excluded: QUARANTINE.
         unwrapped: Slices whose 12-bit wrap was corrected.
+        seconds: Time for reading and scoring each study.
     """
 
     slices: pl.DataFrame
     excluded: pl.DataFrame
     unwrapped: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def are_probabilities(values: Floats) -> bool:
@@ -56,8 +60,10 @@ def score_studies(cfg: PredictConfig, scan: index.Scan, trained: list[TrainedRun
     """
     tables, excluded = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine]
     passes, unwrapped = cache.split_by_pass(scan.slices), 0
+    seconds: dict[str, float] = {}
     with progress("predict", len(passes)) as advance:
         for rows in passes:
+            start, study = time.monotonic(), str(rows["study"][0])
             probabilities, lost, corrected = _score_pass(cfg, rows, scan.root, trained)
             unwrapped += corrected
             if not are_probabilities(probabilities.select(CLASSES).to_numpy()):
@@ -65,11 +71,12 @@ def score_studies(cfg: PredictConfig, scan: index.Scan, trained: list[TrainedRun
                 probabilities = probabilities.clear()
             tables.append(probabilities)
             excluded.append(from_rows(lost, QUARANTINE))
+            seconds[study] = seconds.get(study, 0.0) + time.monotonic() - start
             advance(1)
     slices = check(pl.concat(tables), PREDICTED_SLICES, "slices")
     if slices.is_empty():
         must_not_be_timeouts("predict", pl.concat(excluded)["reason"])
-    return Prediction(slices, pl.concat(excluded), unwrapped)
+    return Prediction(slices, pl.concat(excluded), unwrapped, seconds)
 
 
 def _without_result(slices: pl.DataFrame) -> list[dict[str, object]]:

@@ -55,8 +55,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bundle")
     write_set(root / "data", test_studies=0)
     cli("run", "--out", root / "run", f"data.root={root / 'data'}", *QUICK)
-    printed = cli("bundle", root / "run", "--out", root / "model.zip", "--licence", "CC0-1.0")
-    assert read_bundle(root / "model.zip").digest in printed
+    printed = cli("bundle", root / "run", "--out", root / "model.zip", "--licence", "CC0-1.0", "--json")
+    summary = json.loads(printed.splitlines()[0])
+    assert summary["digest"] == read_bundle(root / "model.zip").digest
+    assert (summary["command"], summary["licence"]) == ("bundle", "CC0-1.0")
     return root
 
 
