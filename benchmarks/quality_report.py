@@ -18,7 +18,7 @@ from rsna_seq.scoring.metric import Interval, slice_losses
 from rsna_seq.scoring.scores import Scope
 
 Floats = NDArray[np.float64]
-FLAT, CNN, GRU, STACK, FINAL = "2D CNN", "2.5D CNN", "GRU (ours)", "stack (ours)", "calibrated (ours)"
+FLAT, CNN, GRU, STACK = "2D CNN", "2.5D CNN", "GRU (ours)", "stack (ours)"
 CLEAR = ("gaussian smoothing", "lightgbm alone")
 """Peers for which the whole interval of the paired difference must be below zero."""
 _TIE = 1e-6
@@ -58,7 +58,7 @@ class Losses:
     @property
     def peers(self) -> list[str]:
         """Ways that are not models of this package."""
-        return [w for w in self.ways if w not in {"prior", FLAT, CNN, GRU, STACK, FINAL}]
+        return [w for w in self.ways if w not in {"prior", FLAT, CNN, GRU, STACK}]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def targets(scopes: Mapping[str, Losses]) -> list[Target]:
         _share(seen, GRU, CNN, 0.85),
         *(_below(seen, "out of fold", GRU, peer, clear=peer in CLEAR) for peer in seen.peers),
         *(_never_worse(losses, name.replace("_", " ")) for name, losses in scopes.items()),
-        _share(seen, FINAL, FLAT, 0.75),
+        _share(seen, STACK, FLAT, 0.75),
     ]
     unseen = scopes.get("held_out")
     if unseen is None:
@@ -158,7 +158,7 @@ def seeds_table(scope: str, seeds: list[Mapping[str, Losses]]) -> Table:
 def spread(scope: str, seeds: list[Mapping[str, Losses]]) -> dict[str, dict[str, float]]:
     """Compute mean, standard deviation, minimum and maximum log loss of each way that depends on the seed."""
     rows = {}
-    for way in [*seeds[0][scope].peers, GRU, STACK, FINAL]:
+    for way in [*seeds[0][scope].peers, GRU, STACK]:
         losses = np.array([s[scope].ways[way].mean() for s in seeds])
         rows[way] = {
             "mean": float(losses.mean()),
@@ -207,7 +207,7 @@ def figure(losses: Losses, scope: str) -> str:
     drawn, axes = canvas(6.2, 0.42 * len(ways) + 0.75, 1.5)
     for at, way in enumerate(reversed(ways)):
         value, low, high = losses.mean(way)
-        colour = COLOURS["subarachnoid"] if way in {CNN, GRU, STACK, FINAL} else SOFT
+        colour = COLOURS["subarachnoid"] if way in {CNN, GRU, STACK} else SOFT
         axes.hlines(at, low, high, color=colour, linewidth=3, alpha=0.35)
         axes.scatter(value, at, s=32, color=colour, zorder=3)
         axes.annotate(

@@ -4,22 +4,28 @@ import json
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import typer
-import typer.core
+_INTERRUPTED = 130
 
-from rsna_seq.terminal.paths import exists, require_file, require_folder
-from rsna_seq.terminal.summary import print_summary
-from rsna_seq.tools.commands import AsJson, Limit
-from rsna_seq.tools.commands import app as tools
+try:
+    import typer
+    import typer.core
+
+    from rsna_seq.console import show_log
+    from rsna_seq.terminal.failures import tell
+    from rsna_seq.terminal.paths import exists, require_file, require_folder
+    from rsna_seq.terminal.streams import secure_streams
+    from rsna_seq.terminal.summary import print_summary
+    from rsna_seq.tools.commands import AsJson, Limit
+    from rsna_seq.tools.commands import app as tools
+except KeyboardInterrupt:  # Ctrl-C while the imports run, before main() can handle it
+    sys.exit(_INTERRUPTED)
 
 if TYPE_CHECKING:
     from rsna_seq.config import Config
 
-_INTERRUPTED = 130
 _RESEARCH = "For research; not a medical device."
 
 
@@ -199,19 +205,24 @@ def demo(
 
 @app.command(rich_help_panel="Tools")
 def synth(
-    out: Annotated[Path, typer.Option("--out", help="Receives DICOM files and CSVs.", callback=_a_folder)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Receives DICOM files and CSVs; with synth.format=hu the index and cache of a run.",
+            callback=_a_folder,
+        ),
+    ],
     overrides: Overrides = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write phantom studies in the competition's layout."""
-    from rsna_seq.context import Context
-    from rsna_seq.tools import synth as tool
+    """Write phantom studies in the competition's layout, or directly as the cache of a run."""
+    from rsna_seq import pipeline
 
-    cfg = _config(config, overrides, None)
-    made = tool.run(cfg.synth, out, seed=cfg.seed, workers=Context.of(cfg).workers)
+    made = pipeline.synth(pipeline.config_of_run(out, config, overrides or []), out)
     if as_json:
-        print_summary("synth", {"out": out, **asdict(made)})
+        print_summary("synth", {"out": out, **made})
 
 
 @app.command("config", rich_help_panel="Tools")
@@ -257,10 +268,6 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Run a command and end with the exit code that the README lists."""
-    from rsna_seq.console import show_log
-    from rsna_seq.terminal.failures import tell
-    from rsna_seq.terminal.streams import secure_streams
-
     try:
         secure_streams()
         show_log()

@@ -11,6 +11,7 @@
 ==============  ==========================================================================
 """
 
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,14 @@ def run_stage(stage: str, cfg: Config, run: Path, *, rebuild: bool = False) -> M
     if stage not in STAGES[:-1]:
         raise ValueError(f"no stage is called {stage!r}")
     _must_be_ours(run / _CONFIG)
-    module = import_module(f"rsna_seq.stages.{stage}")
-    made: Manifest | None = module.run(getattr(cfg, stage), Context.of(cfg, rebuild=rebuild), RunFolder(run))
+    ctx, folder = Context.of(cfg, rebuild=rebuild), RunFolder(run)
+    made: Manifest | None
+    if cfg.synth.format == "hu" and stage in {"index", "cache"}:
+        phantoms = import_module("rsna_seq.tools.phantom_run")
+        made = (phantoms.run_index if stage == "index" else phantoms.run_cache)(cfg, ctx, folder)
+    else:
+        module = import_module(f"rsna_seq.stages.{stage}")
+        made = module.run(getattr(cfg, stage), ctx, folder)
     _keep(cfg, run / _CONFIG)
     return made
 
@@ -89,6 +96,8 @@ def run_all(cfg: Config, run: Path, *, rebuild: bool = False) -> dict[str, Manif
         if made is None:
             return finished  # other jobs train the folds that are missing
         finished[stage] = made
+    if cfg.synth.format == "hu":
+        return finished  # there are no test images
     layout = find_layout(cfg.data.root, cfg.data.stage)
     if layout.test is not None:
         # a series that is asked for is one of the training studies: `index` has found it there
@@ -154,6 +163,27 @@ def predict(
     return stage.run(cfg.predict, ctx, folders, models, out, indexing=cfg.index, sample=sample, dicom=dicom)
 
 
+def synth(cfg: Config, out: Path) -> dict[str, Any]:
+    """Write phantoms: a data set of DICOM files, or the outputs of ``index`` and ``cache`` of a run.
+
+    Args:
+        cfg: The resolved config; ``synth.format`` selects which.
+        out: Root of the data set, or folder of the run.
+
+    Returns:
+        The numbers of a data set, or the summaries of the stages.
+
+    Raises:
+        RsnaSeqError: ``out`` contains other files, or the disk is full.
+    """
+    from rsna_seq.tools import synth as tool
+
+    if cfg.synth.format == "hu":
+        made = {stage: run_stage(stage, cfg, out) for stage in ("index", "cache")}
+        return {"stages": {stage: manifest.summary for stage, manifest in made.items() if manifest}}
+    return asdict(tool.run(cfg.synth, out, seed=cfg.seed, workers=Context.of(cfg).workers))
+
+
 def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> dict[str, Any]:
     """Write phantoms, run all stages on them, and predict phantoms that the run has not seen.
 
@@ -164,10 +194,15 @@ def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> dict[str, Any]:
 
     Returns:
         The stages' summaries, the log loss on unseen phantoms with its interval, and the reports.
+
+    Raises:
+        UsageError: ``synth.format`` is not ``dicom``.
     """
     from rsna_seq.datasets.rsna2019.submission import score_answer
     from rsna_seq.tools import synth
 
+    if cfg.synth.format != "dicom":
+        raise UsageError("demo: it reads DICOM files; set synth.format=dicom, or use rsna-seq run")
     workers = Context.of(cfg).workers
     seen, unseen = out / "phantoms", out / "unseen_phantoms"
     synth.run(cfg.synth, seen, seed=cfg.seed, workers=workers)

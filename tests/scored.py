@@ -32,6 +32,7 @@ def scored_run(
     held_out: int = 6,
     absent: tuple[str, ...] = (),
     stages: tuple[str, ...] = tuple(NOISE),
+    calibrated: bool = True,
     seed: int = 0,
 ) -> Path:
     """Folders ``1_index`` to ``5_stack`` of a run over small studies, every second slab of two slices.
@@ -42,6 +43,7 @@ def scored_run(
         held_out: How many of them are held out.
         absent: Classes that never occur.
         stages: Learned stages that are finished.
+        calibrated: ``stack`` uses a temperature.
         seed: Seed of labels and logits.
     """
     random = np.random.default_rng(seed)
@@ -64,11 +66,13 @@ def scored_run(
     pixels = random.integers(0, 80, (len(slabs), 16, 16)).astype(np.int16)
     finish(run / "2_cache", {"slabs.parquet": (slabs, SLABS), "quarantine.parquet": ([], QUARANTINE)}, pixels)
     for stage in stages:
-        write_logits(run, stage, seed=seed)
+        write_logits(run, stage, calibrated=calibrated, seed=seed)
     return run
 
 
-def write_logits(run: Path, stage: str, *, noise: float | None = None, seed: int = 0) -> None:
+def write_logits(
+    run: Path, stage: str, *, noise: float | None = None, calibrated: bool = True, seed: int = 0
+) -> None:
     """Finish a learned stage with logits that know the truth but for some noise."""
     slabs = read_table(run / "2_cache" / "slabs.parquet", SLABS).filter(pl.col("fold").is_not_null())
     random = np.random.default_rng([seed, int(stage[0])])
@@ -83,7 +87,7 @@ def write_logits(run: Path, stage: str, *, noise: float | None = None, seed: int
             mine = (pl.col("fold") == net) & ((pl.col("cross_fold") == cross) | (cross == -1))
             kept = slabs.select((pl.col("fold") == -1) | mine).to_series().to_numpy()
             tables.append(logit_table(slabs.filter(pl.Series(kept)), logits[kept], net=net, cross=cross))
-    names = ("logits.parquet", "uncalibrated.parquet")[: 2 if stage == "5_stack" else 1]
+    names = ("logits.parquet", "uncalibrated.parquet")[: 2 if stage == "5_stack" and calibrated else 1]
     finish(run / stage, {name: (pl.concat(tables).to_dicts(), LOGITS) for name in names})
 
 

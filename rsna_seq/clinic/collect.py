@@ -1,10 +1,20 @@
 """From the tables of a prediction to :class:`rsna_seq.clinic.results.Results`."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
-from rsna_seq.clinic.results import RESEARCH_ONLY, Excluded, Finding, KeyImage, Model, Results, Study
+from rsna_seq.clinic.results import (
+    RESEARCH_ONLY,
+    Excluded,
+    Finding,
+    KeyImage,
+    Model,
+    Results,
+    Study,
+    Uncertainty,
+)
 from rsna_seq.clinic.sources import replaced_uids
 from rsna_seq.labels import CLASSES
 from rsna_seq.models import PHANTOMS_ONLY
@@ -28,7 +38,8 @@ def collect(
     """Gather the results of a prediction.
 
     Args:
-        studies: One row per study, as in ``studies.csv``: for each class the maximum and its slice.
+        studies: One row per study, as in ``studies.csv``: for each class the maximum and its slice; the
+            columns of STUDY_CHECKS, where it has them, become the uncertainty.
         slices: PREDICTED_SLICES.
         indexed: SLICES, from which the prediction was made.
         excluded: QUARANTINE.
@@ -55,6 +66,7 @@ def collect(
                 slices=row["slices"],
                 excluded=lost.get(name, 0),
                 findings=findings,
+                uncertainty=_uncertainty(row),
                 replaced_uids=replaced_uids(name, images),
                 seconds=round(seconds.get(name, 0.0), 3),
             )
@@ -68,6 +80,18 @@ def collect(
         studies=found,
         excluded=[Excluded(**row) for row in excluded.select(*Excluded.model_fields).iter_rows(named=True)],
         seconds=round(sum(seconds.values()), 3),
+    )
+
+
+def _uncertainty(row: Mapping[str, Any]) -> Uncertainty | None:
+    """The columns of STUDY_CHECKS of a study, if there are any."""
+    if row.get("unlike_training") is None:
+        return None
+    return Uncertainty(
+        unlike_training=row["unlike_training"],
+        unlike_reason=row["unlike_reason"] or None,
+        novelty=row["novelty"],
+        spread={name: row[f"{name}_spread"] for name in CLASSES},
     )
 
 

@@ -58,10 +58,10 @@ class Uncertainty(_Plain):
     """The study is unlike the studies that the model was trained on."""
     unlike_reason: str | None
     """What is unlike; null if nothing is."""
-    novelty: float
-    """Distance from the training studies; the limit is 1."""
+    novelty: float | None
+    """Distance from the training studies; the limit is 1. Null if it is not finite."""
     spread: dict[str, float]
-    """Standard deviation of each class's probability over the networks."""
+    """By class, the standard deviation over the networks of the study's highest probability."""
 
 
 class Study(_Plain):

@@ -21,9 +21,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
+from rsna_seq.spacing import NOMINAL_SPACING_MM
 
-_UNIT_MM = 5.0
-"""Nominal spacing; distances are divided by it."""
 _WIDTHS = (3.0, 6.0, 12.0, 25.0)
 """Standard deviations, in mm, of the Gaussian averages in the residual path."""
 _INITIAL_WIDTH = 1
@@ -152,7 +151,5 @@ def _geometry(z_mm: Tensor, lengths: Tensor) -> Tensor:
     below, above = _differences(z_mm[..., None], lengths)
     span = z_mm.gather(1, (lengths.to(z_mm.device) - 1)[:, None]) - z_mm[:, :1]
     position = (z_mm - z_mm[:, :1]) / span.clamp_min(1.0)
-    return torch.cat(
-        [torch.tanh(below / (4 * _UNIT_MM)) * 4, torch.tanh(above / (4 * _UNIT_MM)) * 4, position[..., None]],
-        -1,
-    )
+    below, above = (4 * torch.tanh(gap / (4 * NOMINAL_SPACING_MM)) for gap in (below, above))
+    return torch.cat([below, above, position[..., None]], -1)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from rsna_seq.settings.types import File, Fold, Millimetres, Section, Share, Text, Window, some_once
+from rsna_seq.spacing import NOMINAL_SPACING_MM
 
 
 class FitConfig(Section):
@@ -42,7 +43,7 @@ class EmbedConfig(FitConfig):
     """Rows and columns of the network's input; ``null`` uses the size of the cache."""
     neighbours: int = Field(1, ge=0, le=50)
     """Number of neighbouring slices on each side of the centre slice."""
-    spacing_mm: Millimetres = 5.0
+    spacing_mm: Millimetres = NOMINAL_SPACING_MM
     """Nominal distance between neighbouring slices, in mm."""
     windows: Annotated[tuple[Window, ...], Field(max_length=16), AfterValidator(some_once)] = (
         (40, 80),
@@ -54,6 +55,9 @@ class EmbedConfig(FitConfig):
     """Folds to train, for example one per cluster job; ``null`` trains all."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout before the classifier."""
+    compile: bool = False
+    """Compile the network with ``torch.compile`` in this stage: meant for long trainings on a GPU, because
+    compiling takes minutes. Needs a C++ compiler. ``predict`` does not compile."""
     tta: bool = False
     """Test-time augmentation: average vectors and logits over the slice and its left-right flip."""
     flip_prob: Share = 0.5
@@ -66,12 +70,15 @@ class EmbedConfig(FitConfig):
     """Augmentation: largest relative change of the image scale."""
     shift: float = Field(0.05, ge=0, lt=1)
     """Augmentation: largest in-plane shift, as a fraction of the image size."""
-    hu_scale: float = Field(0.05, ge=0, lt=1)
+    hu_scale: float = Field(0.08, ge=0, lt=1)
     """Augmentation: largest relative change of the HU values."""
-    hu_shift: float = Field(4.0, ge=0, le=4096)
+    hu_shift: float = Field(8.0, ge=0, le=4096)
     """Augmentation: largest shift of the HU values, in HU."""
-    hu_noise: float = Field(0.0, ge=0, le=4096)
-    """Augmentation: largest standard deviation of the added noise, in HU."""
+    hu_noise: float = Field(12.0, ge=0, le=4096)
+    """Augmentation: largest standard deviation of the added noise, in HU; small values are more frequent."""
+    hu_kernel: float = Field(1.0, ge=0, le=10)
+    """Augmentation: largest strength of the sharpening, as by a bone kernel; half of the samples are blurred
+    instead, by at most 0.7 pixels."""
     erase: Share = 0.2
     """Augmentation: probability of replacing a rectangle by air."""
 

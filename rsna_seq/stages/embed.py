@@ -28,7 +28,7 @@ from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.nets.augment import augment, draw
 from rsna_seq.nets.cnn import Embedder, load_embedder, weighted_bce
-from rsna_seq.nets.data import Batch, SlabDataset, batches_of, shuffled_batches, split_batch
+from rsna_seq.nets.data import Batch, SlabDataset, batches_of, read_studies, shuffled_batches, split_batch
 from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
 from rsna_seq.nets.pretrained import start_digest
@@ -116,8 +116,7 @@ def _reproduces(cfg: EmbedConfig, ctx: Context, cache: PixelCache, folder: Path)
     """Apply stored weights to a few stored studies; a sentence if the logits differ from the stored ones."""
     fold = open_artifact(folder)
     table = read_table(fold.file("logits.parquet"), LOGITS)
-    net = load_embedder(cfg, fold.file("last.safetensors"))
-    net = net.to(resolve_device(ctx.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = load_embedder(cfg, fold.file("last.safetensors")).on(resolve_device(ctx.device), compiled=True)
     worst = 0.0
     for study in table["study"].unique(maintain_order=True).head(_CHECKED_STUDIES):
         stored = table.filter(pl.col("study") == study).select(CLASSES).to_numpy()
@@ -148,14 +147,14 @@ def fit(
         name: Title of the progress bar.
         seed: Seed of everything random.
         device: ``auto`` or a torch device.
-        workers: Processes that read ahead where there is a GPU.
+        workers: Threads that read ahead where there is a GPU.
 
     Returns:
         The trained network in evaluation mode.
     """
     where = resolve_device(device)
     torch.manual_seed(seed)
-    net = Embedder(cfg).to(memory_format=torch.channels_last)
+    net = Embedder(cfg).on(torch.device("cpu"), compiled=True)
     data = SlabDataset(cache, train, cfg.neighbours, cfg.spacing_mm)
     gpu = where.type == "cuda"
 
@@ -174,7 +173,8 @@ def fit(
 
     steps = batches_of(len(data), cfg.batch_size)
     job = Job(name, net, steps, batches, loss, split_batch, lambda model: _score(model, cache, unseen))
-    return fit_net(job, cfg, folder, device=where, seed=seed)  # type: ignore[return-value]
+    trained = fit_net(job, cfg, folder, device=where, seed=seed)
+    return trained.on(where, compiled=True)  # type: ignore[no-any-return,operator]
 
 
 @torch.inference_mode()
@@ -187,13 +187,14 @@ def apply(embedder: Embedder, volume: Volume, *, tta: bool | None = None) -> Emb
         tta: Average with the left-right flipped study; None takes the config's.
     """
     cfg, device = embedder.cfg, device_of(embedder)
-    hu = torch.from_numpy(volume.hu.astype(np.float32)).to(device)
-    at = torch.from_numpy(neighbour_indices(volume.z_mm, cfg.neighbours, cfg.spacing_mm)).to(device)
+    pixels = volume.hu if volume.hu.flags.writeable else volume.hu.copy()
+    hu = torch.from_numpy(pixels).to(device, non_blocking=True).float()
+    at = torch.from_numpy(neighbour_indices(volume.z_mm, cfg.neighbours, cfg.spacing_mm))
     flips = (False, True) if (cfg.tta if tta is None else tta) else (False,)
     vectors, logits = [], []
     for chunk in at.split(_CHUNK):
         # each slice is windowed once, not once for itself and once for every neighbour
-        needed, inverse = chunk.unique(return_inverse=True)
+        needed, inverse = (i.to(device, non_blocking=True) for i in chunk.unique(return_inverse=True))
         stack = embedder.windowed(hu[needed, None])[inverse].flatten(1, 2)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             views = [embedder.embed_within_memory(stack.flip(-1) if flip else stack) for flip in flips]
@@ -211,7 +212,7 @@ def load(cfg: EmbedConfig, out: Path, device: str = "auto") -> dict[int, Embedde
     where = resolve_device(device)
     parts = open_folds(out)
     nets = {fold: load_embedder(cfg, part.file("last.safetensors")) for fold, part in parts.items()}
-    return {fold: net.to(where, memory_format=torch.channels_last) for fold, net in nets.items()}  # type: ignore[call-overload]
+    return {fold: net.on(where) for fold, net in nets.items()}
 
 
 def _labelled(slabs: pl.DataFrame, limit: int | None) -> pl.DataFrame:
@@ -264,10 +265,12 @@ def _embed(
     net: Embedder, cache: PixelCache, rows: pl.DataFrame, fold: int, vectors: ArrayWriter
 ) -> pl.DataFrame:
     """Write the vectors study by study and return the logits in the same order."""
+    studies = dict(rows.group_by("study", maintain_order=True))
+    volumes = read_studies(cache, [str(study) for (study,) in studies], device_of(net))
     parts = []
-    with progress("embed", rows["study"].n_unique()) as advance:
-        for (study,), slabs in rows.group_by("study", maintain_order=True):
-            embedding = apply(net, cache.read(str(study)))
+    with progress("embed", len(studies)) as advance:
+        for slabs, volume in zip(studies.values(), volumes, strict=True):
+            embedding = apply(net, volume)
             vectors.append(embedding.vectors)
             parts.append(logit_table(slabs, embedding.logits, net=fold))
             advance(1)
@@ -290,8 +293,6 @@ def _score(net: nn.Module, cache: PixelCache, unseen: pl.DataFrame) -> float:
     assert isinstance(net, Embedder)
     if unseen.is_empty():
         return float("nan")
-    logits = [
-        apply(net, cache.read(str(study)), tta=False).logits
-        for study in unseen["study"].unique(maintain_order=True)
-    ]
+    volumes = read_studies(cache, unseen["study"].unique(maintain_order=True), device_of(net))
+    logits = [apply(net, volume, tta=False).logits for volume in volumes]
     return log_loss(unseen.select(CLASSES).to_numpy(), sigmoid(np.concatenate(logits)))

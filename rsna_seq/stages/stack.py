@@ -7,15 +7,18 @@
    ``stack.blend_weight``, is averaged with that of the sequence model.
 3. One gate per class: the average is used only where it helps out of fold; the gate of a fold is decided on
    the other folds.
-4. Calibration (:mod:`rsna_seq.stacking.calibration`): slope and intercept per class, fitted on the other
-   folds, used where it helps by more than two standard errors over patients.
-5. ``boosters/{fold}_{class}.txt``, ``gates.json``, ``uncalibrated.parquet``, ``logits.parquet``.
+4. Calibration (:mod:`rsna_seq.stacking.calibration`): one temperature for all classes, fitted on the other
+   folds, used if it lowers the official metric on them.
+5. Numbers of the training studies, with which ``predict`` compares unseen ones
+   (:mod:`rsna_seq.scoring.novelty`).
+6. ``boosters/{fold}_{class}.txt``, ``gates.json``, ``logits.parquet``, where a temperature is used
+   ``uncalibrated.parquet``; ``training.parquet``, ``training_vectors.npy``.
 """
 
-import functools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import lightgbm as lgb
 import numpy as np
@@ -26,24 +29,27 @@ from rsna_seq.arrays import Floats
 from rsna_seq.config import StackConfig
 from rsna_seq.console import progress
 from rsna_seq.context import Context
+from rsna_seq.errors import IntegrityError
 from rsna_seq.folds import held_out
 from rsna_seq.labels import CLASSES
-from rsna_seq.stacking.calibration import Line, apply_platt, fit_platt
+from rsna_seq.scoring.training_studies import training_fault, write_training
+from rsna_seq.stacking.calibration import cross_temperatures
 from rsna_seq.stacking.features import class_features, join_logits, stack_features
-from rsna_seq.stacking.gates import UNSEEN, decide, shut
+from rsna_seq.stacking.gates import UNSEEN, decide, decide_whole, shut
 from rsna_seq.store.artifacts import Artifact, BuildSummary, Key, Manifest, open_artifact
 from rsna_seq.store.builds import ensure, reproduction_fault
 from rsna_seq.store.files import write_json, write_text
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import source_digest
-from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.run_folder import RunFolder, open_folds
 from rsna_seq.store.tables import LOGITS, read_table, write_table
 
 _DEPTH = 5
 _CHECKED_STUDIES = 3
-"""Held-out studies on which boosters are checked when the code has changed."""
+"""Studies of each crossed fold, and held-out ones, on which boosters are checked if the code changed."""
 _CLEAR = 0.0
-"""Standard errors by which the average must help: of two models that err apart it seldom harms."""
+"""Standard errors by which an average or a temperature must help: of two models that err apart the average
+seldom harms, nor does one temperature; stricter gates lost more than they saved (benchmarks/NOTES.md)."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +60,13 @@ class Stacker:
         cfg: How the features are made.
         boosters: Boosters by class; a class without one keeps the sequence model's logit.
         gates: Whether the booster of a class is used.
-        lines: Calibration of the classes where it helps.
+        temperature: Divides the logits of all classes; 1 where calibration does not help.
     """
 
     cfg: StackConfig
     boosters: dict[str, lgb.Booster]
     gates: dict[str, bool]
-    lines: dict[str, Line] = field(default_factory=dict)
+    temperature: float = 1.0
 
 
 def run(cfg: StackConfig, ctx: Context, run: RunFolder) -> Manifest:
@@ -84,26 +90,44 @@ def run(cfg: StackConfig, ctx: Context, run: RunFolder) -> Manifest:
         return join_logits(cnn, seq, slabs), slabs
 
     def build(folder: Path) -> BuildSummary:
+        write_training(PixelCache(run["cache"]), open_folds(run["embed"]), folder)
         return _build(cfg, *logits_and_slabs(), folder, ctx.seed)
 
     def check(folder: Path) -> str | None:
-        return _reproduces(cfg, *logits_and_slabs(), folder)
+        fault = training_fault(PixelCache(run["cache"]), open_artifact(folder))
+        return fault or _reproduces(cfg, *logits_and_slabs(), folder)
 
     return ensure(run["stack"], key, build, learned=True, rebuild=ctx.rebuild, check=check)
 
 
 def _reproduces(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, folder: Path) -> str | None:
-    """Apply stored boosters to a few held-out studies; a sentence if the logits differ."""
-    stored = read_table(open_artifact(folder).file("logits.parquet"), LOGITS)
-    keys, worst = ["study", "slab", "net", "cross"], 0.0
-    unseen = slabs.filter(held_out())["study"].unique(maintain_order=True).head(_CHECKED_STUDIES)
-    for fold, stacker in load(cfg, folder).items():
-        rows = table.filter(pl.col("study").is_in(unseen.implode()), pl.col("cross") == fold)
-        if rows.is_empty():
-            continue
-        known = rows.select(keys).join(stored, on=keys, how="left", maintain_order="left")
-        worst = max(worst, float(np.abs(apply(stacker, rows) - known.select(CLASSES).to_numpy()).max()))
-    return "no held-out study is there to check on" if unseen.is_empty() else reproduction_fault(worst)
+    """Apply stored boosters to a few studies that they were not trained on; a sentence if the logits differ.
+
+    The studies of each crossed fold are compared before the calibration, with the gates of that fold, because
+    the calibration of a fold is not stored; held-out studies are compared with their final logits.
+    """
+    stage = open_artifact(folder)
+    before = "uncalibrated" if "uncalibrated.parquet" in stage.manifest.files else "logits"
+    final, plain = (read_table(stage.file(f"{name}.parquet"), LOGITS) for name in ("logits", before))
+    gates = json.loads(stage.file("gates.json").read_text(encoding="utf-8"))["gates"]
+    keys, worst, refined = ["study", "slab", "net", "cross"], 0.0, False
+    for fold, unseen in load(cfg, folder).items():
+        own = replace(unseen, gates=gates[str(fold)], temperature=1.0)
+        for which, stacker, stored in (
+            (pl.col("cross_fold") == fold, own, plain),
+            (held_out(), unseen, final),
+        ):
+            some = slabs.filter(which)["study"].unique(maintain_order=True).head(_CHECKED_STUDIES)
+            rows = table.filter(pl.col("study").is_in(some.implode()), pl.col("cross") == fold)
+            if rows.is_empty():
+                continue
+            known = rows.select(keys).join(stored, on=keys, how="left", maintain_order="left")
+            difference = np.abs(apply(stacker, rows) - known.select(CLASSES).to_numpy())
+            worst = float(np.maximum(worst, difference.max()))  # NaN where a stored logit is missing
+            refined |= any(stacker.gates[name] for name in stacker.boosters)
+    if any(gates[str(UNSEEN)].values()) and not refined:
+        return "no stored logit depends on a booster, so that none can be checked"
+    return reproduction_fault(worst)
 
 
 def fit(
@@ -169,7 +193,7 @@ def apply(stacker: Stacker, table: pl.DataFrame) -> Floats:
         refined[:, CLASSES.index(name)] += stacker.cfg.blend_weight * (
             boosted - refined[:, CLASSES.index(name)]
         )
-    return apply_platt(refined, stacker.lines)
+    return refined / stacker.temperature
 
 
 def load(cfg: StackConfig, out: Path) -> dict[int, Stacker]:
@@ -180,11 +204,12 @@ def load(cfg: StackConfig, out: Path) -> dict[int, Stacker]:
     """
     stage = open_artifact(out)
     saved = json.loads(stage.file("gates.json").read_text(encoding="utf-8"))
+    if "temperature" not in saved:
+        raise IntegrityError(f"{out}: written by an earlier version; run the stage stack with --rebuild")
     stackers = {}
     for fold in saved["folds"]:
         boosters = {name: booster for name in CLASSES if (booster := _read_booster(stage, fold, name))}
-        lines = {name: (line[0], line[1]) for name, line in saved["lines"].items()}
-        stackers[fold] = Stacker(cfg, boosters, saved["gates"][str(UNSEEN)], lines)
+        stackers[fold] = Stacker(cfg, boosters, saved["gates"][str(UNSEEN)], saved["temperature"])
     return stackers
 
 
@@ -217,38 +242,32 @@ def _build(
             _write_boosters(boosters, folder / "boosters", fold)
             boosted[left] = apply(Stacker(cfg, boosters, dict.fromkeys(CLASSES, True)), table.filter(left))
             advance(1)
-    gate = functools.partial(
-        decide, labels=labels, own=own, patients=table["patient"].to_numpy(), folds=folds
-    )
-    gates = gate(base, boosted, clear=_CLEAR)
+    about: dict[str, Any] = {
+        "labels": labels,
+        "own": own,
+        "patients": table["patient"].to_numpy(),
+        "folds": folds,
+    }
+    gates = decide(base, boosted, **about, clear=_CLEAR)
     shut(boosted, base, gates, own, cross)
-    calibrated, lines = _calibrated(boosted, labels, own, folds)
-    helped = gate(boosted, calibrated)
+    calibrated, temperature = cross_temperatures(boosted, labels, own, folds)
+    helped = decide_whole(boosted, calibrated, **about, clear=_CLEAR)
     shut(calibrated, boosted, helped, own, cross)
-    for file, logits in (("uncalibrated", boosted), ("logits", calibrated)):
-        rows = table.select("study", "slab", "net", "cross").with_columns(
-            pl.Series(name, logits[:, c], pl.Float64) for c, name in enumerate(CLASSES)
-        )
-        write_table(rows.sort("study", "slab", "net", "cross"), folder / f"{file}.parquet", LOGITS)
-    used = {name: line for name, line in lines.items() if helped[UNSEEN][name]}
-    write_json(folder / "gates.json", {"folds": folds, "gates": gates, "lines": used})
+    _write_logits(table, calibrated, folder / "logits.parquet")
+    if any(opened["any"] for opened in helped.values()):
+        _write_logits(table, boosted, folder / "uncalibrated.parquet")
+    used = temperature if helped[UNSEEN]["any"] else 1.0
+    write_json(folder / "gates.json", {"folds": folds, "gates": gates, "temperature": used})
     made = len(list((folder / "boosters").glob("*.txt")))
-    return BuildSummary(
-        {"boosters": made, "classes refined": sum(gates[UNSEEN].values()), "classes calibrated": len(used)},
-        {},
+    return BuildSummary({"boosters": made, "classes refined": sum(gates[UNSEEN].values())}, {})
+
+
+def _write_logits(table: pl.DataFrame, logits: Floats, path: Path) -> None:
+    """Write (row, 6) logits, one row per row of the joined table."""
+    rows = table.select("study", "slab", "net", "cross").with_columns(
+        pl.Series(name, logits[:, c], pl.Float64) for c, name in enumerate(CLASSES)
     )
-
-
-def _calibrated(
-    logits: Floats, labels: NDArray[np.int8], own: NDArray[np.int16], folds: list[int]
-) -> tuple[Floats, dict[str, Line]]:
-    """Each fold on the lines of the others, unseen studies on those of all; and the latter."""
-    lines = fit_platt(logits[own >= 0], labels[own >= 0])
-    moved = apply_platt(logits, lines)
-    for fold in folds:
-        others, mine = (own >= 0) & (own != fold), own == fold
-        moved[mine] = apply_platt(logits[mine], fit_platt(logits[others], labels[others]))
-    return moved, lines
+    write_table(rows.sort("study", "slab", "net", "cross"), path, LOGITS)
 
 
 def _write_boosters(boosters: dict[str, lgb.Booster], folder: Path, fold: int) -> None:

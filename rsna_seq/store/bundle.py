@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+import polars as pl
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.numpy import load as load_tensors
@@ -30,10 +31,12 @@ from rsna_seq.store.run_folder import RunFolder, open_folds
 
 SUFFIX = ".zip"
 INFO, CARD, TRAINING = "bundle.json", "MODEL_CARD.md", "training.json"
-_KINDS = {".safetensors", ".json", ".txt", ".md", ".yaml"}
-"""Kinds of files that a bundle may hold: weights and plain text."""
+_KINDS = {".safetensors", ".json", ".txt", ".md", ".yaml", ".parquet", ".npy"}
+"""Kinds of files that a bundle may hold: weights, plain text, and tables of numbers."""
 _KEPT = {".safetensors", ".json", ".txt"}
-"""Kinds of files of a stage that ``predict`` reads; tables and arrays hold training data."""
+"""Kinds of files of a stage that ``predict`` reads; other tables and arrays hold training data."""
+_STUDIES, _VECTORS = "training.parquet", "training_vectors.npy"
+"""Numbers of the training studies with which unseen ones are compared; kept without identifiers."""
 _MOST_FILES, _MOST_BYTES = 10_000, 20_000_000_000
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _STAGES = ("embed", "sequence", "stack")
@@ -73,7 +76,7 @@ class BundleInfo(BaseModel):
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSummary:
     """What a bundle keeps of the training data.
 
     Attributes:
@@ -93,7 +96,14 @@ def is_bundle(path: Path) -> bool:
 
 
 def write_bundle(
-    run: RunFolder, out: Path, *, training: Training, card: str, name: str, licence: str, half: bool = False
+    run: RunFolder,
+    out: Path,
+    *,
+    training: TrainingSummary,
+    card: str,
+    name: str,
+    licence: str,
+    half: bool = False,
 ) -> BundleInfo:
     """Write a finished run as a bundle.
 
@@ -187,7 +197,7 @@ def _allowed(name: str) -> bool:
 
 
 def _stage_files(
-    run: RunFolder, artifacts: Mapping[str, Artifact], training: Training, *, half: bool
+    run: RunFolder, artifacts: Mapping[str, Artifact], training: TrainingSummary, *, half: bool
 ) -> dict[str, bytes]:
     """The files of all stages with new manifests, by path in the bundle."""
     table = _json(asdict(training))
@@ -212,10 +222,18 @@ def _kept(artifact: Artifact, *, half: bool) -> dict[str, bytes]:
     """The files of an artefact that ``predict`` reads."""
     kept = {}
     for name in artifact.manifest.files:
-        if PurePosixPath(name).suffix in _KEPT:
+        if PurePosixPath(name).suffix in _KEPT or name in {_STUDIES, _VECTORS}:
             data = artifact.file(name).read_bytes()
+            data = _anonymous(data) if name == _STUDIES else data
             kept[name] = _halved(data) if half and name.endswith(".safetensors") else data
     return kept
+
+
+def _anonymous(data: bytes) -> bytes:
+    """The table of the training studies with numbers for their names."""
+    table, buffer = pl.read_parquet(data), io.BytesIO()
+    table.with_columns(study=pl.int_range(table.height).cast(pl.String())).write_parquet(buffer)
+    return buffer.getvalue()
 
 
 def _halved(data: bytes) -> bytes:
@@ -252,7 +270,7 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def read_training(file: Path) -> Training:
+def read_training(file: Path) -> TrainingSummary:
     """Read ``training.json`` of an extracted bundle."""
     found = json.loads(file.read_text(encoding="utf-8"))
-    return Training(found["prior"], found["counts"], found["phantoms_only"])
+    return TrainingSummary(found["prior"], found["counts"], found["phantoms_only"])

@@ -67,6 +67,14 @@ def is_phantom_run(run: RunFolder) -> bool:
     return counts.get(PHANTOMS, 0) == counts.get("studies", -1)
 
 
+def is_phantom_set(root: Path) -> bool:
+    """Whether the data root was written by ``synth``, and so holds no patient."""
+    try:
+        return load_manifest(root).stage == "synth"
+    except IntegrityError:
+        return False
+
+
 def must_belong_together(artifacts: Mapping[str, Artifact]) -> None:
     """Refuse artefacts if one was built from a different version of another.
 

@@ -12,7 +12,7 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.models import PHANTOMS_ONLY
 from rsna_seq.scoring.baselines import prior_of
 from rsna_seq.store.artifacts import load_manifest, open_artifact
-from rsna_seq.store.bundle import BundleInfo, Training, is_bundle, read_bundle, write_bundle
+from rsna_seq.store.bundle import BundleInfo, TrainingSummary, is_bundle, read_bundle, write_bundle
 from rsna_seq.store.outputs import MANIFEST, is_run
 from rsna_seq.store.run_folder import STAGES, RunFolder, is_phantom_run
 from rsna_seq.store.tables import SLABS, read_table
@@ -42,7 +42,7 @@ def run(folder: Path, out: Path, *, licence: str, name: str | None = None, half:
     )
 
 
-def training_of(run_: RunFolder) -> Training:
+def training_of(run_: RunFolder) -> TrainingSummary:
     """What a bundle keeps of the training data of a run.
 
     Raises:
@@ -55,10 +55,10 @@ def training_of(run_: RunFolder) -> Training:
         "slices": int(slabs["slices"].list.len().sum()),
     }
     prior = prior_of(slabs.drop("hashes").explode("slices"))
-    return Training(prior.tolist(), counts, phantoms_only=is_phantom_run(run_))
+    return TrainingSummary(prior.tolist(), counts, phantoms_only=is_phantom_run(run_))
 
 
-def model_card(run_: RunFolder, training: Training, name: str, licence: str) -> str:
+def model_card(run_: RunFolder, training: TrainingSummary, name: str, licence: str) -> str:
     """The model card of a run, in Markdown."""
     kind = "phantoms (synthetic head CT) only" if training.phantoms_only else "studies of the user"
     counts = ", ".join(f"{n:,} {what}" for what, n in training.counts.items())

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from rsna_seq.arrays import Floats, sigmoid
 from rsna_seq.clinic.results import Model
@@ -19,6 +21,7 @@ from rsna_seq.console import say
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.scoring.baselines import prior_of
+from rsna_seq.scoring.novelty import Training
 from rsna_seq.stacking.features import join_logits
 from rsna_seq.stages import embed, sequence, stack
 from rsna_seq.store.artifacts import Manifest
@@ -27,6 +30,15 @@ from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import package_version, source_digest
 from rsna_seq.store.run_folder import RunFolder, is_phantom_run
 from rsna_seq.store.tables import logit_table
+
+
+class Answers(NamedTuple):
+    """One study, or one of its passes, as the networks of a run see it."""
+
+    probabilities: Floats
+    """(network, slab, 6); a network is a pair of embedding network and crossed model."""
+    vectors: dict[int, NDArray[np.float32]]
+    """By embedding network, (feature,) mean of the vectors over the slabs."""
 
 
 class TrainedRun:
@@ -55,9 +67,10 @@ class TrainedRun:
         self.embedders = embed.load(made["embed"].section(EmbedConfig), run["embed"], device)
         self.models = sequence.load(made["sequence"].section(SequenceConfig), run["sequence"], device)
         self.stackers = stack.load(made["stack"].section(StackConfig), run["stack"])
+        self.training = Training.load(artifacts["stack"])
         bundled = TRAINING in made["cache"].files
-        self.training = read_training(artifacts["cache"].file(TRAINING)) if bundled else None
-        self.phantoms_only = self.training.phantoms_only if self.training else is_phantom_run(run)
+        self.bundled = read_training(artifacts["cache"].file(TRAINING)) if bundled else None
+        self.phantoms_only = self.bundled.phantoms_only if self.bundled else is_phantom_run(run)
         self.identity = self._identity(made)
 
     def _identity(self, made: Mapping[str, Manifest]) -> Model:
@@ -77,14 +90,14 @@ class TrainedRun:
     @cached_property
     def prior(self) -> Floats:
         """Prevalence of each class in the slices that were trained on, (6,)."""
-        if self.training is not None:
-            return np.array(self.training.prior)
+        if self.bundled is not None:
+            return np.array(self.bundled.prior)
         return prior_of(self._slabs.drop("hashes").explode("slices"))
 
     @property
     def patients(self) -> pl.Series:
         """PatientIDs of the patients that were trained on; a bundle does not name them."""
-        if self.training is not None:
+        if self.bundled is not None:
             return pl.Series(dtype=pl.String())
         return self._slabs["patient"].unique()
 
@@ -95,21 +108,31 @@ class TrainedRun:
             volume: The study, as ``cache`` makes it.
             tta: Average with the left-right flipped study.
         """
+        return self.answers(volume, tta=tta).probabilities.mean(axis=0)
+
+    def answers(self, volume: Volume, *, tta: bool = False) -> Answers:
+        """Probabilities of one study by each network, and its vectors.
+
+        Args:
+            volume: The study, as ``cache`` makes it.
+            tta: Average with the left-right flipped study.
+        """
         slabs = volume.places()
         cnn, refined = [], []
+        vectors: dict[int, NDArray[np.float32]] = {}
         for net, embedder in self.embedders.items():
             seen = embed.apply(embedder, volume, tta=tta or None)
+            vectors[net] = seen.vectors.mean(axis=0)
             cnn.append(logit_table(slabs, seen.logits, net=net))
             for cross, models in self.models.items():
                 logits = sequence.apply(models, seen.vectors, seen.logits, volume.z_mm)
                 refined.append(logit_table(slabs, logits, net=net, cross=cross))
         table = join_logits(pl.concat(cnn), pl.concat(refined), slabs)
-        total = np.zeros((len(volume), len(CLASSES)))
-        for cross, stacker in self.stackers.items():
-            logits = stack.apply(stacker, table.filter(pl.col("cross") == cross))
-            total += sigmoid(logits).reshape(len(self.embedders), len(volume), -1).sum(axis=0)
-        probabilities: Floats = total / (len(self.embedders) * len(self.stackers))
-        return probabilities
+        found = [
+            sigmoid(stack.apply(stacker, table.filter(pl.col("cross") == cross)))
+            for cross, stacker in self.stackers.items()
+        ]
+        return Answers(np.concatenate(found).reshape(-1, len(volume), len(CLASSES)), vectors)
 
 
 @contextmanager

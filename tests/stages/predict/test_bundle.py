@@ -2,64 +2,28 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from dicoms import write_set
+from commands import cli
 
 import rsna_seq
 from rsna_seq.errors import IntegrityError, UsageError
 from rsna_seq.store.bundle import INFO, read_bundle
 from rsna_seq.tools import bundle
 
-QUICK = [
-    "device=cpu",
-    "workers=1",
-    "cache.size=32",
-    "index.folds=2",
-    "index.cross_folds=2",
-    "index.holdout=0",
-    "embed.backbone=resnet10t",
-    "embed.pretrained=false",
-    "embed.epochs=1",
-    "embed.batch_size=8",
-    "sequence.epochs=1",
-    "sequence.batch_size=4",
-    "sequence.projection_dim=16",
-    "sequence.hidden=8",
-    "stack.rounds=5",
-    "stack.min_leaf=2",
-    "evaluate.bootstrap=20",
-]
-
-
-def cli(*words: object, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "rsna_seq", *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "200"},
-        check=False,
-    )
-    assert done.returncode == code, done.stderr[-3000:]
-    return done.stdout + done.stderr
-
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(walked: Path) -> Path:
     """A finished run below ``run``, its data below ``data``, and its bundle ``model.zip``."""
-    root = tmp_path_factory.mktemp("bundle")
-    write_set(root / "data", test_studies=0)
-    cli("run", "--out", root / "run", f"data.root={root / 'data'}", *QUICK)
-    printed = cli("bundle", root / "run", "--out", root / "model.zip", "--licence", "CC0-1.0", "--json")
-    summary = json.loads(printed.splitlines()[0])
-    assert summary["digest"] == read_bundle(root / "model.zip").digest
+    words = ("bundle", walked / "run", "--out", walked / "model.zip", "--licence", "CC0-1.0", "--json")
+    summary = json.loads(cli(*words).stdout)
+    assert summary["digest"] == read_bundle(walked / "model.zip").digest
     assert (summary["command"], summary["licence"]) == ("bundle", "CC0-1.0")
-    return root
+    return walked
 
 
 def test_a_bundle_gives_the_same_results_as_its_run(trained: Path, tmp_path: Path) -> None:
@@ -75,10 +39,19 @@ def test_the_same_run_gives_the_same_bytes_and_no_training_data(trained: Path, t
     assert (tmp_path / "again.zip").read_bytes() == (trained / "model.zip").read_bytes()
     with zipfile.ZipFile(trained / "model.zip") as archive:
         names, text = archive.namelist(), b"".join(archive.read(n) for n in archive.namelist())
-    assert {Path(name).suffix for name in names} <= {".json", ".safetensors", ".txt", ".md", ".yaml"}
-    patients = rsna_seq.TrainedRun(trained / "run", device="cpu").patients
-    assert len(patients)
-    assert not [p for p in patients if p.encode() in text]
+    assert {Path(name).suffix for name in names} <= {
+        ".json",
+        ".safetensors",
+        ".txt",
+        ".md",
+        ".yaml",
+        ".parquet",
+        ".npy",
+    }
+    slices = rsna_seq.read_index(trained / "run")
+    names = {*slices["patient"], *slices["study"]}
+    assert len(names) > 6
+    assert not [name for name in names if name.encode() in text]
 
 
 def test_half_precision_halves_the_weights_and_keeps_the_probabilities(trained: Path, tmp_path: Path) -> None:
@@ -129,13 +102,13 @@ def test_a_bundle_needs_a_licence_and_never_replaces_another_file(trained: Path,
 
 
 def test_info_describes_runs_and_bundles(trained: Path) -> None:
-    described = json.loads(cli("info", trained / "model.zip", "--json"))
+    described = json.loads(cli("info", trained / "model.zip", "--json").stdout)
     assert described["kind"] == "bundle"
     assert described["licence"] == "CC0-1.0"
     assert described["phantoms_only"] is False
     assert described["training"]["studies"] == 6
     assert set(described["stages"]) == {"cache", "embed", "sequence", "stack"}
-    text = cli("info", trained / "run")
+    text = cli("info", trained / "run").stdout
     assert "embed: 2 networks" in text
     cli("info", trained / "data", code=2)
 

@@ -1,9 +1,6 @@
 """All stages through the command line: from DICOM bytes to a submission."""
 
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,79 +8,22 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from dicoms import head, write_set, write_slice
+from commands import cli, write_study
+from dicoms import head, write_slice
+from tiny_run import TINY
 
 import rsna_seq
-from rsna_seq.__main__ import main
 from rsna_seq.clinic.identifiers import valid_uid
 from rsna_seq.clinic.results import RESEARCH_ONLY, read_results
+from rsna_seq.config import IndexConfig
 from rsna_seq.errors import IntegrityError, UsageError
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
-from rsna_seq.stages.predict.trained import TrainedRun
+from rsna_seq.scoring.novelty import NUMBERS
+from rsna_seq.stages import cache, index
+from rsna_seq.stages.predict.trained import Answers, TrainedRun
 from rsna_seq.store.artifacts import read_manifest
 from rsna_seq.store.run_folder import RunFolder
-
-QUICK = [
-    "device=cpu",
-    "cache.size=32",
-    "index.folds=2",
-    "index.cross_folds=2",
-    "index.holdout=0",
-    "embed.backbone=resnet10t",
-    "embed.pretrained=false",
-    "embed.epochs=1",
-    "embed.batch_size=8",
-    "sequence.epochs=1",
-    "sequence.batch_size=4",
-    "sequence.projection_dim=16",
-    "sequence.hidden=8",
-    "stack.rounds=5",
-    "stack.min_leaf=2",
-    "evaluate.bootstrap=20",
-    "workers=1",
-]
-
-
-def cli(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"COLUMNS": "200"}
-    done = subprocess.run(
-        [sys.executable, "-m", "rsna_seq", *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=env,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr[-3000:]
-    return done
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run ``predict`` in this process; it ends with ``code``, and what it printed is returned."""
-
-    def run(*words: object, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["rsna-seq", "predict", *map(str, words), "device=cpu", "workers=1"])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capfd.readouterr()
-        assert int(end.value.code or 0) == code, printed.err
-        return printed.out + printed.err
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run on a tiny set with one training file and one test file cut short."""
-    root = tmp_path_factory.mktemp("set")
-    write_set(root / "data")
-    for folder in ("stage_2_train", "stage_2_test"):
-        file = sorted((root / "data" / folder).glob("*.dcm"))[1]
-        file.write_bytes(file.read_bytes()[:4000])
-    cli("run", "--out", root / "run", f"data.root={root / 'data'}", *QUICK)
-    return root
 
 
 def test_the_submission_answers_exactly_the_sample(walked: Path) -> None:
@@ -201,22 +141,67 @@ def test_studies_csv_says_where_the_maximum_lies(walked: Path) -> None:
         assert study["any_z_mm"] in rows.filter(pl.col("any") == pl.col("any").max())["z_mm"]
 
 
+def test_studies_csv_says_how_far_the_networks_differ(walked: Path) -> None:
+    out, run = walked / "run" / "7_predict", TrainedRun(walked / "run", "cpu")
+    studies = pl.read_csv(out / "studies.csv")
+    scan = index.scan(walked / "data" / "stage_2_test", IndexConfig())
+    for rows in cache.split_by_pass(scan.slices):
+        volume = cache.apply(rows, scan.root, run.cache).volume
+        if volume is not None:
+            highest = run.answers(volume).probabilities.max(axis=1)
+            assert len(highest) == 4  # two networks times two crossed models
+            known = studies.filter(pl.col("study") == rows["study"][0])
+            found = known.select(f"{c}_spread" for c in CLASSES).to_numpy()[0]
+            np.testing.assert_allclose(found, highest.std(axis=0), atol=1e-6)
+
+
+def test_a_study_unlike_training_is_reported_with_the_reason(
+    walked: Path, tmp_path: Path, here: Callable[..., str]
+) -> None:
+    unseen = pl.read_csv(walked / "run" / "7_predict" / "studies.csv")
+    assert not unseen["unlike_training"].any()  # like the training studies, but for their labels
+    for k in range(6):
+        for study, shift in (("ID_like", 0), ("ID_bright", 15)):
+            hu = head(5.0 * k)
+            hu = np.where(hu > 0, hu + shift, hu)
+            write_slice(tmp_path / "in", f"{study}_{k}", study=study, z=5.0 * k, hu=hu)
+        write_slice(tmp_path / "in", f"ID_gaps_{k}", study="ID_gaps", z=16.0 * k, hu=head(5.0 * k))
+    said = here(tmp_path / "in", "--run", walked / "run", "--out", tmp_path / "out")
+    assert "unlike the training data: 2 of 3 studies" in said
+    assert read_manifest(tmp_path / "out").counts["unlike the training data"] == 2
+    studies = {r["study"]: r for r in pl.read_csv(tmp_path / "out" / "studies.csv").iter_rows(named=True)}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for study, words in (
+        ("ID_bright", "brain tissue at 4"),
+        ("ID_gaps", "slices every 16.0 mm (training 5.0 to"),
+    ):
+        assert studies[study]["unlike_training"]
+        assert studies[study]["novelty"] > 1
+        assert words in studies[study]["unlike_reason"]
+        assert words in page
+    assert not studies["ID_like"]["unlike_training"]
+    assert studies["ID_bright"]["brain_hu"] == pytest.approx(studies["ID_like"]["brain_hu"] + 15, abs=1)
+    assert all(0 <= studies["ID_like"][f"{name}_percentile"] <= 100 for name in NUMBERS)
+    here(tmp_path / "in", "--run", walked / "run", "--out", tmp_path / "alone", "limit=1")
+    alone = pl.read_csv(tmp_path / "alone" / "studies.csv")
+    assert alone.rows() == [tuple(studies[alone["study"][0]].values())]  # whatever the other studies are
+
+
 def test_a_second_run_reuses_every_stage(walked: Path) -> None:
-    done = cli("run", "--out", walked / "run", f"data.root={walked / 'data'}", *QUICK, "--json")
+    done = cli("run", "--out", walked / "run", f"data.root={walked / 'data'}", *TINY, "--json")
     assert done.stderr.count("up to date") == 6 + 2 + 1  # the stages, the folds of embed, the prediction
     summary = json.loads(done.stdout)
     assert summary["command"] == "run"
-    assert list(summary["stages"]) == [
-        *("index", "cache", "embed", "sequence", "stack", "evaluate", "predict")
-    ]
-    for stage, said in summary["stages"].items():
+    stages = ("index", "cache", "embed", "sequence", "stack", "evaluate", "predict")
+    assert tuple(summary["stages"]) == stages
+    for stage, told in summary["stages"].items():
         manifest = read_manifest(RunFolder(walked / "run")[stage])
-        assert said["counts"] == manifest.counts
-        assert said["content"] == manifest.content
+        assert told["counts"] == manifest.counts
+        assert told["content"] == manifest.content
 
 
 def test_two_runs_with_one_seed_submit_the_same_bytes(walked: Path, tmp_path: Path) -> None:
-    cli("run", "--out", tmp_path / "again", f"data.root={walked / 'data'}", *QUICK)
+    cli("run", "--out", tmp_path / "again", f"data.root={walked / 'data'}", *TINY)
     names = ("7_predict/submission.csv", "6_evaluate/metrics.json", "5_stack/logits.parquet")
     assert all((tmp_path / "again" / n).read_bytes() == (walked / "run" / n).read_bytes() for n in names)
 
@@ -225,88 +210,15 @@ def test_the_manifest_tells_how_it_was_made(walked: Path) -> None:
     manifest = read_manifest(walked / "run" / "2_cache", verify=True)
     assert manifest.config["size"] == 32
     assert manifest.counts["slices"] == 35
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["embed", "embed.epoch=3"], 2, "embed.epoch"),
-        (["run", "data.root=/no/such/folder"], 2, "/no/such/folder"),
-        (["no-such-command"], 2, "no-such-command"),
-        (["cache", "--out", "{tmp}/none"], 6, "run its stage first"),
-        (
-            ["predict", "{tmp}/in", "--run", "{tmp}/none", "--out", "{tmp}/out"],
-            6,
-            "no complete artefact here",
-        ),
-        (["index", "--out", "{tmp}/run", "data.root={tmp}/in"], 4, "no readable CT slice"),
-    ],
-)
-def test_exit_codes(tmp_path: Path, words: list[str], code: int, said: str) -> None:
-    (tmp_path / "in").mkdir()
-    assert said in cli(*(w.format(tmp=tmp_path) for w in words), code=code).stderr
+    slabs = pl.read_parquet(walked / "run" / "2_cache" / "slabs.parquet")
+    shifted = slabs.filter(pl.col("hu_shift") != 0)["study"].n_unique()
+    assert manifest.counts["studies shifted in HU"] == shifted > 0
+    assert read_manifest(walked / "run" / "7_predict").counts["studies shifted in HU"] > 0
 
 
 def test_strict_reports_quarantined_input(walked: Path) -> None:
-    assert (
-        "quarantined"
-        in cli(
-            "index", "--strict", "--out", walked / "run", f"data.root={walked / 'data'}", *QUICK, code=3
-        ).stderr
-    )
-
-
-# results for programs and for a PACS
-
-
-def test_studies_json_and_dicom_results_repeat_the_tables(
-    walked: Path, tmp_path: Path, here: Callable[..., str]
-) -> None:
-    highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed: pip install '.[clinic]'")
-    test, out, dicom = walked / "data" / "stage_2_test", tmp_path / "out", tmp_path / "dicom"
-    words = [test, "--run", walked / "run", "--out", out, "--dicom", dicom, "--json"]
-    summary = json.loads(here(*words).splitlines()[0])
-    assert summary["files"] == {
-        "studies": str(out / "studies.json"),
-        "report": str(out / "report.html"),
-        "dicom": str(dicom),
-    }
-    slices, results = pl.read_csv(out / "slices.csv"), read_results(out)
-    assert summary["notices"] == results.notices == [RESEARCH_ONLY]  # nothing says that these are phantoms
-    assert summary["stages"]["predict"]["counts"]["studies"] == len(results.studies) == 2
-    assert [row.reason for row in results.excluded] == ["pixels_truncated"]
-    assert results.excluded[0].study in {study.study for study in results.studies if study.excluded == 1}
-    assert results.models[0].digest == TrainedRun(walked / "run", device="cpu").identity.digest
-    for study in results.studies:
-        rows = slices.filter(pl.col("study") == study.study)
-        report = highdicom.sr.srread(dicom / valid_uid(study.study) / "report.dcm")
-        groups = report.content.get_image_measurement_groups()
-        for name, group in zip(CLASSES, groups, strict=True):
-            assert group.get_measurements()[0].value == rows[name].max() == study.findings[name].probability
-            assert study.findings[name].key_image.slice in rows["slice"]
-    assert "predict    up to date" in (again := here(*words))
-    assert "dicom      up to date" in again
-    assert json.loads(again.splitlines()[0]) == summary
-
-
-def test_a_folder_of_dicom_results_is_apart_from_all_others(
-    walked: Path, tmp_path: Path, here: Callable[..., str]
-) -> None:
-    test, out = walked / "data" / "stage_2_test", tmp_path / "out"
-    for dicom in (out / "dicom", tmp_path, test, walked / "run"):
-        said = here(test, "--run", walked / "run", "--out", out, "--dicom", dicom, code=2)
-        assert f"--dicom {dicom}" in said
-    assert not out.exists()
-
-
-# inputs
-
-
-def write_study(folder: Path, study: str, patient: str = "ID_p", **elements: object) -> list[Path]:
-    return [
-        write_slice(folder, f"{study}_{k}", study=study, patient=patient, z=5.0 * k, **elements)
-        for k in range(3)
-    ]
+    words = ["index", "--strict", "--out", walked / "run", f"data.root={walked / 'data'}"]
+    assert "quarantined" in cli(*words, *TINY, code=3).stderr
 
 
 @pytest.mark.parametrize("sampled", [False, True])
@@ -415,14 +327,15 @@ def test_a_study_without_probabilities_is_excluded_and_the_others_are_scored(
 ) -> None:
     write_study(tmp_path / "in", "ID_good")
     write_study(tmp_path / "in", "ID_strange")
-    whole = TrainedRun.score
+    whole = TrainedRun.answers
 
-    def strange(self: TrainedRun, volume: Volume, **about: bool) -> np.ndarray:
+    def strange(self: TrainedRun, volume: Volume, **about: bool) -> Answers:
         answer = whole(self, volume, **about)
-        answer[1:2, 2] = value if volume.study in {"ID_strange", "array"} else answer[1, 2]
+        if volume.study in {"ID_strange", "array"}:
+            answer.probabilities[:, 1:2, 2] = value
         return answer
 
-    monkeypatch.setattr(TrainedRun, "score", strange)
+    monkeypatch.setattr(TrainedRun, "answers", strange)
     sample = tmp_path / "sample.csv"
     ids = [f"ID_{name}_{k}_{c},0.5" for name in ("good", "strange") for k in range(3) for c in CLASSES]
     sample.write_text("\n".join(["ID,Label", *ids]) + "\n", encoding="utf-8")
@@ -434,3 +347,50 @@ def test_a_study_without_probabilities_is_excluded_and_the_others_are_scored(
     assert aside.select("slice", "reason").rows() == [(f"ID_strange_{k}", "bad_result") for k in range(3)]
     with pytest.raises(IntegrityError, match="did not return a probability"):
         rsna_seq.predict(np.stack([head(5.0 * k) for k in range(3)]), walked / "run", z_mm=[0, 5, 10])
+
+
+# results for programs and for a PACS
+
+
+def test_studies_json_and_dicom_results_repeat_the_tables(
+    walked: Path, tmp_path: Path, here: Callable[..., str]
+) -> None:
+    highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed: pip install '.[clinic]'")
+    test, out, dicom = walked / "data" / "stage_2_test", tmp_path / "out", tmp_path / "dicom"
+    words = [test, "--run", walked / "run", "--out", out, "--dicom", dicom, "--json"]
+    summary = json.loads(here(*words).splitlines()[0])
+    assert summary["files"] == {
+        "studies": str(out / "studies.json"),
+        "report": str(out / "report.html"),
+        "dicom": str(dicom),
+    }
+    slices, results = pl.read_csv(out / "slices.csv"), read_results(out)
+    assert summary["notices"] == results.notices == [RESEARCH_ONLY]  # nothing says that these are phantoms
+    assert summary["stages"]["predict"]["counts"]["studies"] == len(results.studies) == 2
+    assert [row.reason for row in results.excluded] == ["pixels_truncated"]
+    assert results.excluded[0].study in {study.study for study in results.studies if study.excluded == 1}
+    assert results.models[0].digest == TrainedRun(walked / "run", device="cpu").identity.digest
+    tables = {row["study"]: row for row in pl.read_csv(out / "studies.csv").iter_rows(named=True)}
+    for study in results.studies:
+        assert study.uncertainty is not None
+        assert study.uncertainty.unlike_training == tables[study.study]["unlike_training"]
+        assert list(study.uncertainty.spread) == list(CLASSES)
+        rows = slices.filter(pl.col("study") == study.study)
+        report = highdicom.sr.srread(dicom / valid_uid(study.study) / "report.dcm")
+        groups = report.content.get_image_measurement_groups()
+        for name, group in zip(CLASSES, groups, strict=True):
+            assert group.get_measurements()[0].value == rows[name].max() == study.findings[name].probability
+            assert study.findings[name].key_image.slice in rows["slice"]
+    assert "predict    up to date" in (again := here(*words))
+    assert "dicom      up to date" in again
+    assert json.loads(again.splitlines()[0]) == summary
+
+
+def test_a_folder_of_dicom_results_is_apart_from_all_others(
+    walked: Path, tmp_path: Path, here: Callable[..., str]
+) -> None:
+    test, out = walked / "data" / "stage_2_test", tmp_path / "out"
+    for dicom in (out / "dicom", tmp_path, test, walked / "run"):
+        said = here(test, "--run", walked / "run", "--out", out, "--dicom", dicom, code=2)
+        assert f"--dicom {dicom}" in said
+    assert not out.exists()
