@@ -12,14 +12,17 @@
 ==============  ==========================================================================
 """
 
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from rsna_seq.config import Config, dump_config, load_config
 from rsna_seq.console import say
 from rsna_seq.context import Context
 from rsna_seq.datasets.rsna2019.layout import find_layout
 from rsna_seq.errors import UsageError
+from rsna_seq.store.artifacts import Manifest
 from rsna_seq.store.files import write_text
 from rsna_seq.store.run_folder import OPTIONAL, STAGES, RunFolder
 
@@ -47,7 +50,7 @@ def config_of_run(run: Path, file: Path | None, overrides: list[str], *, limit: 
     return load_config(file, words)
 
 
-def run_stage(stage: str, cfg: Config, run: Path, *, rebuild: bool = False) -> None:
+def run_stage(stage: str, cfg: Config, run: Path, *, rebuild: bool = False) -> Manifest | None:
     """Run one stage on the artefacts of the stages before it, and keep the config in the run's folder.
 
     Args:
@@ -56,6 +59,9 @@ def run_stage(stage: str, cfg: Config, run: Path, *, rebuild: bool = False) -> N
         run: The run's folder.
         rebuild: Rebuild the stage, trained weights included.
 
+    Returns:
+        The manifest of the stage, or None while folds of other jobs are missing.
+
     Raises:
         RsnaSeqError: As the stage's own ``run`` says.
     """
@@ -63,37 +69,46 @@ def run_stage(stage: str, cfg: Config, run: Path, *, rebuild: bool = False) -> N
         raise ValueError(f"no stage is called {stage!r}")
     _must_be_ours(run / _CONFIG)
     ctx, folder = Context.of(cfg, rebuild=rebuild), RunFolder(run)
+    made: Manifest | None
     if cfg.synth.format == "hu" and stage in {"index", "cache"}:
         phantoms = import_module("rsna_seq.tools.phantom_run")
-        (phantoms.run_index if stage == "index" else phantoms.run_cache)(cfg, ctx, folder)
+        made = (phantoms.run_index if stage == "index" else phantoms.run_cache)(cfg, ctx, folder)
     else:
         module = import_module(f"rsna_seq.stages.{stage}")
-        module.run(getattr(cfg, stage), ctx, folder)
+        made = module.run(getattr(cfg, stage), ctx, folder)
     _keep(cfg, run / _CONFIG)
+    return made
 
 
-def run_all(cfg: Config, run: Path, *, rebuild: bool = False) -> None:
+def run_all(cfg: Config, run: Path, *, rebuild: bool = False) -> dict[str, Manifest]:
     """Run all stages, optional ones if enabled, and write the submission if the data has test images.
 
     Args:
         cfg: The resolved config.
         run: The run's folder.
         rebuild: Rebuild every stage.
+
+    Returns:
+        The manifests of the stages that are finished.
     """
-    folder = RunFolder(run)
+    folder, finished = RunFolder(run), dict[str, Manifest]()
     for stage in STAGES[:-1]:
         if stage in OPTIONAL and not getattr(cfg, stage).enabled:
             continue
-        run_stage(stage, cfg, run, rebuild=rebuild)
-        if not folder.is_finished(stage):
-            return  # other jobs train the folds that are missing
+        made = run_stage(stage, cfg, run, rebuild=rebuild)
+        if made is None:
+            return finished  # other jobs train the folds that are missing
+        finished[stage] = made
     if cfg.synth.format == "hu":
-        return  # there are no test images
+        return finished  # there are no test images
     layout = find_layout(cfg.data.root, cfg.data.stage)
     if layout.test is not None:
         # a series that is asked for is one of the training studies: `index` has found it there
         unseen = cfg.model_copy(update={"index": cfg.index.model_copy(update={"series": None})})
-        predict([layout.test], [run], folder["predict"], unseen, sample=layout.sample, rebuild=rebuild)
+        finished["predict"] = predict(
+            [layout.test], [run], folder["predict"], unseen, sample=layout.sample, rebuild=rebuild
+        )
+    return finished
 
 
 def _is_kept(file: Path) -> bool:
@@ -126,8 +141,9 @@ def predict(
     cfg: Config,
     *,
     sample: Path | None = None,
+    dicom: Path | None = None,
     rebuild: bool = False,
-) -> None:
+) -> Manifest:
     """Score studies with one or more finished runs.
 
     Args:
@@ -136,21 +152,29 @@ def predict(
         out: Receives the tables and the report.
         cfg: The resolved config.
         sample: The competition's sample submission, for which ``submission.csv`` is written.
+        dicom: Receives DICOM results, or None.
         rebuild: Predict again, even if the output is up to date.
+
+    Returns:
+        The manifest of the prediction.
     """
     from rsna_seq.models import packaged_model
     from rsna_seq.stages.predict import run as stage
 
     ctx = Context.of(cfg, rebuild=rebuild)
-    stage.run(cfg.predict, ctx, folders, runs or [packaged_model()], out, indexing=cfg.index, sample=sample)
+    models = runs or [packaged_model()]
+    return stage.run(cfg.predict, ctx, folders, models, out, indexing=cfg.index, sample=sample, dicom=dicom)
 
 
-def synth(cfg: Config, out: Path) -> None:
+def synth(cfg: Config, out: Path) -> dict[str, Any]:
     """Write phantoms: a data set of DICOM files, or the outputs of ``index`` and ``cache`` of a run.
 
     Args:
         cfg: The resolved config; ``synth.format`` selects which.
         out: Root of the data set, or folder of the run.
+
+    Returns:
+        The numbers of a data set, or the summaries of the stages.
 
     Raises:
         RsnaSeqError: ``out`` contains other files, or the disk is full.
@@ -158,19 +182,21 @@ def synth(cfg: Config, out: Path) -> None:
     from rsna_seq.tools import synth as tool
 
     if cfg.synth.format == "hu":
-        run_stage("index", cfg, out)
-        run_stage("cache", cfg, out)
-    else:
-        tool.run(cfg.synth, out, seed=cfg.seed, workers=Context.of(cfg).workers)
+        made = {stage: run_stage(stage, cfg, out) for stage in ("index", "cache")}
+        return {"stages": {stage: manifest.summary for stage, manifest in made.items() if manifest}}
+    return asdict(tool.run(cfg.synth, out, seed=cfg.seed, workers=Context.of(cfg).workers))
 
 
-def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> None:
+def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> dict[str, Any]:
     """Write phantoms, run all stages on them, and predict phantoms that the run has not seen.
 
     Args:
         cfg: The resolved config; its data root is replaced by the phantoms.
         out: Everything is written below this folder.
         rebuild: Rebuild everything but the phantoms.
+
+    Returns:
+        The stages' summaries, the log loss on unseen phantoms with its interval, and the reports.
 
     Raises:
         UsageError: ``synth.format`` is not ``dicom``.
@@ -185,10 +211,15 @@ def demo(cfg: Config, out: Path, *, rebuild: bool = False) -> None:
     synth.run(cfg.synth, seen, seed=cfg.seed, workers=workers)
     others = cfg.synth.model_copy(update={"studies": cfg.synth.test_studies, "test_studies": 0})
     synth.run(others, unseen, seed=cfg.seed + 1, workers=workers)
-    run_all(cfg.model_copy(update={"data": cfg.data.model_copy(update={"root": seen})}), out, rebuild=rebuild)
+    data = cfg.data.model_copy(update={"root": seen})
+    stages = run_all(cfg.model_copy(update={"data": data}), out, rebuild=rebuild)
     answer = out / "8_unseen"
     predict([unseen / f"stage_{cfg.data.stage}_train"], [out], answer, cfg, rebuild=rebuild)
     loss = score_answer(answer / "slices.csv", unseen / f"stage_{cfg.data.stage}_train.csv", cfg.seed)
     say("demo", f"log loss on unseen phantoms: {loss.value:.4f} ({loss.low:.4f} to {loss.high:.4f})")
-    say("demo", f"report of the run: {RunFolder(out)['evaluate'] / 'report.html'}")
-    say("demo", f"report of the unseen studies: {answer / 'report.html'}")
+    reports = {"run": RunFolder(out)["evaluate"] / "report.html", "unseen": answer / "report.html"}
+    say("demo", f"report of the run: {reports['run']}")
+    say("demo", f"report of the unseen studies: {reports['unseen']}")
+    scored = {"value": loss.value, "low": loss.low, "high": loss.high}
+    summaries = {name: manifest.summary for name, manifest in stages.items()}
+    return {"out": out, "log_loss": scored, "reports": reports, "stages": summaries}

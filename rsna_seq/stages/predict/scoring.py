@@ -3,6 +3,7 @@
 A study's result depends on nothing but the study; memory does not grow with their number.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,12 +33,14 @@ class Prediction:
         excluded: QUARANTINE.
         checks: STUDY_CHECKS, one row per study of ``slices``.
         passes: ``study``, ``unwrapped``, ``brain_hu`` and ``hu_shift`` of SLABS, one row per pass.
+        seconds: Time for reading and scoring each study.
     """
 
     slices: pl.DataFrame
     excluded: pl.DataFrame
     checks: pl.DataFrame
     passes: pl.DataFrame
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,12 @@ def score_studies(cfg: PredictConfig, scan: index.Scan, trained: list[TrainedRun
     tables, excluded = [pl.DataFrame(schema=dict(PREDICTED_SLICES))], [scan.quarantine]
     passes, read = cache.split_by_pass(scan.slices), [_summary(pl.DataFrame(schema=dict(SLABS)))]
     checked: dict[str, dict[str, Any]] = {}
+    seconds: dict[str, float] = {}
     with progress("predict", len(passes)) as advance:
         for rows in passes:
+            start = time.monotonic()
             scored, study = _score_pass(cfg, rows, scan.root, trained), str(rows["study"][0])
+            seconds[study] = seconds.get(study, 0.0) + time.monotonic() - start
             read.append(scored.summary)
             tables.append(scored.slices)
             excluded.append(from_rows(scored.lost, QUARANTINE))
@@ -95,7 +101,7 @@ def score_studies(cfg: PredictConfig, scan: index.Scan, trained: list[TrainedRun
     if slices.is_empty():
         must_not_be_timeouts("predict", pl.concat(excluded)["reason"])
     checks = from_rows([_checks(study, found) for study, found in checked.items()], STUDY_CHECKS)
-    return Prediction(slices, pl.concat(excluded), checks, pl.concat(read))
+    return Prediction(slices, pl.concat(excluded), checks, pl.concat(read), seconds)
 
 
 def _with_pass(found: Mapping[str, Any] | None, scored: _Scored) -> dict[str, Any]:

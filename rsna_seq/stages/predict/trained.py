@@ -1,5 +1,7 @@
 """A finished run or a bundle, loaded for prediction."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rsna_seq.arrays import Floats, sigmoid
+from rsna_seq.clinic.results import Model
 from rsna_seq.config import CacheConfig, EmbedConfig, JointConfig, SequenceConfig, StackConfig
 from rsna_seq.console import say
 from rsna_seq.imaging.volume import Volume
@@ -23,7 +26,7 @@ from rsna_seq.scoring.novelty import Training
 from rsna_seq.stacking.features import join_logits
 from rsna_seq.stages import embed, joint, sequence, stack
 from rsna_seq.store.artifacts import Manifest
-from rsna_seq.store.bundle import TRAINING, extract_bundle, is_bundle, read_training
+from rsna_seq.store.bundle import TRAINING, extract_bundle, is_bundle, read_bundle, read_training
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import package_version, source_digest
 from rsna_seq.store.run_folder import RunFolder, is_phantom_run
@@ -76,6 +79,17 @@ class TrainedRun:
         bundled = TRAINING in made["cache"].files
         self.bundled = read_training(artifacts["cache"].file(TRAINING)) if bundled else None
         self.phantoms_only = self.bundled.phantoms_only if self.bundled else is_phantom_run(run)
+        self.identity = self._identity(made)
+
+    def _identity(self, made: Mapping[str, Manifest]) -> Model:
+        """Name, version and digest of the model, for results."""
+        content = json.dumps(self.content | {"cache": made["cache"].config}, sort_keys=True)
+        name, digest = self.folder.resolve().name, hashlib.sha256(content.encode()).hexdigest()
+        if is_bundle(self.folder):
+            info = read_bundle(self.folder)
+            name, digest = info.name, info.digest
+        version = made["stack"].version
+        return Model(name=name, version=version, digest=digest, phantoms_only=self.phantoms_only)
 
     @cached_property
     def _slabs(self) -> pl.DataFrame:

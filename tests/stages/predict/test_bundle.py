@@ -19,9 +19,10 @@ from rsna_seq.tools import bundle
 @pytest.fixture(scope="module")
 def trained(walked: Path) -> Path:
     """A finished run below ``run``, its data below ``data``, and its bundle ``model.zip``."""
-    words = ("bundle", walked / "run", "--out", walked / "model.zip", "--licence", "CC0-1.0")
-    printed = cli(*words).stdout
-    assert read_bundle(walked / "model.zip").digest in printed
+    words = ("bundle", walked / "run", "--out", walked / "model.zip", "--licence", "CC0-1.0", "--json")
+    summary = json.loads(cli(*words).stdout)
+    assert summary["digest"] == read_bundle(walked / "model.zip").digest
+    assert (summary["command"], summary["licence"]) == ("bundle", "CC0-1.0")
     return walked
 
 

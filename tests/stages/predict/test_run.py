@@ -1,5 +1,6 @@
 """All stages through the command line: from DICOM bytes to a submission."""
 
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from dicoms import head, write_slice
 from tiny_run import WITH_JOINT
 
 import rsna_seq
+from rsna_seq.clinic.identifiers import valid_uid
+from rsna_seq.clinic.results import RESEARCH_ONLY, read_results
 from rsna_seq.config import IndexConfig
 from rsna_seq.errors import IntegrityError, UsageError
 from rsna_seq.imaging.volume import Volume
@@ -20,6 +23,7 @@ from rsna_seq.scoring.novelty import NUMBERS
 from rsna_seq.stages import cache, index
 from rsna_seq.stages.predict.trained import Answers, TrainedRun
 from rsna_seq.store.artifacts import read_manifest
+from rsna_seq.store.run_folder import RunFolder
 
 
 def test_the_submission_answers_exactly_the_sample(walked: Path) -> None:
@@ -184,8 +188,16 @@ def test_a_study_unlike_training_is_reported_with_the_reason(
 
 
 def test_a_second_run_reuses_every_stage(walked: Path) -> None:
-    said = cli("run", "--out", walked / "run", f"data.root={walked / 'data'}", *WITH_JOINT).stderr
-    assert said.count("up to date") == 6 + 2 + 1  # the stages, the folds of embed, the prediction
+    done = cli("run", "--out", walked / "run", f"data.root={walked / 'data'}", *WITH_JOINT, "--json")
+    assert done.stderr.count("up to date") == 7 + 2 + 2 + 1  # stages, folds of embed and joint, the prediction
+    summary = json.loads(done.stdout)
+    assert summary["command"] == "run"
+    stages = ("index", "cache", "embed", "sequence", "joint", "stack", "evaluate", "predict")
+    assert tuple(summary["stages"]) == stages
+    for stage, told in summary["stages"].items():
+        manifest = read_manifest(RunFolder(walked / "run")[stage])
+        assert told["counts"] == manifest.counts
+        assert told["content"] == manifest.content
 
 
 def test_two_runs_with_one_seed_submit_the_same_bytes(walked: Path, tmp_path: Path) -> None:
@@ -335,3 +347,50 @@ def test_a_study_without_probabilities_is_excluded_and_the_others_are_scored(
     assert aside.select("slice", "reason").rows() == [(f"ID_strange_{k}", "bad_result") for k in range(3)]
     with pytest.raises(IntegrityError, match="did not return a probability"):
         rsna_seq.predict(np.stack([head(5.0 * k) for k in range(3)]), walked / "run", z_mm=[0, 5, 10])
+
+
+# results for programs and for a PACS
+
+
+def test_studies_json_and_dicom_results_repeat_the_tables(
+    walked: Path, tmp_path: Path, here: Callable[..., str]
+) -> None:
+    highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed: pip install '.[clinic]'")
+    test, out, dicom = walked / "data" / "stage_2_test", tmp_path / "out", tmp_path / "dicom"
+    words = [test, "--run", walked / "run", "--out", out, "--dicom", dicom, "--json"]
+    summary = json.loads(here(*words).splitlines()[0])
+    assert summary["files"] == {
+        "studies": str(out / "studies.json"),
+        "report": str(out / "report.html"),
+        "dicom": str(dicom),
+    }
+    slices, results = pl.read_csv(out / "slices.csv"), read_results(out)
+    assert summary["notices"] == results.notices == [RESEARCH_ONLY]  # nothing says that these are phantoms
+    assert summary["stages"]["predict"]["counts"]["studies"] == len(results.studies) == 2
+    assert [row.reason for row in results.excluded] == ["pixels_truncated"]
+    assert results.excluded[0].study in {study.study for study in results.studies if study.excluded == 1}
+    assert results.models[0].digest == TrainedRun(walked / "run", device="cpu").identity.digest
+    tables = {row["study"]: row for row in pl.read_csv(out / "studies.csv").iter_rows(named=True)}
+    for study in results.studies:
+        assert study.uncertainty is not None
+        assert study.uncertainty.unlike_training == tables[study.study]["unlike_training"]
+        assert list(study.uncertainty.spread) == list(CLASSES)
+        rows = slices.filter(pl.col("study") == study.study)
+        report = highdicom.sr.srread(dicom / valid_uid(study.study) / "report.dcm")
+        groups = report.content.get_image_measurement_groups()
+        for name, group in zip(CLASSES, groups, strict=True):
+            assert group.get_measurements()[0].value == rows[name].max() == study.findings[name].probability
+            assert study.findings[name].key_image.slice in rows["slice"]
+    assert "predict    up to date" in (again := here(*words))
+    assert "dicom      up to date" in again
+    assert json.loads(again.splitlines()[0]) == summary
+
+
+def test_a_folder_of_dicom_results_is_apart_from_all_others(
+    walked: Path, tmp_path: Path, here: Callable[..., str]
+) -> None:
+    test, out = walked / "data" / "stage_2_test", tmp_path / "out"
+    for dicom in (out / "dicom", tmp_path, test, walked / "run"):
+        said = here(test, "--run", walked / "run", "--out", out, "--dicom", dicom, code=2)
+        assert f"--dicom {dicom}" in said
+    assert not out.exists()
