@@ -176,8 +176,7 @@ def arrange(
     if limit is not None:
         slices = slices.filter(pl.col("study").rank("dense") <= limit)
     quarantine = from_rows(aside + more, QUARANTINE).sort("file", "slice")
-    checked = check(slices.select(list(SLICES)), SLICES, "slices")
-    return Scan(root, checked, _studies(slices), quarantine)
+    return Scan(root, check(slices.select(list(SLICES)), SLICES, "slices"), _studies(slices), quarantine)
 
 
 def _read(chunks: list[_Chunk], workers: int) -> Iterator[tuple[_Chunk, tuple[pl.DataFrame, Rows]]]:
