@@ -140,7 +140,7 @@ def test_one_module_opens_input_files() -> None:
 
 def test_every_shipped_config_loads_and_all_are_counted() -> None:
     shipped = sorted((ROOT / "configs").glob("*.yaml"))
-    assert [f.stem for f in shipped] == ["base", "bench", "demo", "small", "start"]
+    assert [f.stem for f in shipped] == ["base", "bench", "demo", "packaged", "small", "start"]
     for file in shipped:
         assert load_config(file) != Config()
 
@@ -222,6 +222,9 @@ TESTED_ELSEWHERE = {
     "stages.predict.trained": "tests/stages/predict/test_run.py",
     "datasets.rsna2019.layout": "tests/stages/test_index.py",
     "settings.data": "tests/test_config.py",
+    "store.bundle": "tests/stages/predict/test_bundle.py, for bundles need a finished run",
+    "tools.bundle": "tests/stages/predict/test_bundle.py",
+    "tools.commands": "tests/test_cli.py and tests/stages/predict/test_bundle.py",
     "settings.models": "tests/test_config.py",
     "settings.faults": "tests/test_config.py",
     "settings.types": "tests/test_config.py",

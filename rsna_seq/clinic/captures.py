@@ -141,10 +141,10 @@ def _colour(name: str) -> Colour:
     return red, green, blue
 
 
-def _orientation(directions: Any) -> list[str] | str:
+def _orientation(directions: Any) -> list[str]:
     """PatientOrientation of axial rows and columns (PS3.3 C.7.6.1.1.1): the main direction of each."""
     if directions is None:
-        return ""
+        return []
     cosines = [float(value) for value in directions]
     letters = []
     for way in (cosines[:3], cosines[3:]):

@@ -20,21 +20,27 @@ from pydicom.valuerep import DA, TM, validate_value
 from rsna_seq.clinic.identifiers import is_valid_uid, valid_uid
 from rsna_seq.clinic.results import KeyImage, Study
 from rsna_seq.imaging.headers.elements import parse
-from rsna_seq.imaging.headers.fields import CT_CLASSES
+from rsna_seq.imaging.headers.frame import CT_CLASSES
 from rsna_seq.reasons import ExclusionError, Reason
 
-_REQUIRED = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
-_REQUIRED += ("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber")
+_REQUIRED = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),
+)
 """Elements of type 2: present, and empty where the source has none."""
-_OPTIONAL = ("IssuerOfPatientID", "OtherPatientIDs", "EthnicGroup", "PatientComments")
-_OPTIONAL += ("PatientIdentityRemoved", "DeidentificationMethod", "LongitudinalTemporalInformationModified")
-_OPTIONAL += ("StudyDescription", "PatientAge", "PatientSize", "PatientWeight")
+_OPTIONAL = (
+    *("IssuerOfPatientID", "OtherPatientIDs", "EthnicGroup", "PatientComments"),
+    *("PatientIdentityRemoved", "DeidentificationMethod", "LongitudinalTemporalInformationModified"),
+    *("StudyDescription", "PatientAge", "PatientSize", "PatientWeight"),
+)
 """Further elements of Patient, General Study and Patient Study (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2)."""
 _STRICT = frozenset({"DA", "TM", "AS", "DS", "CS"})
 """Kinds of value that must be valid; invalid text of other kinds, such as one that is too long, is copied."""
 _SEXES = {"", "M", "F", "O"}
-_DATES = (("StudyDate", "StudyTime"), ("SeriesDate", "SeriesTime"))
-_DATES += (("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"))
+_DATES = (
+    *(("StudyDate", "StudyTime"), ("SeriesDate", "SeriesTime")),
+    *(("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime")),
+)
 _NO_DATE = ("19700101", "000000")
 """Date and time of results whose source has no date."""
 _CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -9,6 +9,8 @@ HU are not the same on every scanner: the mode of brain tissue in 17 real studie
    brain, so that wide ventricles or a large bleed are not taken for brain; its position by a parabola.
 """
 
+from typing import cast
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -114,5 +116,4 @@ def _soft_tissue(hu: NDArray[np.int16]) -> NDArray[np.int16]:
     soft = (hu > _SOFT_HU[0]) & (hu < _SOFT_HU[1])
     rows = soft[:-2] & soft[1:-1] & soft[2:]
     inside = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
-    averages: NDArray[np.int16] = cv2.blur(hu, (3, 3))[1:-1, 1:-1][inside]
-    return averages
+    return cast(NDArray[np.int16], cv2.blur(hu, (3, 3)))[1:-1, 1:-1][inside]

@@ -57,7 +57,7 @@ class Draws:
         tensors = {
             k: v.to(device, non_blocking=later) for k, v in self.__dict__.items() if isinstance(v, Tensor)
         }
-        return replace(self, **tensors)
+        return replace(self, **tensors, seed=self.seed)
 
 
 def draw(cfg: EmbedConfig, n: int, generator: torch.Generator) -> Draws:

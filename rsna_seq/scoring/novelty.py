@@ -111,7 +111,8 @@ class Space:
         away = np.sqrt(np.maximum(square[:, None] + square - 2 * self.vectors @ self.vectors.T, 0))
         np.fill_diagonal(away, np.inf)
         nearest = np.sort(away, axis=1)[:, : min(_NEAREST, len(away) - 1)]
-        return nearest.mean(axis=1) / self.unit
+        distances: Floats = nearest.mean(axis=1) / self.unit
+        return distances
 
     def distance(self, vector: NDArray[np.floating[Any]]) -> float:
         """Distance of an unseen study; ``vector`` is (feature,)."""

@@ -116,7 +116,8 @@ class TrainedRun:
             volume: The study, as ``cache`` makes it.
             tta: Average with the left-right flipped study.
         """
-        return self.answers(volume, tta=tta).probabilities.mean(axis=0)
+        mean: Floats = self.answers(volume, tta=tta).probabilities.mean(axis=0)
+        return mean
 
     def answers(self, volume: Volume, *, tta: bool = False) -> Answers:
         """Probabilities of one study by each network, and its vectors.

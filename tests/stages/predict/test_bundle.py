@@ -16,7 +16,7 @@ from rsna_seq.store.bundle import INFO, read_bundle
 from rsna_seq.tools import bundle
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(walked: Path) -> Path:
     """A finished run below ``run``, its data below ``data``, and its bundle ``model.zip``."""
     words = ("bundle", walked / "run", "--out", walked / "model.zip", "--licence", "CC0-1.0", "--json")
