@@ -209,7 +209,6 @@ TESTED_ELSEWHERE = {
     "scoring.baselines": "tests/stages/test_evaluate.py",
     "scoring.scores": "tests/stages/test_evaluate.py",
     "scoring.training_studies": "tests/scoring/test_novelty.py and tests/stages/test_learned.py",
-    "scoring.smoothing": "tests/stages/test_evaluate.py",
     "stacking.features": "tests/stages/test_learned.py, and against pandas in tests/benchmarks",
     "stacking.gates": "tests/stages/test_learned.py and tests/test_canaries.py",
     "stacking.stacker": "tests/stages/test_learned.py and tests/stages/test_joint.py",

@@ -22,7 +22,6 @@ from rsna_seq.labels import CLASSES, N_CLASSES
 from rsna_seq.report.run import pick_studies
 from rsna_seq.scoring.baselines import read_models
 from rsna_seq.scoring.metric import log_loss
-from rsna_seq.scoring.smoothing import smooth_along_z
 from rsna_seq.stages import evaluate
 from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.store.tables import LOGITS, SLABS, read_table
@@ -285,17 +284,6 @@ def test_example_studies_are_selected_by_four_criteria() -> None:
     assert [why.split()[0] for why in picked.values()] == ["several", "large", "no", "haemorrhage,"]
     assert len(pick_studies(table, answers, 9)) == 4
     assert pick_studies(table, answers, 0) == []
-
-
-def test_smoothing_keeps_constants_and_weights_by_distance() -> None:
-    z = np.array([0.0, 5.0, 10.0, 40.0])
-    assert smooth_along_z(np.full((4, 2), 0.3), z, 5.0) == pytest.approx(0.3)
-    peak = smooth_along_z(np.array([[1.0], [0], [0], [0]]), z, 5.0)[:, 0]
-    assert peak[0] > peak[1] > peak[2] > peak[3]
-    assert peak[3] < 1e-10
-    assert smooth_along_z(np.array([[0.7]]), np.array([3.0]), 5.0) == pytest.approx(0.7)
-    flip = smooth_along_z(np.array([[0.0], [0], [0], [1]]), -z[::-1], 5.0)[::-1, 0]
-    assert flip == pytest.approx(peak)
 
 
 @pytest.mark.parametrize("stage", ["index", "cache", "sequence"])
