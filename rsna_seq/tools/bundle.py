@@ -16,9 +16,18 @@ from rsna_seq.store.bundle import BundleInfo, TrainingSummary, is_bundle, read_b
 from rsna_seq.store.outputs import MANIFEST, is_run
 from rsna_seq.store.run_folder import STAGES, RunFolder, is_phantom_run
 from rsna_seq.store.tables import SLABS, read_table
+from rsna_seq.terminal.paths import require_file
 
 
-def run(folder: Path, out: Path, *, licence: str, name: str | None = None, half: bool = False) -> BundleInfo:
+def run(
+    folder: Path,
+    out: Path,
+    *,
+    licence: str,
+    name: str | None = None,
+    half: bool = False,
+    notes: Path | None = None,
+) -> BundleInfo:
     """Write a finished run as a bundle.
 
     Args:
@@ -27,9 +36,10 @@ def run(folder: Path, out: Path, *, licence: str, name: str | None = None, half:
         licence: Licence of the weights; it is the user's decision and has no default.
         name: Name of the model; by default that of the file.
         half: Round weight matrices to half precision.
+        notes: Markdown text that is appended to the model card.
 
     Raises:
-        UsageError: The licence is empty, or ``out`` is another file.
+        UsageError: The licence is empty, the notes do not exist, or ``out`` is another file.
         IntegrityError: The run is not finished.
     """
     if not licence.strip():
@@ -37,6 +47,8 @@ def run(folder: Path, out: Path, *, licence: str, name: str | None = None, half:
     training = training_of(RunFolder(folder))
     title = name or out.stem
     card = model_card(RunFolder(folder), training, title, licence)
+    if notes is not None:
+        card += "\n" + require_file(notes, "--notes").read_text(encoding="utf-8")
     return write_bundle(
         RunFolder(folder), out, training=training, card=card, name=title, licence=licence, half=half
     )

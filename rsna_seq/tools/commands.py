@@ -79,12 +79,15 @@ def bundle(
         str | None, typer.Option("--name", help="Name of the model; default: of the file.")
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Weights in half precision: half the size.")] = False,
+    notes: Annotated[
+        Path | None, typer.Option("--notes", help="Markdown file that is appended to the model card.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a finished run as one file, with a model card and without training data, for predict --run."""
     from rsna_seq.tools import bundle as tool
 
-    made = tool.run(run, out, licence=licence, name=name, half=half)
+    made = tool.run(run, out, licence=licence, name=name, half=half, notes=notes)
     size = out.stat().st_size / 1e6
     typer.echo(f"bundle: {out}: {len(made.files):,} files, {size:.1f} MB, digest {made.digest}", err=as_json)
     if as_json:

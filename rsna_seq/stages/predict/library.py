@@ -13,6 +13,7 @@ from rsna_seq.imaging.prepare import prepare
 from rsna_seq.imaging.sources import must_exist
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
+from rsna_seq.models import packaged_model
 from rsna_seq.reasons import Reason
 from rsna_seq.stages import index
 from rsna_seq.stages.predict.scoring import are_probabilities, score_studies
@@ -21,7 +22,7 @@ from rsna_seq.stages.predict.trained import TrainedRun
 
 def predict(
     source: str | os.PathLike[str] | NDArray[np.integer],
-    run: TrainedRun | str | os.PathLike[str],
+    run: TrainedRun | str | os.PathLike[str] | None = None,
     *,
     z_mm: ArrayLike | None = None,
 ) -> pl.DataFrame:
@@ -29,7 +30,8 @@ def predict(
 
     Args:
         source: A folder, a zip file, a DICOM file, or (slice, y, x) Hounsfield units.
-        run: A finished run, or its folder.
+        run: A finished run, its folder, or a bundle; None for the model in the package, which was trained on
+            phantoms only and has seen no patient.
         z_mm: For an array: (slice,) positions along the slice normal in mm, rising to the vertex.
 
     Returns:
@@ -60,5 +62,5 @@ def predict(
     return pl.DataFrame({"z_mm": places} | {name: answer[:, c] for c, name in enumerate(CLASSES)})
 
 
-def _loaded(run: TrainedRun | str | os.PathLike[str]) -> TrainedRun:
-    return run if isinstance(run, TrainedRun) else TrainedRun(run)
+def _loaded(run: TrainedRun | str | os.PathLike[str] | None) -> TrainedRun:
+    return run if isinstance(run, TrainedRun) else TrainedRun(packaged_model() if run is None else run)
