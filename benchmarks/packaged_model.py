@@ -3,8 +3,8 @@
     python benchmarks/packaged_model.py --out runs/packaged [--real FOLDER] [--only-score] [KEY=VALUE]...
 
 1. All stages of ``configs/packaged.yaml``; about an hour on two cores. Stages that are there are kept.
-2. With ``--real``, a folder with ``cranium`` (the competition's layout, labelled) and ``cq500`` (one folder per
-   study), studies that no stage has seen are scored.
+2. With ``--real``, a folder with ``cranium`` (labelled, competition layout) and ``cq500`` (one folder
+   per study), these studies, which no stage has seen, are scored.
 3. ``rsna_seq/models/phantom.zip``: weights in half precision, and a model card with these scores.
 
 The last line is JSON: size and digest of the bundle, and the scores.
@@ -48,9 +48,8 @@ def main(argv: list[str] | None = None) -> int:
             name = "rsna_seq phantom model"
             bundle.run(asked.out, PACKAGED, licence=_LICENCE, name=name, half=True, notes=notes)
         scores |= {"bytes": PACKAGED.stat().st_size, "digest": read_bundle(PACKAGED).digest}
-        scores["half"] = (
-            score_real(rsna_seq.TrainedRun(PACKAGED, device="cpu"), asked.real) if asked.real else {}
-        )
+        if asked.real:
+            scores["half"] = score_real(rsna_seq.TrainedRun(PACKAGED, device="cpu"), asked.real)
     print(json.dumps(scores))
     return 0
 
