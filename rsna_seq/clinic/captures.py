@@ -78,6 +78,7 @@ def _object(
     if source.frames[name] is not None:
         reference.ReferencedFrameNumber = source.frames[name]
     made.SourceImageSequence = [reference]
+    made.BodyPartExamined = "HEAD"  # not a paired structure, so that there is no laterality
     made.BurnedInAnnotation = "NO"  # the text on the image does not identify the patient
     made.ImageComments = "\n".join([*statements(results, study), *notes(source)])
     return made

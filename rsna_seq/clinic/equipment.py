@@ -52,6 +52,9 @@ def finish(made: "Dataset", source: Source) -> "Dataset":
     for keyword in ("InstanceCreationTime", "TimeOfSecondaryCapture"):
         if keyword in made:
             setattr(made, keyword, source.time)
+    for equipment in made.get("ContributingEquipmentSequence", []):
+        if "ContributionDateTime" in equipment:
+            equipment.ContributionDateTime = source.date + source.time
     return made
 
 

@@ -58,7 +58,6 @@ def structured_report(results: Results, study: Study, source: Source) -> "Datase
 def _group(results: Results, study: Study, source: Source, name: str, found: Finding) -> Any:
     """The measurement group of one class."""
     from highdicom.sr import (
-        AlgorithmIdentification,
         FindingSite,
         Measurement,
         MeasurementsAndQualitativeEvaluations,
@@ -78,7 +77,22 @@ def _group(results: Results, study: Study, source: Source, name: str, found: Fin
         derivation=_coded(codes.MAXIMUM),
         referenced_images=[image],
     )
-    algorithm = AlgorithmIdentification(
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(
+            uid=new_uid("finding", name, results.content(study)), identifier=f"rsna_seq {name}"
+        ),
+        finding_type=_coded(concept.finding),
+        finding_sites=[FindingSite(_coded(concept.site))] if concept.site else None,
+        algorithm_id=_algorithm(results, found),
+        measurements=[measured],
+    )
+
+
+def _algorithm(results: Results, found: Finding) -> Any:
+    """The algorithm that found a class (TID 4019)."""
+    from highdicom.sr import AlgorithmIdentification
+
+    return AlgorithmIdentification(
         name=model_name(results),
         version=results.version,
         manufacturer=MANUFACTURER,
@@ -89,15 +103,6 @@ def _group(results: Results, study: Study, source: Source, name: str, found: Fin
             "probability of the study: maximum over its slices",
         ],
         family=_coded(codes.ARTIFICIAL_INTELLIGENCE),
-    )
-    return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            uid=new_uid("finding", name, results.content(study)), identifier=f"rsna_seq {name}"
-        ),
-        finding_type=_coded(concept.finding),
-        finding_sites=[FindingSite(_coded(concept.site))] if concept.site else None,
-        algorithm_id=algorithm,
-        measurements=[measured],
     )
 
 

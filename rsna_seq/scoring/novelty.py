@@ -25,6 +25,7 @@ from rsna_seq.store.tables import TRAINING, read_table
 
 TABLE, VECTORS = "training.parquet", "training_vectors.npy"
 """Files of ``stack``, with one row per training study in the same order."""
+_DISTANCE = "embedding_distance"
 _NEAREST = 3
 _LEAST = 5
 """Smallest number of training studies by which an unseen one is judged."""
@@ -74,7 +75,7 @@ NUMBERS = {
     "noise_hu": _Number("noise of {} HU", ".1f", 1.15),
     "spacing_mm": _Number("slices every {} mm", ".1f", 1.3, normal=False),
     "largest_gap_mm": _Number("a gap of {} mm between slices", ".1f", 2.2, low=False, normal=False),
-    "embedding_distance": _Number("images at a distance of {}", ".2f", 1.1, low=False),
+    _DISTANCE: _Number("images at a distance of {}", ".2f", 1.1, low=False),
 }
 
 
@@ -143,18 +144,29 @@ class Training:
     @cached_property
     def _spaces(self) -> dict[int, Space]:
         nets = self.table["net"].to_numpy()
-        return {int(net): Space.of(self._vectors[nets == net]) for net in np.unique(nets)}
+        return {net: Space.of(self._vectors[nets == net]) for net in self._large}
+
+    @cached_property
+    def _large(self) -> list[int]:
+        """Networks in whose space enough training studies lie to measure distances."""
+        counts = self.table["net"].value_counts().filter(pl.col("count") >= _LEAST)
+        return [int(net) for net in counts["net"].sort()]
 
     @cached_property
     def _known(self) -> dict[str, Floats]:
         """Sorted measured values of each number."""
-        return {name: self.table[name].drop_nulls().drop_nans().sort().to_numpy() for name in NUMBERS}
+        known = {name: self.table[name] for name in NUMBERS}
+        known[_DISTANCE] = self.table.filter(pl.col("net").is_in(self._large))[_DISTANCE]
+        return {name: column.drop_nulls().drop_nans().sort().to_numpy() for name, column in known.items()}
 
     def distance(self, vectors: Mapping[int, NDArray[np.floating[Any]]]) -> float | None:
         """Mean over the networks of the distance of an unseen study.
 
         Args:
             vectors: By network, (feature,) mean vector of the study.
+
+        Returns:
+            The distance; None if no network has enough training studies.
         """
         found = [self._spaces[net].distance(vector) for net, vector in vectors.items() if net in self._spaces]
         return float(np.mean(found)) if found and np.isfinite(found).all() else None

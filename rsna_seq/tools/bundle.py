@@ -110,7 +110,7 @@ def _metrics(run_: RunFolder) -> str:
     metrics: dict[str, Any] = json.loads(stage.file("metrics.json").read_text(encoding="utf-8"))
     rows = [
         f"| {model} | {m['log_loss']:.4f} | {m['low']:.4f} to {m['high']:.4f} |"
-        for model, m in metrics["models"].items()
+        for model, m in sorted(metrics["models"].items(), key=lambda row: -row[1]["log_loss"])
     ]
     scope = metrics["scope"].replace("_", " ")
     head = f"Log loss ({scope} patients of the training data; lower is better), 95 % interval over patients."

@@ -225,7 +225,7 @@ def test_run_leaves_joint_out_unless_it_is_enabled(tmp_path: Path, monkeypatch: 
     from rsna_seq import pipeline
 
     ran: list[str] = []
-    monkeypatch.setattr(pipeline, "run_stage", lambda stage, *a, **k: ran.append(stage))
+    monkeypatch.setattr(pipeline, "run_stage", lambda stage, *a, **k: ran.append(stage) or object())
     monkeypatch.setattr(RunFolder, "is_finished", lambda *a: True)
     root = f"data.root={tmp_path}"
     (tmp_path / "stage_2_train").mkdir()
@@ -248,6 +248,6 @@ def test_evaluate_scores_joint_where_it_is_finished(
     evaluate.run(EvaluateConfig(bootstrap=50, strips=0), CPU, RunFolder(run))
     models = json.loads((run / "6_evaluate" / "metrics.json").read_text(encoding="utf-8"))["models"]
     whole = ["prior", "cnn", "smoothed", "sequence", "joint", "stack", "calibrated"]
-    assert list(models) == (whole if later else [*whole[:3], "joint"])
+    assert set(models) == set(whole if later else [*whole[:3], "joint"])
     assert models["joint"]["log_loss"] < models["cnn"]["log_loss"]
     assert "joint" in read_manifest(run / "6_evaluate").inputs
