@@ -40,7 +40,6 @@ from quality_report import (
     plain_targets,
     seeds_table,
     spread,
-    targets,
     targets_table,
     ways_table,
 )
@@ -199,7 +198,9 @@ def read_scopes(cfg: Config, out: Path, k: int) -> dict[str, Losses]:
     flat = read_models(_open(out / "flat"), smooth)[1]
     ways = {"prior": ours["prior"], FLAT: flat["cnn"], CNN: ours["cnn"]}
     ways |= {p.name: read_models(_open(_home(run, p)), smooth)[1]["sequence"] for p in PEERS}
-    ways |= {GRU: ours["sequence"], STACK: ours["stack"], FINAL: ours["calibrated"]}
+    ways |= {GRU: ours["sequence"], STACK: ours["stack"]}
+    if not np.array_equal(ours["calibrated"], ours["stack"]):  # equal where no class passes its gate
+        ways[FINAL] = ours["calibrated"]
     cut = dict(scopes(slices, ways))
     return {name: Losses(scope, cfg.evaluate.bootstrap, cfg.seed) for name, scope in cut.items()}
 
@@ -211,14 +212,14 @@ def show(seeds: list[dict[str, Losses]]) -> None:
         console.print(ways_table(name, losses))
         if len(seeds) > 1:
             console.print(seeds_table(name, list(seeds)))
-    console.print(targets_table([targets(s) for s in seeds]))
+    console.print(targets_table(seeds))
 
 
 def figures(seeds: list[dict[str, Losses]]) -> dict[str, Any]:
     """Return all figures as plain data."""
     result: dict[str, Any] = {
         "scopes": plain(seeds[0]),
-        "targets": list(plain_targets([targets(s) for s in seeds])),
+        "targets": list(plain_targets(seeds)),
         "seeds": len(seeds),
     }
     if len(seeds) > 1:

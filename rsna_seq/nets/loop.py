@@ -6,7 +6,6 @@
    was killed resumes from ``state.pt`` and ends with the same weights as an uninterrupted run.
 """
 
-import io
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -18,17 +17,17 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from blake3 import blake3
 from safetensors.torch import save
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from rsna_seq.config import FitConfig
 from rsna_seq.console import progress, say
-from rsna_seq.errors import EnvironmentFaultError, IntegrityError, UsageError
+from rsna_seq.errors import EnvironmentFaultError, UsageError
+from rsna_seq.nets.optimizer import decay_groups, warmup_cosine
+from rsna_seq.nets.resume import read_state, write_state
 from rsna_seq.store.files import write_bytes, write_json
 
-_DIGEST_BYTES = 32
 _BAD_STEPS = 5
 """Consecutive losses that are not finite, after which training stops."""
 
@@ -138,11 +137,11 @@ class _Training:
         self.bare = job.net.to(accelerator.device)
         self.net = accelerator.prepare_model(self.bare)
         fused = accelerator.device.type in {"cpu", "cuda"}  # one pass over the weights instead of several
-        groups = _decay_groups(self.bare, cfg.weight_decay)
+        groups = decay_groups(self.bare, cfg.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=cfg.lr, fused=fused)
         updates = max(1, math.ceil(job.steps / cfg.accumulate / accelerator.num_processes)) * cfg.epochs
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: _warmup_cosine(step, updates, cfg.warmup)
+            optimizer, lambda step: warmup_cosine(step, updates, cfg.warmup)
         )
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.average = ModelEmaV3(self.bare, decay=cfg.ema_decay, use_warmup=True) if cfg.ema_decay else None
@@ -164,7 +163,7 @@ class _Training:
                 total, taken, bad = total + value, taken + 1, 0
             else:
                 bad, self.state.skipped = bad + 1, self.state.skipped + 1
-                self._give_up(bad)
+                must_be_finite(self.job.name, bad)
             advance(world)
         return total / max(1, taken)
 
@@ -213,25 +212,13 @@ class _Training:
             self.accelerator.backward(loss)
         return total
 
-    def _give_up(self, bad: int) -> None:
-        if bad >= _BAD_STEPS:
-            raise EnvironmentFaultError(
-                f"{self.job.name}: the loss was not finite (NaN or infinite) for {bad} consecutive steps. "
-                "The weights of the last finished epoch are kept. Lower the learning rate, or train without "
-                "mixed precision (device=cpu)."
-            )
-
     def save(self, folder: Path, *, better: bool) -> None:
         """Write the weights as safetensors, and ``state.pt`` for resuming."""
         weights = save({k: v.detach().cpu().contiguous() for k, v in self.kept.state_dict().items()})
         for name in ("best", "last") if better else ("last",):
             write_bytes(folder / f"{name}.safetensors", weights)
-        buffer = io.BytesIO()
-        torch.save(
-            {k: v.state_dict() for k, v in self._parts().items()} | {"state": asdict(self.state)}, buffer
-        )
-        state = buffer.getvalue()
-        write_bytes(folder / "state.pt", blake3(state).digest() + state)
+        parts = {k: v.state_dict() for k, v in self._parts().items()}
+        write_state(folder / "state.pt", parts | {"state": asdict(self.state)})
 
     def resume(self, file: Path) -> None:
         """Load the ``state.pt`` of an interrupted training, if it exists.
@@ -239,13 +226,9 @@ class _Training:
         Raises:
             IntegrityError: The file is damaged.
         """
-        if not file.is_file():
+        saved = read_state(file, self.accelerator.device)
+        if saved is None:
             return
-        content = file.read_bytes()
-        digest, state = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if blake3(state).digest() != digest:
-            raise IntegrityError(f"{file}: damaged; use --rebuild to train again from the first epoch")
-        saved = torch.load(io.BytesIO(state), map_location=self.accelerator.device, weights_only=True)
         for name, part in self._parts().items():
             part.load_state_dict(saved[name])
         self.state = State(**saved["state"])
@@ -253,6 +236,24 @@ class _Training:
     def _parts(self) -> dict[str, Any]:
         parts = {"net": self.bare, "optimizer": self.optimizer, "schedule": self.schedule}
         return parts | ({"average": self.average.module} if self.average else {})
+
+
+def must_be_finite(name: str, bad: int) -> None:
+    """Stop a training after several consecutive losses that were not finite.
+
+    Args:
+        name: Name of the training.
+        bad: Number of consecutive losses that were not finite.
+
+    Raises:
+        EnvironmentFaultError: There were too many.
+    """
+    if bad >= _BAD_STEPS:
+        raise EnvironmentFaultError(
+            f"{name}: the loss was not finite (NaN or infinite) for {bad} consecutive steps. "
+            "The weights of the last finished epoch are kept. Lower the learning rate, or train without "
+            "mixed precision (device=cpu)."
+        )
 
 
 def _accelerator(device: torch.device, cfg: FitConfig) -> Accelerator:
@@ -266,20 +267,3 @@ def _accelerator(device: torch.device, cfg: FitConfig) -> Accelerator:
         gradient_accumulation_steps=cfg.accumulate,
         step_scheduler_with_optimizer=False,
     )
-
-
-def _decay_groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Group parameters: weight decay for matrices and filters, none for biases, norms and scalars."""
-    tensors = [p for p in net.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in tensors if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in tensors if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _warmup_cosine(step: int, steps: int, warmup: float) -> float:
-    """Return the learning-rate factor: linear warm-up, then cosine decay to zero."""
-    rise = max(1, round(steps * warmup))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
