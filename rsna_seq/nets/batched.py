@@ -103,7 +103,7 @@ class _Run:
         for training in trainings:
             torch.manual_seed(training.seed)
             nets.append(SequenceModel(cfg, self.features))
-        stacked, _ = stack_module_state(nets)  # type: ignore[arg-type]
+        stacked, _ = stack_module_state(nets)
         self.weights = {k: w.detach().requires_grad_() for k, w in stacked.items()}
         self.optimizer = StackedAdamW(cfg, self.weights, [steps * cfg.epochs for steps in self.steps])
         self.template = SequenceModel(cfg, self.features)

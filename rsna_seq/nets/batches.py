@@ -75,7 +75,8 @@ def batches_of(cfg: SequenceConfig, training: Training, epoch: int) -> Iterator[
     for chosen in length_batches(training.train, cfg.batch_size, seed=training.seed, epoch=epoch):
         varied = [augment_study(s, random, reverse=cfg.reverse, drop=cfg.drop_slices) for s in chosen]
         studies, labels = collate(varied)
-        yield studies, labels, draw_drops(cfg, studies.vectors.shape[2], *labels.shape[:2], drop)
+        count, slabs, features = studies.vectors.shape
+        yield studies, labels, draw_drops(cfg, features, count, slabs, drop)
 
 
 def joined(own: list[Own | None]) -> Batch:
@@ -94,8 +95,7 @@ def joined(own: list[Own | None]) -> Batch:
         stacked = like.new_zeros(shape)
         for n, t in enumerate(tensors):
             if t is not None:
-                at = (n, *(slice(size) for size in t.shape))
-                stacked[at] = t
+                stacked[n][tuple(slice(size) for size in t.shape)] = t
         return stacked
 
     lengths = torch.ones(len(own), count, dtype=torch.int64)

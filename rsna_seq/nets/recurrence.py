@@ -40,7 +40,7 @@ def run_gru(gru: nn.GRU, x: Tensor, lengths: Tensor, drops: Tensor | None = None
         )
         both = torch.stack([x, x.gather(1, backward.expand_as(x))])
         gates = torch.baddbmm(b_in[:, None], both.flatten(1, 2), w_in.transpose(1, 2))
-        states = _Cells.apply(gates.unflatten(1, x.shape[:2]), w_state, b_state)[0]  # type: ignore[no-untyped-call]
+        states = _Cells.apply(gates.unflatten(1, x.shape[:2]), w_state, b_state)[0]
         x = torch.cat([states[0], states[1].gather(1, backward.expand_as(states[1]))], dim=-1)
     return x
 
@@ -116,6 +116,6 @@ class _Cells(torch.autograd.Function):
             (x.expand(n, *x.shape) if dim is None else x.movedim(dim, 0)).flatten(0, 1)
             for x, dim in zip(inputs, in_dims, strict=True)
         ]
-        states, *saved = _Cells.apply(*flat)  # type: ignore[no-untyped-call]
+        states, *saved = _Cells.apply(*flat)
         split = [s.unflatten(1, (n, -1)) for s in saved]
         return (states.unflatten(0, (n, -1)), *split), (0, *(1 for _ in split))
