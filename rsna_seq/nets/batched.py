@@ -8,12 +8,14 @@ ends with the weights that it would have if it were trained alone.
 1. Per step, one batch per network, padded to one size (:mod:`rsna_seq.nets.batches`).
 2. Losses per network, one backward pass, one step of :class:`~rsna_seq.nets.optimizer.StackedAdamW`. A
    network without a batch left in this epoch, or with a loss that is not finite, is not changed.
-3. After each epoch: validation scores, ``last.safetensors`` of each network, and one ``state.pt`` for all.
-   A run that was killed resumes from it and ends with the same weights as an uninterrupted run.
+3. After each epoch: validation scores, and one ``state.pt`` for all networks. A run that was killed resumes
+   from it and ends with the same weights as an uninterrupted run.
+4. At the end: ``last.safetensors``, ``best.safetensors`` and ``history.json`` of each network.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -56,10 +58,26 @@ def fit_batched(cfg: SequenceConfig, trainings: list[Training], state: Path) -> 
 
     Raises:
         EnvironmentFaultError: The loss of a network is not finite for several consecutive steps; the weights
-            of the last finished epoch are kept.
+            of the last finished epoch are kept in ``state``.
         IntegrityError: ``state.pt`` is damaged.
     """
     assert cfg.accumulate == 1
+    with _one_thread():
+        return _fit(cfg, trainings, state)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Use one thread: with operations this small, threads wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit(cfg: SequenceConfig, trainings: list[Training], state: Path) -> list[SequenceModel]:
     run = _Run(cfg, trainings)
     run.resume(state)
     steps, done = max(run.steps), run.progress.epoch
@@ -73,8 +91,7 @@ def fit_batched(cfg: SequenceConfig, trainings: list[Training], state: Path) -> 
                 f"epoch {epoch + 1} of {cfg.epochs}, {len(trainings)} networks: "
                 f"loss {np.mean(losses):.4f}, validation {np.mean(scores):.4f}",
             )
-    for training, history in zip(trainings, run.progress.history, strict=True):
-        write_json(training.folder / "history.json", history)
+    run.write()
     state.unlink(missing_ok=True)
     return [run.network(n) for n in range(len(trainings))]
 
@@ -106,6 +123,7 @@ class _Run:
         stacked, _ = stack_module_state(nets)
         self.weights = {k: w.detach().requires_grad_() for k, w in stacked.items()}
         self.optimizer = StackedAdamW(cfg, self.weights, [steps * cfg.epochs for steps in self.steps])
+        self.best = {k: w.detach().clone() for k, w in self.weights.items()}
         self.template = SequenceModel(cfg, self.features)
         self.template.stacked = True
         self.progress = _Progress(
@@ -188,16 +206,30 @@ class _Run:
         ]
 
     def close_epoch(self, losses: list[float], scores: list[float], file: Path) -> None:
-        """Write the weights of each network, and ``state.pt``."""
+        """Record the epoch, keep the weights of the best one, and write ``state.pt``."""
         done, kept = self.progress, self.optimizer.kept
         done.epoch, done.taken = done.epoch + 1, self.optimizer.taken
+        for n, (loss, score) in enumerate(zip(losses, scores, strict=True)):
+            done.history[n].append({"epoch": done.epoch, "loss": loss, "score": score})
+            if score < done.best[n]:
+                done.best[n] = score
+                for name, weights in self.best.items():
+                    weights[n] = kept[name][n]
+        write_state(file, {"tensors": self._tensors(), "progress": vars(done)})
+
+    def write(self) -> None:
+        """Write weights and history of each network; ``best`` only if the network was scored."""
         for n, training in enumerate(self.trainings):
-            better, done.best[n] = scores[n] < done.best[n], min(done.best[n], scores[n])
-            done.history[n].append({"epoch": done.epoch, "loss": losses[n], "score": scores[n]})
-            weights = save({k: w[n].contiguous() for k, w in kept.items()})
-            for name in ("best", "last") if better else ("last",):
-                write_bytes(training.folder / f"{name}.safetensors", weights)
-        write_state(file, {"tensors": self.optimizer.tensors(), "progress": vars(done)})
+            files = {"last": self.optimizer.kept}
+            if math.isfinite(self.progress.best[n]):
+                files["best"] = self.best
+            for name, stacked in files.items():
+                content = save({k: w[n].contiguous() for k, w in stacked.items()})
+                write_bytes(training.folder / f"{name}.safetensors", content)
+            write_json(training.folder / "history.json", self.progress.history[n])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return self.optimizer.tensors() | {f"best.{k}": w for k, w in self.best.items()}
 
     @torch.no_grad()
     def resume(self, file: Path) -> None:
@@ -205,7 +237,7 @@ class _Run:
         saved = read_state(file, _CPU)
         if saved is None:
             return
-        for name, tensor in self.optimizer.tensors().items():
+        for name, tensor in self._tensors().items():
             tensor.copy_(saved["tensors"][name])
         self.progress = _Progress(**saved["progress"])
         self.optimizer.taken = self.progress.taken
