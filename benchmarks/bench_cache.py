@@ -44,7 +44,7 @@ def measure(options: Options) -> list[Row]:
 def _rows(folder: Path, files: list[Path], options: Options) -> list[Row]:
     """Check that outputs are equal, then time all contenders."""
     size = options.matrix // 2
-    whole = CacheConfig(size=size, crop=False, thin_mm=0)
+    whole = CacheConfig(size=size, crop=False, thin_mm=0, brain_hu=None)  # as the peers do
     there = {name: _writer(name) for name, package, _ in _PEERS if installed(package)}
     run_stage(whole, folder)
     rows, out = _located(folder), folder / "peer"

@@ -108,7 +108,19 @@ def _training(cfg: EmbedConfig, cache: PixelCache, folder: Path, options: Option
 def assert_same_input(cfg: EmbedConfig, net: Embedder, hu: Tensor, ready: Tensor) -> None:
     """Assert that without augmentation the stage and the network alone get the same input."""
     still = dict.fromkeys(
-        ("flip_prob", "depth_flip", "rotate_deg", "scale", "shift", "hu_scale", "hu_shift", "erase"), 0.0
+        (
+            "flip_prob",
+            "depth_flip",
+            "rotate_deg",
+            "scale",
+            "shift",
+            "hu_scale",
+            "hu_shift",
+            "hu_noise",
+            "hu_kernel",
+            "erase",
+        ),
+        0.0,
     )
     draws = draw(cfg.model_copy(update=still), len(hu), torch.Generator().manual_seed(0))
     assert torch.allclose(_tensor(net, augment(hu, draws)), ready, atol=1e-3)

@@ -9,7 +9,7 @@ from harness import Bench, Options, Row, main, peak_mb, race
 from rsna_seq.config import IndexConfig
 from rsna_seq.folds import assign
 from rsna_seq.imaging.geometry import flag, order, place, summarize
-from rsna_seq.imaging.headers.checks import COLUMNS
+from rsna_seq.imaging.headers.fields import COLUMNS
 from rsna_seq.imaging.passes import split_passes
 from rsna_seq.imaging.series import choose_series, merge_duplicates
 from rsna_seq.labels import CLASSES

@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from peers.quality import PEERS, Peer, cross
 from quality_report import (
     CNN,
-    FINAL,
     FLAT,
     GRU,
     STACK,
@@ -153,9 +152,9 @@ def walk(cfg: Config, flat: Config, out: Path, seeds: int, *, rebuild: bool = Fa
     first = _seed(out, 0)
     for stage in ("index", "cache", "embed"):
         timed(stage, run_stage, stage, cfg, first)
-    timed("embed 2D", run_stage, "embed", flat, _beside(first, out / "flat", "1_index", "2_cache"))
+    timed("embed 2D", run_stage, "embed", flat, beside(first, out / "flat", "1_index", "2_cache"))
     for k in range(seeds):
-        run = _beside(first, _seed(out, k), "1_index", "2_cache", "3_embed") if k else first
+        run = beside(first, _seed(out, k), "1_index", "2_cache", "3_embed") if k else first
         seeded = cfg.model_copy(update={"seed": cfg.seed + _SEED_STEP * k})
         for stage in ("sequence", "stack"):
             timed(stage, run_stage, stage, seeded, run)
@@ -166,7 +165,7 @@ def walk(cfg: Config, flat: Config, out: Path, seeds: int, *, rebuild: bool = Fa
 
 def run_peer(peer: Peer, cfg: Config, run: Path, *, rebuild: bool = False) -> None:
     """Train a peer and write its logits as the stage ``sequence`` of its own run."""
-    home = _beside(run, _home(run, peer), "1_index", "2_cache", "3_embed")
+    home = beside(run, _home(run, peer), "1_index", "2_cache", "3_embed")
     inputs = {stage: read_manifest(RunFolder(home)[stage]).content for stage in ("cache", "embed")}
     code = hashlib.sha256(source_digest("rsna_seq.nets.studies").encode())
     for name in _PEER_FILES:
@@ -198,9 +197,7 @@ def read_scopes(cfg: Config, out: Path, k: int) -> dict[str, Losses]:
     flat = read_models(_open(out / "flat"), smooth)[1]
     ways = {"prior": ours["prior"], FLAT: flat["cnn"], CNN: ours["cnn"]}
     ways |= {p.name: read_models(_open(_home(run, p)), smooth)[1]["sequence"] for p in PEERS}
-    ways |= {GRU: ours["sequence"], STACK: ours["stack"]}
-    if not np.array_equal(ours["calibrated"], ours["stack"]):  # equal where no class passes its gate
-        ways[FINAL] = ours["calibrated"]
+    ways |= {GRU: ours["sequence"], STACK: list(ours.values())[-1]}  # calibrated where that is used
     cut = dict(scopes(slices, ways))
     return {name: Losses(scope, cfg.evaluate.bootstrap, cfg.seed) for name, scope in cut.items()}
 
@@ -243,7 +240,7 @@ def circumstances(run: Path, clock: dict[str, float], seconds: float) -> dict[st
     }
 
 
-def _beside(run: Path, home: Path, *stages: str) -> Path:
+def beside(run: Path, home: Path, *stages: str) -> Path:
     """Create a run that uses some stages of another run through symbolic links."""
     home.mkdir(parents=True, exist_ok=True)
     for name in stages:

@@ -70,6 +70,8 @@ class Bench:
     toy: int
     measure: Callable[[Options], "list[Row]"]
     cores: int = 1
+    device: Callable[[], str] = lambda: "cpu"
+    """Name of the device that computes."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Row:
         target: Target for the ratio or, without ``theirs``, for our figure.
         rule: ``least`` or ``most``: whether the target is a minimum or a maximum; None for information only.
         note: Remark for the reader.
+        figures: Further figures by name, for the JSON file.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Row:
     target: float | None = None
     rule: str | None = "least"
     note: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -261,6 +265,7 @@ def _report(bench: Bench, options: Options, rows: list[Row], seconds: float) -> 
         "clock": options.clock,
         "cores": len(cores()),
         "machine": machine(),
+        "device": bench.device(),
         "rows": [{**asdict(row), "ratio": row.ratio, "met": row.met} for row in rows],
         "peak_mb": round(peak_mb(), 1),
         "seconds": round(seconds, 2),

@@ -128,12 +128,12 @@ def _write(template: Template, folder: Path, study: int, image: int, hollow: boo
     return path
 
 
-def write_cache(options: Options, folder: Path, slices: int) -> PixelCache:
-    """Index and cache phantoms in ``folder`` at half their size."""
+def write_cache(options: Options, folder: Path, slices: int, *, size: int | None = None) -> PixelCache:
+    """Index and cache phantoms in ``folder``, at half their size or at ``size`` pixels."""
     write_copies(templates(options), slices, folder / "files")
     index.run(IndexConfig(), Context(data=DataConfig(root=folder / "files")), RunFolder(folder))
     cache.run(
-        CacheConfig(size=options.matrix // 2),
+        CacheConfig(size=size or options.matrix // 2),
         Context(data=DataConfig(root=folder / "files")),
         RunFolder(folder),
     )

@@ -19,7 +19,7 @@ from rsna_seq.scoring.metric import Interval, slice_losses
 from rsna_seq.scoring.scores import Scope
 
 Floats = NDArray[np.float64]
-FLAT, CNN, GRU, STACK, FINAL = "2D CNN", "2.5D CNN", "GRU (ours)", "stack (ours)", "calibrated (ours)"
+FLAT, CNN, GRU, STACK = "2D CNN", "2.5D CNN", "GRU (ours)", "stack (ours)"
 CLEAR = ("gaussian smoothing", "lightgbm alone", "two LSTMs")
 """Peers for which the whole interval of the paired difference must be below zero."""
 _TIE = 1e-6
@@ -48,11 +48,7 @@ class Losses:
     def over(cls, seeds: Sequence["Losses"]) -> "Losses":
         """Average the losses of each slice over seeds; the bootstrap samples are those of the first seed."""
         pooled = copy(seeds[0])
-        names = {name: None for losses in seeds for name in losses.ways}
-        pooled.ways = {
-            name: np.mean([s.ways[s.final if name == FINAL else name] for s in seeds], axis=0)
-            for name in names
-        }
+        pooled.ways = {name: np.mean([s.ways[name] for s in seeds], axis=0) for name in pooled.ways}
         return pooled
 
     def mean(self, way: str) -> Interval:
@@ -68,14 +64,9 @@ class Losses:
         return float(self.ways[way].mean() / self.ways[other].mean())
 
     @property
-    def final(self) -> str:
-        """The way that predicts: the calibrated stack, or the stack where calibration changes nothing."""
-        return FINAL if FINAL in self.ways else STACK
-
-    @property
     def peers(self) -> list[str]:
         """Ways that are not models of this package."""
-        return [w for w in self.ways if w not in {"prior", FLAT, CNN, GRU, STACK, FINAL}]
+        return [w for w in self.ways if w not in {"prior", FLAT, CNN, GRU, STACK}]
 
 
 @dataclass(frozen=True)
@@ -109,8 +100,8 @@ def targets(scopes: Mapping[str, Losses]) -> list[Target]:
         _share(seen, GRU, CNN, 0.85),
         *(_below(seen, "out of fold", GRU, peer, clear=peer in CLEAR) for peer in seen.peers),
         *(_never_worse(losses, name.replace("_", " ")) for name, losses in scopes.items()),
-        _share(seen, seen.final, FLAT, 0.75),
-        _share(seen, seen.final, CNN, 0.77),
+        _share(seen, STACK, FLAT, 0.75),
+        _share(seen, STACK, CNN, 0.77),
     ]
     unseen = scopes.get("held_out")
     if unseen is None:
@@ -121,7 +112,7 @@ def targets(scopes: Mapping[str, Losses]) -> list[Target]:
 
 def _share(losses: Losses, way: str, other: str, share: float) -> Target:
     gap = losses.gap(way, other, share)
-    name = f"{'final' if way in {STACK, FINAL} else way} <= {share} x {other}"
+    name = f"{way} <= {share} x {other}"
     return Target(name, "out of fold", gap, gap.value <= 0, f"ratio {losses.ratio(way, other):.3f}")
 
 
@@ -187,8 +178,8 @@ def spread(scope: str, seeds: Sequence[Mapping[str, Losses]]) -> dict[str, dict[
     """Compute mean, standard deviation, minimum and maximum log loss of each way that depends on the seed."""
     rows: dict[str, dict[str, Any]] = {}
     pooled = pool(seeds)[scope]
-    for way in [w for w in pooled.ways if w not in {"prior", FLAT, CNN}]:
-        losses = np.array([s[scope].ways[s[scope].final if way == FINAL else way].mean() for s in seeds])
+    for way in [*pooled.peers, GRU, STACK]:
+        losses = np.array([s[scope].ways[way].mean() for s in seeds])
         rows[way] = {
             "mean": float(losses.mean()),
             "sd": float(losses.std(ddof=1)) if len(losses) > 1 else 0.0,
@@ -236,7 +227,7 @@ def figure(losses: Losses, scope: str) -> str:
     drawn, axes = canvas(6.2, 0.42 * len(ways) + 0.75, 1.5)
     for at, way in enumerate(reversed(ways)):
         value, low, high = losses.mean(way)
-        colour = COLOURS["subarachnoid"] if way in {CNN, GRU, STACK, FINAL} else SOFT
+        colour = COLOURS["subarachnoid"] if way in {CNN, GRU, STACK} else SOFT
         axes.hlines(at, low, high, color=colour, linewidth=3, alpha=0.35)
         axes.scatter(value, at, s=32, color=colour, zorder=3)
         axes.annotate(

@@ -7,8 +7,20 @@ from typing import Any
 
 from harness import MISSING, figure_of, verdict
 
-BENCHES = ("index", "order", "cache", "read", "embed", "sequence", "stack", "predict", "memory", "scaling")
-"""Order of running and reporting."""
+BENCHES = (
+    "index",
+    "order",
+    "cache",
+    "read",
+    "embed",
+    "sequence",
+    "stack",
+    "predict",
+    "memory",
+    "scaling",
+    "gpu",
+)
+"""Order of running and reporting. ``gpu`` is measured only where there is a GPU."""
 _BAR = 20
 _SPAN = 4.0
 """Ratio to the target of a full bar; half a bar is the target."""
@@ -44,7 +56,7 @@ _WHY = {
 }
 """Why a target is missed, by benchmark and peer."""
 _TICKS = (0.25, 0.5, 1, 2, 4)
-_NO_GPU = "No GPU was available, so there are no GPU measurements."
+_NO_GPU = "No GPU was at hand: nothing was measured on a GPU."
 
 
 def slug(text: str) -> str:
@@ -92,7 +104,7 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     for name, bench in results["benches"].items():
         lines += [_line(name, row) for row in bench["rows"]]
-    lines += [*_reasons(results), "", _NO_GPU]
+    lines += [*_reasons(results), "", _gpu_line(results["benches"].get("gpu"))]
     lines += [
         "",
         "| bench | size | cores | rounds | clock | peak MB | seconds |",
@@ -106,6 +118,13 @@ def markdown(results: dict[str, Any]) -> str:
     lines += [f"\nFailed: {', '.join(results['failed'])}"] if results["failed"] else []
     versions = {k: v for bench in results["benches"].values() for k, v in bench["versions"].items()}
     return "\n".join([*lines, "", ", ".join(f"{k} {v}" for k, v in versions.items()), ""])
+
+
+def _gpu_line(bench: dict[str, Any] | None) -> str:
+    """Say on which GPU the rows of ``gpu`` were measured, or that nothing was."""
+    if bench is None or bench["device"] == "cpu":
+        return _NO_GPU
+    return f"The rows of gpu were measured on one {bench['device']}, in bf16 and channels-last layout."
 
 
 def _reasons(results: dict[str, Any]) -> list[str]:

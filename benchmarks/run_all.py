@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     options += ["--repeats", str(asked.repeats)] if asked.repeats else []
     options += ["--clock", asked.clock]
     reports, failed = [], []
-    for name in asked.only or BENCHES:
+    for name in asked.only or _possible(toy=asked.toy):
         report = run_bench(name, options)
         (reports.append(report) if report is not None else failed.append(name))
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -44,6 +44,13 @@ def main(argv: list[str] | None = None) -> int:
     write_figure(results, target.with_suffix(".svg"))
     print(f"{target.stem}: {len(reports)} benchmarks, {len(failed)} failed", *failed)
     return 1 if failed else 0
+
+
+def _possible(*, toy: bool) -> list[str]:
+    """Return the benchmarks of this machine: ``gpu`` is measured only on a GPU, or checked at toy size."""
+    import torch
+
+    return [name for name in BENCHES if name != "gpu" or toy or torch.cuda.is_available()]
 
 
 def run_bench(name: str, options: list[str]) -> dict[str, Any] | None:

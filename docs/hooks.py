@@ -51,11 +51,11 @@ def quality_table(wanted: str) -> str:
     """Log loss of methods with intervals, in both scopes.
 
     Args:
-        wanted: ``all``, or names separated by commas; the calibrated stack is listed only if it differs.
+        wanted: ``all``, or names separated by commas.
     """
     scopes = json.loads((MEASURED / "quality.json").read_text(encoding="utf-8"))["scopes"]
     held_out, out_of_fold = scopes["held_out"], scopes["out_of_fold"]
-    names = [name for name in held_out["ways"] if wanted == "all" or name in wanted.split(", ")]
+    names = list(held_out["ways"]) if wanted == "all" else wanted.split(", ")
     names.sort(key=lambda name: held_out["ways"][name]["log_loss"]["value"], reverse=True)
     head = [
         f"{title} ({scope['counts']['patients']} patients, {scope['counts']['slices']:,} slices)"

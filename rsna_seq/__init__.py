@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from rsna_seq.nets.data import SlabDataset, StudyDataset
     from rsna_seq.nets.sequence_model import SequenceModel
     from rsna_seq.scoring.metric import log_loss
+    from rsna_seq.stacking.stacker import Stacker
     from rsna_seq.stages.predict.library import predict
     from rsna_seq.stages.predict.trained import TrainedRun
-    from rsna_seq.stages.stack import Stacker
     from rsna_seq.store.pixel_cache import PixelCache
     from rsna_seq.store.tables import read_index
 
@@ -27,7 +27,7 @@ _HOMES = {
     "PixelCache": "rsna_seq.store.pixel_cache",
     "SequenceModel": "rsna_seq.nets.sequence_model",
     "SlabDataset": "rsna_seq.nets.data",
-    "Stacker": "rsna_seq.stages.stack",
+    "Stacker": "rsna_seq.stacking.stacker",
     "StudyDataset": "rsna_seq.nets.data",
     "TrainedRun": "rsna_seq.stages.predict.trained",
     "Volume": "rsna_seq.imaging.volume",

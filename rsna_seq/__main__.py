@@ -7,15 +7,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import typer
-import typer.core
+_INTERRUPTED = 130
 
-from rsna_seq.terminal.paths import exists, require_file, require_folder
+try:
+    import typer
+    import typer.core
+
+    from rsna_seq.console import show_log
+    from rsna_seq.terminal.failures import tell
+    from rsna_seq.terminal.paths import exists, require_file, require_folder
+    from rsna_seq.terminal.streams import secure_streams
+    from rsna_seq.terminal.summary import print_summary
+    from rsna_seq.tools.commands import AsJson, Limit
+    from rsna_seq.tools.commands import app as tools
+except KeyboardInterrupt:  # Ctrl-C while the imports run, before main() can handle it
+    sys.exit(_INTERRUPTED)
 
 if TYPE_CHECKING:
     from rsna_seq.config import Config
 
-_INTERRUPTED = 130
 _RESEARCH = "For research; not a medical device."
 
 
@@ -39,10 +49,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(tools)
 
 
 def _a_folder(path: Path) -> Path:
     return require_folder(path, "--out")
+
+
+def _a_dicom_folder(path: Path | None) -> Path | None:
+    return path and require_folder(path, "--dicom")
 
 
 def _a_sample(path: Path | None) -> Path | None:
@@ -57,7 +72,6 @@ ConfigFile = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run.", callback=_a_folder)]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Process at most this many studies.")]
 Rebuild = Annotated[bool, typer.Option("--rebuild", help="Rebuild outputs, including trained weights.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 where input was quarantined.")]
 Series = Annotated[
@@ -75,7 +89,8 @@ _STAGES = {
     "cache": "Decode pixels to Hounsfield units once, cropped to the head.",
     "embed": "Train the 2.5D CNN, one network per fold, and embed every slice out of fold.",
     "sequence": "Train the GRU over whole studies.",
-    "stack": "Fit the boosted trees on the logits of both models.",
+    "joint": "Optional: fine-tune CNN and GRU together on whole studies.",
+    "stack": "Fit the boosted trees on the logits of the models.",
     "evaluate": "Compute the official metric with intervals, and write the report.",
 }
 _RUN = "Run all stages, and write the submission if the data has test images."
@@ -93,15 +108,20 @@ def _run_command(stages: str | None) -> Callable[..., None]:
         limit: Limit = None,
         rebuild: Rebuild = False,
         strict: Strict = False,
+        as_json: AsJson = False,
     ) -> None:
         from rsna_seq import pipeline
 
         words = _indexing(overrides, series, assume_hu)
         cfg = pipeline.config_of_run(out, config, words, limit=limit)
         if stages is None:
-            pipeline.run_all(cfg, out, rebuild=rebuild)
+            made = pipeline.run_all(cfg, out, rebuild=rebuild)
         else:
-            pipeline.run_stage(stages, cfg, out, rebuild=rebuild)
+            one = pipeline.run_stage(stages, cfg, out, rebuild=rebuild)
+            made = {} if one is None else {stages: one}
+        if as_json:
+            summary = {name: manifest.summary for name, manifest in made.items()}
+            print_summary(stages or "run", {"out": out, "stages": summary})
         _strict(strict, out)
 
     return command
@@ -117,14 +137,29 @@ def predict(
     folders: Annotated[
         list[str], typer.Argument(metavar="FOLDER... [KEY=VALUE]...", help="DICOM studies, zip files.")
     ],
-    run: Annotated[list[Path], typer.Option("--run", help="A finished run; several are averaged.")],
     out: Annotated[
         Path,
         typer.Option("--out", help="Receives slices.csv, studies.csv, report.html.", callback=_a_folder),
     ],
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--run",
+            help="A finished run or a bundle; several are averaged. Default: the model in this package, "
+            "which was trained on phantoms only.",
+        ),
+    ] = None,
     sample: Annotated[
         Path | None,
         typer.Option("--sample", help="The competition's sample submission.", callback=_a_sample),
+    ] = None,
+    dicom: Annotated[
+        Path | None,
+        typer.Option(
+            "--dicom",
+            help="Receives a structured report, key objects and captures per study, as DICOM (extra clinic).",
+            callback=_a_dicom_folder,
+        ),
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average with the flipped study.")] = False,
     series: Series = None,
@@ -133,6 +168,7 @@ def predict(
     limit: Limit = None,
     rebuild: Rebuild = False,
     strict: Strict = False,
+    as_json: AsJson = False,
 ) -> None:
     """Score unseen DICOM studies with one or more finished runs."""
     from rsna_seq import pipeline
@@ -141,7 +177,14 @@ def predict(
     places = [Path(f) for f in folders if f not in overrides]
     words = _indexing(overrides, series, assume_hu) + (["predict.tta=true"] if tta else [])
     cfg = _config(config, words, limit)
-    pipeline.predict(places, run, out, cfg, sample=sample, rebuild=rebuild)
+    made = pipeline.predict(places, run or [], out, cfg, sample=sample, dicom=dicom, rebuild=rebuild)
+    if as_json:
+        from rsna_seq.clinic.results import STUDIES, read_results
+
+        files = {"studies": out / STUDIES, "report": out / "report.html", "dicom": dicom}
+        notices = read_results(out).notices
+        stages = {"predict": made.summary}
+        print_summary("predict", {"out": out, "notices": notices, "files": files, "stages": stages})
     _strict(strict, out)
 
 
@@ -151,62 +194,36 @@ def demo(
     config: ConfigFile = Path("demo"),
     out: Out = Path("runs/demo"),
     rebuild: Rebuild = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run all stages on phantoms, in minutes, and predict phantoms that the run has not seen."""
     from rsna_seq import pipeline
 
-    pipeline.demo(_config(config, overrides, None), out, rebuild=rebuild)
+    summary = pipeline.demo(_config(config, overrides, None), out, rebuild=rebuild)
+    if as_json:
+        print_summary("demo", summary)
 
 
 @app.command(rich_help_panel="Tools")
 def synth(
-    out: Annotated[Path, typer.Option("--out", help="Receives DICOM files and CSVs.", callback=_a_folder)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Receives DICOM files and CSVs; with synth.format=hu the index and cache of a run.",
+            callback=_a_folder,
+        ),
+    ],
     overrides: Overrides = None,
     config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write phantom studies in the competition's layout."""
-    from rsna_seq.context import Context
-    from rsna_seq.tools import synth as tool
+    """Write phantom studies in the competition's layout, or directly as the cache of a run."""
+    from rsna_seq import pipeline
 
-    cfg = _config(config, overrides, None)
-    tool.run(cfg.synth, out, seed=cfg.seed, workers=Context.of(cfg).workers)
-
-
-@app.command(rich_help_panel="Tools")
-def labels(
-    source: Annotated[Path, typer.Argument(help="A label CSV, long or wide.")],
-    target: Annotated[Path, typer.Argument(help="Receives the other form.")],
-    fix_any: Annotated[
-        bool, typer.Option("--fix-any", help="Set any to 1 where it is 0 beside a class that is 1.")
-    ] = False,
-) -> None:
-    """Turn the competition's long label CSV into one wide row per slice, or back."""
-    from rsna_seq.tools import labels as tool
-
-    require_folder(target.parent, "TARGET")
-    typer.echo(tool.run(source, target, fix_any=fix_any))
-
-
-@app.command(rich_help_panel="Tools")
-def png(
-    folder: Annotated[Path, typer.Argument(help="DICOM studies.")],
-    out: Annotated[Path, typer.Option("--out", help="Receives one folder per study.", callback=_a_folder)],
-    window: Annotated[
-        list[str] | None,
-        typer.Option("--window", help="brain, subdural, bone or LEVEL/WIDTH; once or three times."),
-    ] = None,
-    size: Annotated[int | None, typer.Option("--size", min=16, max=4096, help="Rows and columns.")] = None,
-    limit: Limit = None,
-) -> None:
-    """Write windowed PNGs of every slice; three windows become red, green and blue."""
-    from rsna_seq.context import Context
-    from rsna_seq.imaging.windows import parse_windows
-    from rsna_seq.tools import png as tool
-
-    windows = parse_windows(window or ["brain", "subdural", "bone"])
-    workers = Context.of(_config(None, None, None)).workers
-    counts = tool.run(folder, out, windows=windows, workers=workers, size=size, limit=limit)
-    typer.echo(f"{counts.pop('written', 0):,} images in {out}; {counts.total():,} files excluded")
+    made = pipeline.synth(pipeline.config_of_run(out, config, overrides or []), out)
+    if as_json:
+        print_summary("synth", {"out": out, **made})
 
 
 @app.command("config", rich_help_panel="Tools")
@@ -252,10 +269,6 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Run a command and end with the exit code that the README lists."""
-    from rsna_seq.console import show_log
-    from rsna_seq.terminal.failures import tell
-    from rsna_seq.terminal.streams import secure_streams
-
     try:
         secure_streams()
         show_log()

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from rsna_seq.errors import UsageError
 from rsna_seq.settings.data import CacheConfig, DataConfig, IndexConfig, SynthConfig
 from rsna_seq.settings.faults import describe_fault
-from rsna_seq.settings.models import EmbedConfig, FitConfig, SequenceConfig, StackConfig
+from rsna_seq.settings.models import EmbedConfig, FitConfig, JointConfig, SequenceConfig, StackConfig
 from rsna_seq.settings.types import Millimetres, Section
 from rsna_seq.settings.yaml_file import put_override, read_yaml
 
@@ -29,6 +29,7 @@ __all__ = [
     "EvaluateConfig",
     "FitConfig",
     "IndexConfig",
+    "JointConfig",
     "PredictConfig",
     "SequenceConfig",
     "StackConfig",
@@ -86,6 +87,8 @@ class Config(Section):
     """2.5D CNN."""
     sequence: SequenceConfig = SequenceConfig()
     """Recurrent network over the study."""
+    joint: JointConfig = JointConfig()
+    """Optional: CNN and GRU fine-tuned together."""
     stack: StackConfig = StackConfig()
     """Boosted trees, blending and calibration."""
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -37,6 +37,9 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     Yields:
         A function that advances the bar by the given number of steps.
     """
+    if not console.is_terminal or not _LOG.handlers:  # no bar in a log file, or for a library's caller
+        yield lambda _: None
+        return
     columns = (
         TextColumn("[bold]{task.description:<10}"),
         BarColumn(),
@@ -45,8 +48,7 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    quiet = not console.is_terminal or not _LOG.handlers  # no bar in a log file, or for a library's caller
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda steps: bar.advance(task, steps)
 

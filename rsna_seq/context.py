@@ -14,7 +14,7 @@ class Context:
         data: Images and labels.
         seed: Seed of everything random.
         device: ``auto`` or a torch device.
-        workers: Processes for DICOM files and, on a GPU, for reading batches ahead.
+        workers: Processes for DICOM files and, on a GPU, threads for reading batches ahead.
         limit: Process at most this many studies.
         rebuild: Rebuild the artefact, trained weights included, even if it is up to date.
     """

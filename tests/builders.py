@@ -39,10 +39,15 @@ def tiny_cache(folder: Path, *, studies: int = 8, size: int = 32, folds: int = 2
 def replace_table(table: pl.DataFrame, path: Path, schema: dict[str, pl.DataType]) -> None:
     """Replace a table of a finished artefact as if its stage had written it."""
     write_table(table, path, schema)
-    old = load_manifest(path.parent)
-    files = {name: digest_file(path.parent / name) for name in old.files}
-    new = old.model_copy(update={"files": files}).sealed()
-    write_json(path.parent / "manifest.json", new.model_dump())
+    reseal(path.parent)
+
+
+def reseal(folder: Path, **changes: str) -> None:
+    """Give the manifest of a finished artefact the digests of its present files, and other entries."""
+    old = load_manifest(folder)
+    files = {name: digest_file(folder / name) for name in old.files}
+    new = old.model_copy(update={"files": files, **changes}).sealed()
+    write_json(folder / "manifest.json", new.model_dump())
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

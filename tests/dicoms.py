@@ -1,4 +1,4 @@
-"""Real DICOM files for tests, written by pydicom: small studies in the competition's manner."""
+"""Real DICOM files for tests, written by pydicom: small studies in the competition's layout."""
 
 from pathlib import Path
 from typing import Any

@@ -20,7 +20,7 @@ from rsna_seq.store.tables import (
     write_table,
 )
 
-NOISE = {"3_embed": 1.6, "4_sequence": 0.7, "5_stack": 0.6}
+NOISE = {"3_embed": 1.6, "4_sequence": 0.7, "4_joint": 0.65, "5_stack": 0.6}
 """What stands between a model's logits and the truth."""
 FOLDS = 3
 
@@ -31,7 +31,8 @@ def scored_run(
     studies: int = 24,
     held_out: int = 6,
     absent: tuple[str, ...] = (),
-    stages: tuple[str, ...] = tuple(NOISE),
+    stages: tuple[str, ...] = ("3_embed", "4_sequence", "5_stack"),
+    calibrated: bool = True,
     seed: int = 0,
 ) -> Path:
     """Folders ``1_index`` to ``5_stack`` of a run over small studies, every second slab of two slices.
@@ -42,6 +43,7 @@ def scored_run(
         held_out: How many of them are held out.
         absent: Classes that never occur.
         stages: Learned stages that are finished.
+        calibrated: ``stack`` uses a temperature.
         seed: Seed of labels and logits.
     """
     random = np.random.default_rng(seed)
@@ -64,17 +66,20 @@ def scored_run(
     pixels = random.integers(0, 80, (len(slabs), 16, 16)).astype(np.int16)
     finish(run / "2_cache", {"slabs.parquet": (slabs, SLABS), "quarantine.parquet": ([], QUARANTINE)}, pixels)
     for stage in stages:
-        write_logits(run, stage, seed=seed)
+        write_logits(run, stage, calibrated=calibrated, seed=seed)
     return run
 
 
-def write_logits(run: Path, stage: str, *, noise: float | None = None, seed: int = 0) -> None:
+def write_logits(
+    run: Path, stage: str, *, noise: float | None = None, calibrated: bool = True, seed: int = 0
+) -> None:
     """Finish a learned stage with logits that know the truth but for some noise."""
     slabs = read_table(run / "2_cache" / "slabs.parquet", SLABS).filter(pl.col("fold").is_not_null())
     random = np.random.default_rng([seed, int(stage[0])])
+    by_fold = stage in {"3_embed", "4_joint"}
     truth = slabs.select(CLASSES).to_numpy()
     wide = NOISE[stage] if noise is None else noise
-    crosses = range(-1, 0) if stage == "3_embed" else range(FOLDS)
+    crosses = range(-1, 0) if by_fold else range(FOLDS)
     tables = []
     hard = random.normal(0, 0.5 * wide, truth.shape)  # what is hard is hard for every network
     for net in range(FOLDS):
@@ -83,7 +88,7 @@ def write_logits(run: Path, stage: str, *, noise: float | None = None, seed: int
             mine = (pl.col("fold") == net) & ((pl.col("cross_fold") == cross) | (cross == -1))
             kept = slabs.select((pl.col("fold") == -1) | mine).to_series().to_numpy()
             tables.append(logit_table(slabs.filter(pl.Series(kept)), logits[kept], net=net, cross=cross))
-    names = ("logits.parquet", "uncalibrated.parquet")[: 2 if stage == "5_stack" else 1]
+    names = ("logits.parquet", "uncalibrated.parquet")[: 2 if stage == "5_stack" and calibrated else 1]
     finish(run / stage, {name: (pl.concat(tables).to_dicts(), LOGITS) for name in names})
 
 

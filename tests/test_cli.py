@@ -228,6 +228,21 @@ def test_ctrl_c_ends_a_command_and_its_workers_without_a_traceback(tmp_path: Pat
     assert "Traceback" not in printed
 
 
+@pytest.mark.parametrize("module", ["typer", "rsna_seq.terminal.paths"])
+def test_ctrl_c_during_the_imports_ends_without_a_traceback(module: str) -> None:
+    code = f"""
+import runpy, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("rsna_seq", run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENV, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_every_file_follows_the_umask(data: Path, tmp_path: Path, umask: int) -> None:
     run = tmp_path / "run"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import tiny_cache
+from builders import reseal, tiny_cache
 
 from rsna_seq.config import EmbedConfig, SequenceConfig, StackConfig, load_config
 from rsna_seq.context import Context
@@ -14,7 +14,6 @@ from rsna_seq.errors import IntegrityError, UsageError
 from rsna_seq.pipeline import config_of_run, run_stage
 from rsna_seq.stages import embed, sequence, stack
 from rsna_seq.store.artifacts import load_manifest
-from rsna_seq.store.files import write_json
 from rsna_seq.store.run_folder import RunFolder
 
 CPU = Context(device="cpu")
@@ -73,11 +72,6 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def _made_by_other_code(folder: Path) -> None:
-    other = load_manifest(folder).model_copy(update={"source": "other code"}).sealed()
-    write_json(folder / "manifest.json", other.model_dump())
-
-
 @pytest.mark.parametrize("folder", STAGES)
 def test_weights_that_give_the_stored_logits_stay_valid_when_code_changes(
     trained: Path, tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str]
@@ -85,7 +79,7 @@ def test_weights_that_give_the_stored_logits_stay_valid_when_code_changes(
     run = RunFolder(tmp_path / "run")
     shutil.copytree(trained, run.path)
     before = load_manifest(run.path / folder)
-    _made_by_other_code(run.path / folder)
+    reseal(run.path / folder, source="other code")
     STAGES[folder](run)
     after = load_manifest(run.path / folder)
     assert (after.source, after.earlier_sources) == (before.source, ["other code"])
@@ -98,7 +92,7 @@ def test_weights_that_give_other_logits_are_refused_when_code_changes(
 ) -> None:
     run = RunFolder(tmp_path / "run")
     shutil.copytree(trained, run.path)
-    _made_by_other_code(run["embed"] / "fold0")
+    reseal(run["embed"] / "fold0", source="other code")
     whole = embed.apply
 
     def changed(*args: object, **kwargs: object) -> embed.Embedding:

@@ -5,25 +5,23 @@ blocks of the documentation are run by ``tests/docs/test_tutorials.py``, and not
 """
 
 import os
-import re
-import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pytest
 from dicoms import head, write_set
+from tiny_run import TINY
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "corpus"))
+sys.path.extend(str(Path(__file__).resolve().parent / folder) for folder in ("corpus", "docs"))
+from pages import ROOT, Block, blocks_of
 from transfer_syntaxes import SYNTAXES, write_encoded
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md"]
+PAGES = ["README.md"]
 REPLACED = {
     "data.root=/data/rsna": "data.root=data/rsna",
     "/data/rsna/stage_2_test": "data/rsna/stage_2_test",
@@ -32,24 +30,7 @@ REPLACED = {
     "/data/studies.zip": "data/studies.zip",
 }
 """Paths of the reader's, and what stands for them here; a path that is neither fails."""
-QUICK = [
-    *("device=cpu", "workers=1", "cache.size=32", "index.folds=2", "index.cross_folds=2", "index.holdout=0"),
-    *(
-        "embed.backbone=resnet10t",
-        "embed.pretrained=false",
-        "embed.epochs=1",
-        "embed.batch_size=8",
-        "embed.size=null",
-    ),
-    *(
-        "sequence.epochs=1",
-        "sequence.batch_size=4",
-        "sequence.projection_dim=16",
-        "sequence.hidden=8",
-        "sequence.seeds=1",
-    ),
-    *("stack.rounds=5", "stack.min_leaf=2", "evaluate.bootstrap=20"),
-]
+QUICK = [*TINY, "embed.size=null", "sequence.seeds=1"]
 """What makes a command quick."""
 NOT_RUN = {
     "pip install .": "the tests run in an environment that was made so",
@@ -69,41 +50,14 @@ class _Place:
         return self._path
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a page."""
-
-    page: str
-    line: int
-    kind: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page}:{self.line}"
-
-
-def _blocks(page: Path) -> list[Block]:
-    text, found = page.read_text(encoding="utf-8"), []
-    for match in re.finditer(r"^( *)```([^\n`]*)\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL):
-        line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(page.relative_to(ROOT).as_posix(), line, match[2].strip(), match[3]))
-    return found
-
-
-BLOCKS = [block for page in PAGES for block in _blocks(page)]
-
-
-def _commands(block: Block) -> list[list[str]]:
-    """The commands of a shell block, each as its words, without comments."""
-    lines = block.text.replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+BLOCKS = [block for page in PAGES for block in blocks_of(page, ROOT)]
 
 
 COMMANDS = [
     pytest.param(words, id=f"{block}:{' '.join(words)[:60]}")
     for block in BLOCKS
     if block.kind == "sh"
-    for words in _commands(block)
+    for words in block.commands()
 ]
 SCRIPTS = [pytest.param(block, id=str(block)) for block in BLOCKS if block.kind == "python"]
 
@@ -154,7 +108,7 @@ def test_there_are_blocks_and_all_are_of_known_kinds() -> None:
     assert {block.kind for block in BLOCKS} == {"sh", "python"}, [
         str(block) for block in BLOCKS if block.kind not in {"sh", "python"}
     ]
-    fences = sum(page.read_text(encoding="utf-8").count("```") for page in PAGES)
+    fences = sum((ROOT / page).read_text(encoding="utf-8").count("```") for page in PAGES)
     assert fences == 2 * len(BLOCKS)
 
 

@@ -15,6 +15,7 @@ import stat
 import zipfile
 
 from rsna_seq.errors import IntegrityError
+from rsna_seq.imaging.reading import Status, open_path
 from rsna_seq.imaging.zip_files import STREAMED, WHOLE, Member, inflated, opened, typed
 from rsna_seq.reasons import ExclusionError, Reason
 
@@ -55,7 +56,7 @@ def is_archive(path: str) -> bool:
     """Whether a file given by the user is read as an archive, by its name or its content."""
     if path.lower().endswith(".zip"):
         return True
-    with open(path, "rb") as file:  # noqa: PTH123
+    with open_path(path) as file:
         return file.read(132)[128:] != b"DICM" and zipfile.is_zipfile(file)
 
 
@@ -106,14 +107,14 @@ def open_member(archive: str, name: str) -> Member:
     return typed(find)
 
 
-def member_status(archive: str, name: str) -> tuple[int, int]:
-    """Size of a member in bytes, and modification time of its archive in ns.
+def member_status(archive: str, name: str) -> Status:
+    """Size of a member, and modification time of its archive.
 
     Raises:
         ExclusionError: The archive cannot be opened, or the member does not exist.
     """
     held = opened(archive)
-    return typed(lambda: held.file.getinfo(name)).file_size, held.mtime_ns
+    return Status(typed(lambda: held.file.getinfo(name)).file_size, held.mtime_ns)
 
 
 def _damage(member: zipfile.ZipInfo, size: int) -> ExclusionError | None:

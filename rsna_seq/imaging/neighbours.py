@@ -11,9 +11,7 @@ _REACH = 2.5
 """Maximum distance of a neighbour from its nominal position, in nominal spacings."""
 
 
-def neighbour_indices(
-    z_mm: NDArray[np.floating], neighbours: int, spacing_mm: float = 5.0
-) -> NDArray[np.int64]:
+def neighbour_indices(z_mm: NDArray[np.floating], neighbours: int, spacing_mm: float) -> NDArray[np.int64]:
     """Find the neighbours of every slab of one study.
 
     Neighbour ``j`` is the slab nearest to ``z + j * spacing_mm``, on the same side, at least half the median

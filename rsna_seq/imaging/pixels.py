@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
+from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.archives import member_of
 from rsna_seq.imaging.decoder import shared_decoder
 from rsna_seq.imaging.frame_limits import must_be_plausible_frame
 from rsna_seq.imaging.headers.elements import deflated_data
-from rsna_seq.imaging.sources import must_be, must_be_same, open_file, verify
+from rsna_seq.imaging.sources import must_be, must_be_same, open_file, read_range, verify
 from rsna_seq.imaging.volume import AIR_HU
 from rsna_seq.imaging.wrap import Wrap, judge, may_be_wrapped, unwrapped
 from rsna_seq.reasons import ExclusionError, Reason
@@ -42,11 +43,22 @@ class PixelBuffer(threading.local):
 
         Args:
             shapes: Rows and columns of each slice.
+
+        Raises:
+            EnvironmentFaultError: There is not enough memory.
         """
         ends = list(itertools.accumulate(rows * columns for rows, columns in shapes))
+        if not ends:
+            return []
         if self._kept is None or self._kept.size < ends[-1]:
             self._kept = None  # release the old buffer before allocating the new one
-            self._kept = np.empty(ends[-1], dtype=np.int16)
+            try:
+                self._kept = np.empty(ends[-1], dtype=np.int16)
+            except MemoryError as error:
+                raise EnvironmentFaultError(
+                    f"cache: there is not enough memory for the {2 * ends[-1] / 1e9:,.1f} GB of pixels of "
+                    "one study; free memory, or use fewer workers"
+                ) from error
         room = self._kept
         if room.nbytes > _MOST_ROOM:
             self._kept = None
@@ -90,13 +102,31 @@ def read_pixels(
     must_be_plausible_frame(header)
     if out is None:
         out = np.empty((header["rows"], header["columns"]), dtype=np.int16)
-    stored, padding = _stored(os.fspath(path), header, out), header["padding"]
-    slope, intercept, bits, wrapped = header["slope"], header["intercept"], header["bits_stored"], False
-    if may_be_wrapped(bits, signed=header["signed"], slope=slope, intercept=intercept):
+    hu, wrapped = hu_of(_stored(os.fspath(path), header, out), header, out, wrapped_series=wrapped_series)
+    _must_be_plausible(hu)
+    return hu, wrapped
+
+
+def hu_of(
+    stored: NDArray[np.integer],
+    header: Mapping[str, Any],
+    out: NDArray[np.int16] | None = None,
+    *,
+    wrapped_series: bool = False,
+) -> tuple[NDArray[np.int16], bool]:
+    """Convert the stored values of a slice to HU, and say whether a 12-bit wrap was corrected.
+
+    Args:
+        stored: (rows, columns) stored values.
+        header: bits_stored, signed, slope, intercept and padding, as in a row of SLICES.
+        out: Output array as in :func:`read_hu`; it may share memory with the stored values.
+        wrapped_series: Whether another slice of the series proves the wrap.
+    """
+    slope, intercept, padding, wrapped = header["slope"], header["intercept"], header["padding"], False
+    if may_be_wrapped(header["bits_stored"], signed=header["signed"], slope=slope, intercept=intercept):
         said = judge(stored, slope=slope, intercept=intercept, padding=padding)
         wrapped = said is Wrap.PROVEN or (said is Wrap.OPEN and wrapped_series)
     hu = to_hu(stored, slope=slope, intercept=intercept, padding=padding, wrapped=wrapped, out=out)
-    _must_be_plausible(hu)
     return hu, wrapped
 
 
@@ -229,12 +259,9 @@ def _stored(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> NDA
 
 def _read_into(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> int:
     """Read uncompressed pixels of a file; return the number of bytes read."""
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        must_be_same(os.fstat(file), header["file_size"], header["file_mtime_ns"])
-        return os.preadv(file, [out.data.cast("B")], header["pixel_offset"])
-    finally:
-        os.close(file)
+    count, status = read_range(path, header["pixel_offset"], out.data.cast("B"))
+    must_be_same(status, header["file_size"], header["file_mtime_ns"])
+    return count
 
 
 def _unpacked(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> int:

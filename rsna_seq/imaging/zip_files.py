@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
+from rsna_seq.imaging.reading import identity_of, open_zip
 from rsna_seq.reasons import ExclusionError, Reason
 
 Result = TypeVar("Result")
@@ -151,7 +152,7 @@ def opened(archive: str) -> Opened:
     """
     with _LOCK:
         try:
-            identity = _identity(os.stat(archive))  # noqa: PTH116
+            identity = identity_of(archive)
             kept = _KEPT.get(archive)
             if kept is not None and kept.identity == identity:
                 _KEPT.move_to_end(archive)
@@ -160,18 +161,12 @@ def opened(archive: str) -> Opened:
                 old = _KEPT.pop(archive) if kept is not None else _KEPT.popitem(last=False)[1]
                 old.file.close()
                 kept = None
-            file = zipfile.ZipFile(archive)
-            assert file.fp is not None
-            _KEPT[archive] = Opened(file, _identity(os.fstat(file.fp.fileno())))
+            _KEPT[archive] = Opened(*open_zip(archive))
             return _KEPT[archive]
         except OSError as error:
             raise ExclusionError(Reason.UNREADABLE_FILE, error.strerror or type(error).__name__) from error
         except Exception as error:  # a damaged directory may raise any exception
             raise ExclusionError(Reason.BAD_ARCHIVE, type(error).__name__) from error
-
-
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def inflated(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

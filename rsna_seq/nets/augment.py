@@ -2,11 +2,16 @@
 
 1. :func:`draw` samples the parameters (:class:`Draws`) from a seeded generator.
 2. :func:`augment` applies them to (n, slice, y, x) HU: depth flip, one affine resampling (flip, rotation,
-   scale, shift), HU scale, shift and noise, and the erased rectangle, in this order.
+   scale, shift); the scanner: HU scale and shift, noise, kernel; and the erased rectangle, in this order. The
+   noise passes through the kernel, as that of a scanner: a soft kernel makes it weaker and coarser, a sharp
+   one stronger and finer.
+
+Whether a step is left out depends on the config, not on the drawn values, which may be on a GPU: reading them
+would wait for it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,7 +30,8 @@ class Draws:
         depth: (n,) bool; True reverses the order of the slices.
         gain: (n,) factor applied to HU.
         offset: (n,) shift in HU.
-        noise: (n,) standard deviation of the added noise, in HU.
+        noise: (n,) standard deviation of the added noise before the kernel, in HU; None adds none.
+        kernel: (n,) strength of the sharpening; negative values blur. None leaves the kernel as it is.
         box: (n, 4) erased rectangle: top, left, bottom, right, as fractions of the image size; an empty
             rectangle erases nothing.
         seed: Seed of the noise.
@@ -35,19 +41,23 @@ class Draws:
     depth: Tensor
     gain: Tensor
     offset: Tensor
-    noise: Tensor
+    noise: Tensor | None
+    kernel: Tensor | None
     box: Tensor
     seed: int
 
     def part(self, rows: slice) -> "Draws":
         """Return the parameters of a range of samples."""
         tensors = {k: v[rows] for k, v in self.__dict__.items() if isinstance(v, Tensor)}
-        return Draws(**tensors, seed=self.seed + (rows.start or 0))
+        return replace(self, **tensors, seed=self.seed + (rows.start or 0))
 
     def to(self, device: torch.device) -> "Draws":
-        """Return the parameters on another device."""
-        tensors = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, Tensor)}
-        return Draws(**tensors, seed=self.seed)
+        """Return the parameters on another device, without waiting for a GPU."""
+        later = device.type == "cuda"
+        tensors = {
+            k: v.to(device, non_blocking=later) for k, v in self.__dict__.items() if isinstance(v, Tensor)
+        }
+        return replace(self, **tensors, seed=self.seed)
 
 
 def draw(cfg: EmbedConfig, n: int, generator: torch.Generator) -> Draws:
@@ -69,10 +79,17 @@ def draw(cfg: EmbedConfig, n: int, generator: torch.Generator) -> Draws:
         depth=uniform(n) < cfg.depth_flip,
         gain=1 + (2 * uniform(n) - 1) * cfg.hu_scale,
         offset=(2 * uniform(n) - 1) * cfg.hu_shift,
-        noise=uniform(n) * cfg.hu_noise,
+        noise=uniform(n) ** 2 * cfg.hu_noise if cfg.hu_noise else None,
+        kernel=_kernel(uniform(n), cfg.hu_kernel) if cfg.hu_kernel else None,
         box=torch.cat([corner - extent / 2, corner + extent / 2], dim=1),
         seed=int(torch.randint(2**31, (1,), generator=generator)),
     )
+
+
+def _kernel(share: Tensor, largest: float) -> Tensor:
+    """Strength of the sharpening from uniform numbers: half of them blur, the others sharpen."""
+    sharp = 2 * share - 1
+    return torch.where(sharp > 0, sharp * largest, sharp * min(largest, 1.0))
 
 
 def augment(hu: Tensor, draws: Draws) -> Tensor:
@@ -90,13 +107,25 @@ def augment(hu: Tensor, draws: Draws) -> Tensor:
     # subtract air before the resampling, so that zero padding fills the border with air
     hu = F.grid_sample(hu - AIR_HU, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + AIR_HU
     hu = hu * draws.gain[:, None, None, None] + draws.offset[:, None, None, None]
-    if bool((draws.noise > 0).any()):
+    if draws.noise is not None:
         generator = torch.Generator(hu.device).manual_seed(draws.seed)
-        grain = torch.randn(hu.shape, generator=generator, device=hu.device)
-        hu = hu + grain * draws.noise[:, None, None, None]
+        white = torch.randn(hu.shape, generator=generator, device=hu.device)
+        hu = hu + white * draws.noise[:, None, None, None]
+    if draws.kernel is not None:
+        hu = hu + draws.kernel[:, None, None, None] * (hu - _blurred(hu))
     return torch.where(
         _inside(draws.box, hu.shape[-2], hu.shape[-1])[:, None], torch.full_like(hu, AIR_HU), hu
     )
+
+
+def _blurred(hu: Tensor) -> Tensor:
+    """Average over 3 x 3 pixels with binomial weights: a Gaussian of 0.7 pixels; borders are repeated."""
+    for axis in (-1, -2):
+        last = hu.shape[axis] - 1
+        before = torch.cat([hu.narrow(axis, 0, 1), hu.narrow(axis, 0, last)], axis)
+        after = torch.cat([hu.narrow(axis, 1, last), hu.narrow(axis, last, 1)], axis)
+        hu = 0.5 * hu + 0.25 * (before + after)
+    return hu
 
 
 def _inside(box: Tensor, rows: int, columns: int) -> Tensor:

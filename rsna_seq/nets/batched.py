@@ -33,7 +33,7 @@ from rsna_seq.config import SequenceConfig
 from rsna_seq.console import progress, say
 from rsna_seq.labels import CLASS_WEIGHTS
 from rsna_seq.nets.batches import Batch, Training, batches_of, joined
-from rsna_seq.nets.loop import must_be_finite
+from rsna_seq.nets.loss_record import must_not_go_on_skipping
 from rsna_seq.nets.optimizer import StackedAdamW
 from rsna_seq.nets.resume import read_state, write_state
 from rsna_seq.nets.sequence_model import Drops, SequenceModel
@@ -158,12 +158,12 @@ class _Run:
             total = losses[torch.tensor(good)].sum()
             gradients = torch.autograd.grad(total, list(self.weights.values()), allow_unused=True)
             named = {k: g for k, g in zip(self.weights, gradients, strict=True) if g is not None}
-            self.optimizer.step(named, good)
+            good = self.optimizer.step(named, good)
         for n, training in enumerate(self.trainings):
             if there[n]:
                 self.progress.bad[n] = 0 if good[n] else self.progress.bad[n] + 1
                 self.progress.skipped[n] += not good[n]
-                must_be_finite(training.name, self.progress.bad[n])
+                must_not_go_on_skipping(training.name, self.progress.bad[n])
         return values
 
     def _losses(self, batch: Batch) -> Tensor:

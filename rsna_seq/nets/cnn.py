@@ -55,6 +55,17 @@ class Embedder(nn.Module):
         if start and cfg.pretrained == PHANTOM:
             load_phantom_start(self)
 
+    def on(self, device: torch.device, *, compiled: bool = False) -> "Embedder":
+        """Move this network to a device, in channels-last layout, and return it.
+
+        Args:
+            device: Device to move to.
+            compiled: Compile the backbone in place if the config asks for it.
+        """
+        if compiled and self.cfg.compile:
+            self.backbone.compile()
+        return self.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
     def forward(self, hu: Tensor) -> tuple[Tensor, Tensor]:
         """Embed slices.
 
@@ -115,8 +126,9 @@ def weighted_bce(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Scalar, the mean over the first axis.
     """
-    weights = torch.as_tensor(CLASS_WEIGHTS, dtype=logits.dtype, device=logits.device)
-    return (F.binary_cross_entropy_with_logits(logits, labels, reduction="none") @ weights).mean()
+    weights = torch.tensor(CLASS_WEIGHTS, dtype=logits.dtype).to(logits.device, non_blocking=logits.is_cuda)
+    losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return (losses * weights).sum(1).mean()  # not a matrix product: autocast would compute it in bf16
 
 
 def load_embedder(cfg: EmbedConfig, file: Path) -> Embedder:

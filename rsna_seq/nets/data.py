@@ -1,27 +1,37 @@
 """Torch datasets over the pixel cache: slabs with their neighbours, and whole studies.
 
 :class:`SlabDataset` reads a whole batch of indices at once, so that a training step is one gather from a
-memory map.
+memory map. Where a GPU computes, threads read batches ahead (:func:`read_ahead`): copying from a memory map
+needs no interpreter, so threads do what worker processes would do, without starting them in every epoch and
+without shared memory.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from rsna_seq.imaging.neighbours import neighbour_indices
+from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.nets.augment import Draws
-from rsna_seq.parallel.local import spawn_context
 from rsna_seq.store.pixel_cache import PixelCache
 
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 Batch = tuple[Tensor, Tensor, Draws]
 """(n, slice, y, x) HU, (n, 6) labels, and the augmentation parameters of each sample."""
+_MAX_THREADS = 8
+"""More threads do not read faster, and each holds a batch."""
 
 
 class SlabDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -52,12 +62,22 @@ class SlabDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Read a batch: (n, slice, y, x) int16 HU and (n, 6) labels."""
+        return self.batch(indices)
+
+    def batch(self, indices: Sequence[int], *, pin: bool = False) -> tuple[Tensor, Tensor]:
+        """Read a batch: (n, slice, y, x) int16 HU and (n, 6) labels.
+
+        Args:
+            indices: Slabs to read.
+            pin: Read into page-locked memory, from which a GPU copies without waiting of the host.
+        """
         at = np.asarray(indices)
         size = self.cache.shard(int(self.shard[at[0]])).shape[1:]
-        hu = np.empty((len(at), self.rows.shape[1], *size), dtype=np.int16)
-        for i, index in enumerate(at):
-            hu[i] = self.cache.shard(int(self.shard[index]))[self.rows[index]]
-        return torch.from_numpy(hu), torch.from_numpy(self.labels[at])
+        hu = torch.empty((len(at), self.rows.shape[1], *size), dtype=torch.int16, pin_memory=pin)
+        for one, index in zip(hu.numpy(), at, strict=True):
+            one[:] = self.cache.shard(int(self.shard[index]))[self.rows[index]]
+        labels = torch.from_numpy(self.labels[at])
+        return hu, labels.pin_memory() if pin else labels
 
 
 class StudyDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -93,19 +113,57 @@ def shuffled_batches(
             cannot be trained on one.
         seed: Seed of the order.
         epoch: Number of the epoch.
-        workers: Spawned processes that read ahead; 0 reads in this process.
+        workers: Threads that read ahead, at most eight; 0 reads each batch when it is asked for.
         pin: Put batches into page-locked memory, for a GPU.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(dataset))
-    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        dataset,
-        batch_sampler=_chunks(order, batch),
-        num_workers=workers,
-        multiprocessing_context=spawn_context() if workers else None,
-        collate_fn=_as_it_is,
-        pin_memory=pin,
-    )
-    return iter(loader)
+    return read_ahead(partial(dataset.batch, pin=pin), _chunks(order, batch), workers)
+
+
+def read_studies(cache: PixelCache, studies: Iterable[str], device: torch.device) -> Iterator[Volume]:
+    """Read studies in order; for a GPU, two threads read ahead into page-locked memory.
+
+    Args:
+        cache: An open cache.
+        studies: StudyInstanceUIDs.
+        device: Device for which they are read.
+    """
+    if device.type != "cuda":
+        return map(cache.read, studies)
+
+    def read(study: str) -> Volume:
+        volume = cache.read(study)
+        hu = torch.empty(volume.hu.shape, dtype=torch.int16, pin_memory=True).numpy()
+        hu[:] = volume.hu
+        return replace(volume, hu=hu)
+
+    return read_ahead(read, studies, threads=2)
+
+
+def read_ahead(read: Callable[[Item], Read], items: Iterable[Item], threads: int) -> Iterator[Read]:
+    """Read items in threads ahead of the consumer, and yield the results in order.
+
+    Args:
+        read: Function that reads an item; an error is raised where its result would be yielded.
+        items: Items in order.
+        threads: Number of threads, at most eight; as many items are read ahead. 0 reads in the caller's
+            thread.
+    """
+    if threads < 1:
+        yield from map(read, items)
+        return
+    threads = min(threads, _MAX_THREADS)
+    waiting: deque[Future[Read]] = deque()
+    pool = ThreadPoolExecutor(threads, "read-ahead")
+    try:
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def batches_of(n: int, batch: int) -> int:
@@ -128,11 +186,6 @@ def _chunks(order: NDArray[np.int64], batch: int) -> list[list[int]]:
     if len(chunks) > 1 and len(chunks[-1]) == 1:
         chunks[-2] += chunks.pop()
     return chunks
-
-
-def _as_it_is(batch: Any) -> Any:
-    """Return the batch unchanged: the dataset has already collated it."""
-    return batch
 
 
 def _neighbour_rows(slabs: pl.DataFrame, neighbours: int, spacing_mm: float) -> NDArray[np.int64]:

@@ -1,14 +1,17 @@
 """Training loop of the CNN and of the sequence model.
 
 1. AdamW without weight decay on biases and norms; linear warm-up, then cosine decay of the learning rate.
-2. Per epoch: the batches of that epoch (a pure function of its number), loss, clipped step, EMA.
-3. After each epoch: validation score, ``best.safetensors``, ``last.safetensors`` and ``state.pt``. A run that
-   was killed resumes from ``state.pt`` and ends with the same weights as an uninterrupted run.
+2. Per epoch: the batches of that epoch (a pure function of its number), loss, clipped step, EMA. No step
+   waits for the device: the optimizer itself skips a step whose loss or gradient is not finite, and the
+   losses are read every 50 batches (:mod:`rsna_seq.nets.loss_record`).
+3. After each epoch: a check that all weights are finite, validation score, ``best.safetensors``,
+   ``last.safetensors`` and ``state.pt``. A run that was killed resumes from ``state.pt`` and ends with the
+   same weights as an uninterrupted run.
 """
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,12 +27,10 @@ from torch import Tensor, nn
 from rsna_seq.config import FitConfig
 from rsna_seq.console import progress, say
 from rsna_seq.errors import EnvironmentFaultError, UsageError
-from rsna_seq.nets.optimizer import decay_groups, warmup_cosine
+from rsna_seq.nets.loss_record import LossRecord, must_be_finite
+from rsna_seq.nets.optimizer import parameter_groups, warmup_cosine
 from rsna_seq.nets.resume import read_state, write_state
 from rsna_seq.store.files import write_bytes, write_json
-
-_BAD_STEPS = 5
-"""Consecutive losses that are not finite, after which training stops."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Job:
     score: Callable[[nn.Module], float]
     """Validation metric, lower is better. It is reported and selects ``best``, but the pipeline uses
     ``last``: if the left-out fold selected the weights, its predictions would not be out of fold."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Factors on the learning rate, by the first part of a parameter's name; 1 for all others."""
+    finest: Callable[[Any], int] | None = None
+    """Largest useful number of pieces of a batch; None: the number of pieces that ``split`` returns."""
 
 
 @dataclass
@@ -105,8 +110,9 @@ def fit(job: Job, cfg: FitConfig, folder: Path, *, device: torch.device, seed: i
         The trained network in evaluation mode; its moving average if ``cfg.ema_decay`` is set.
 
     Raises:
-        EnvironmentFaultError: The loss is not finite for several consecutive steps; the weights of the last
-            finished epoch are kept.
+        EnvironmentFaultError: The loss is not finite for several consecutive steps (noticed within 50
+            batches), or a weight is not finite at the end of an epoch; the weights of the last finished epoch
+            are kept.
     """
     training = _Training(job, cfg, _accelerator(device, cfg))
     training.resume(folder / "state.pt")
@@ -136,9 +142,11 @@ class _Training:
         self.job, self.cfg, self.accelerator, self.state = job, cfg, accelerator, State()
         self.bare = job.net.to(accelerator.device)
         self.net = accelerator.prepare_model(self.bare)
-        fused = accelerator.device.type in {"cpu", "cuda"}  # one pass over the weights instead of several
-        groups = decay_groups(self.bare, cfg.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=cfg.lr, fused=fused)
+        # one pass over the weights instead of several; only the fused optimizer can skip a step by itself
+        self.fused = accelerator.device.type in {"cpu", "cuda"}
+        groups = parameter_groups(self.bare, cfg, job.rates)
+        optimizer = torch.optim.AdamW(groups, lr=cfg.lr, fused=self.fused)
+        self.fault = torch.zeros((), device=accelerator.device)
         updates = max(1, math.ceil(job.steps / cfg.accumulate / accelerator.num_processes)) * cfg.epochs
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, updates, cfg.warmup)
@@ -154,44 +162,53 @@ class _Training:
     def epoch(self, advance: Callable[[int], None]) -> float:
         """Train one epoch and return the mean loss."""
         self.net.train()
-        total, taken, bad = 0.0, 0, 0
+        record = LossRecord(self.job.name)
         everyone = self.job.batches(self.state.epoch)
         world = self.accelerator.num_processes
         for batch in islice(everyone, self.accelerator.process_index, None, world):
-            value = self._step(batch)
-            if math.isfinite(value):
-                total, taken, bad = total + value, taken + 1, 0
-            else:
-                bad, self.state.skipped = bad + 1, self.state.skipped + 1
-                must_be_finite(self.job.name, bad)
+            record.add(*self._step(batch))
             advance(world)
-        return total / max(1, taken)
+        record.read()
+        must_be_finite(self.job.name, self.state.epoch + 1, self.bare, self.kept)
+        if record.skipped:
+            self.state.skipped += record.skipped
+            say(self.job.name, f"{record.skipped} steps were skipped: their loss or gradient was not finite")
+        return record.mean
 
-    def _step(self, batch: Any) -> float:
-        """Train on one batch and return its loss; skip the optimizer step if the loss is not finite."""
+    def _step(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """Train on one batch; return its loss and, after an optimizer step, whether that step was skipped."""
         with self.accelerator.accumulate(self.net):
-            value = self._backward(batch)
-            if not math.isfinite(value):
-                self.optimizer.zero_grad()
-                return value
-            if self.cfg.max_grad_norm and self.accelerator.sync_gradients:
-                self.accelerator.clip_grad_norm_(self.net.parameters(), self.cfg.max_grad_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-        if self.accelerator.sync_gradients:
-            self.schedule.step()
-            if self.average is not None:
-                self.average.update(self.bare, step=self.schedule.last_epoch)
-        return value
+            loss = self._backward(batch)
+            self.fault = self.fault + ~loss.isfinite()
+            if not self.accelerator.sync_gradients:
+                return loss, None
+            norm = self.accelerator.clip_grad_norm_(self.net.parameters(), self.cfg.max_grad_norm or math.inf)
+            fault = self._update(self.fault + ~norm.isfinite())
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update(self.bare, step=self.schedule.last_epoch)
+        return loss, fault
 
-    def _backward(self, batch: Any) -> float:
+    def _update(self, fault: Tensor) -> Tensor:
+        """Make an optimizer step, or skip it on all processes if one has a fault; return the fault of all."""
+        fault = self.accelerator.reduce(fault).clamp(max=1)
+        if self.fused:  # found_inf is read on the device, as torch.amp.GradScaler does
+            self.optimizer.optimizer.found_inf = fault
+        if self.fused or not bool(fault):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.fault = torch.zeros_like(self.fault)
+        return fault
+
+    def _backward(self, batch: Any) -> Tensor:
         """Compute loss and gradients of a batch, in pieces if the device runs out of memory."""
         while True:
             parts = self.job.split(batch, self.state.pieces)
             try:
                 return self._backward_parts(parts)
             except torch.OutOfMemoryError as error:
-                if len(parts) < self.state.pieces:
+                most = len(parts) if self.job.finest is None else self.job.finest(batch)
+                if most < self.state.pieces:
                     raise EnvironmentFaultError(
                         f"{self.job.name}: one sample does not fit into the memory of "
                         f"{self.accelerator.device}; choose a smaller embed.size or backbone"
@@ -201,14 +218,12 @@ class _Training:
             self.state.pieces *= 2
             say(self.job.name, f"out of memory: batches are now split into {self.state.pieces} pieces")
 
-    def _backward_parts(self, parts: list[tuple[Any, float]]) -> float:
-        total = 0.0
+    def _backward_parts(self, parts: list[tuple[Any, float]]) -> Tensor:
+        total = torch.zeros((), device=self.accelerator.device)
         for part, share in parts:
             with self.accelerator.autocast():
                 loss = self.job.loss(self.net, part) * share
-            total += float(loss.detach())
-            if not math.isfinite(total):
-                return total
+            total = total + loss.detach()
             self.accelerator.backward(loss)
         return total
 
@@ -236,24 +251,6 @@ class _Training:
     def _parts(self) -> dict[str, Any]:
         parts = {"net": self.bare, "optimizer": self.optimizer, "schedule": self.schedule}
         return parts | ({"average": self.average.module} if self.average else {})
-
-
-def must_be_finite(name: str, bad: int) -> None:
-    """Stop a training after several consecutive losses that were not finite.
-
-    Args:
-        name: Name of the training.
-        bad: Number of consecutive losses that were not finite.
-
-    Raises:
-        EnvironmentFaultError: There were too many.
-    """
-    if bad >= _BAD_STEPS:
-        raise EnvironmentFaultError(
-            f"{name}: the loss was not finite (NaN or infinite) for {bad} consecutive steps. "
-            "The weights of the last finished epoch are kept. Lower the learning rate, or train without "
-            "mixed precision (device=cpu)."
-        )
 
 
 def _accelerator(device: torch.device, cfg: FitConfig) -> Accelerator:

@@ -1,6 +1,7 @@
 """AdamW for one network, or for stacked networks with a step count each; learning-rate schedule."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,17 +15,23 @@ _EMA_POWER = 2 / 3
 """Warm-up of the moving average, as in ``timm.utils.ModelEmaV3``."""
 
 
-def decay_groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
+def parameter_groups(net: nn.Module, cfg: FitConfig, rates: Mapping[str, float]) -> list[dict[str, Any]]:
     """Group parameters: weight decay for matrices and filters, none for biases, norms and scalars.
 
     Args:
         net: The network.
-        decay: The weight decay.
+        cfg: Learning rate and weight decay.
+        rates: Factors on the learning rate, by the first part of a parameter's name; each has its own pair of
+            groups.
     """
-    tensors = [p for p in net.parameters() if p.requires_grad]
+    tensors: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            tensors.setdefault(rates.get(name.split(".")[0], 1.0), []).append(parameter)
     return [
-        {"params": [p for p in tensors if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in tensors if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in params if (p.ndim > 1) == wide], "weight_decay": decay, "lr": cfg.lr * rate}
+        for rate, params in tensors.items()
+        for wide, decay in ((True, cfg.weight_decay), (False, 0.0))
     ]
 
 
@@ -68,26 +75,31 @@ class StackedAdamW:
         """Weights that are scored and saved: the moving averages if there are any."""
         return self.average or {k: w.detach() for k, w in self.weights.items()}
 
-    def step(self, gradients: dict[str, Tensor], on: list[bool]) -> None:
-        """Update the networks of which ``on`` is true.
+    def step(self, gradients: dict[str, Tensor], on: list[bool]) -> list[bool]:
+        """Update the networks of which ``on`` is true and whose gradient is finite.
 
         Args:
             gradients: Gradients by name; a weight without one is not used by the networks.
             on: Which networks take the step.
+
+        Returns:
+            Which networks took it.
         """
-        device = next(iter(gradients.values())).device
-        mask = torch.tensor(on, device=device)
-        if not all(on):  # a loss that is NaN leaves NaN
+        norm = torch.stack([g.square().flatten(1).sum(1) for g in gradients.values()]).sum(0).sqrt()
+        mask = torch.tensor(on) & norm.isfinite()
+        took: list[bool] = mask.tolist()
+        if not all(took):  # a gradient that is NaN must not reach the moments
             gradients = {k: torch.where(_column(mask, g) > 0, g, 0.0) for k, g in gradients.items()}
+            norm = torch.where(mask, norm, 0.0)
         if self.cfg.max_grad_norm:
-            norm = torch.stack([g.square().flatten(1).sum(1) for g in gradients.values()]).sum(0).sqrt()
             factor = (self.cfg.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
             gradients = {k: g * _column(factor, g) for k, g in gradients.items()}
         lr = [self.cfg.lr * warmup_cosine(t, n, self.cfg.warmup) for t, n in self._counts()]
-        self.taken = [t + active for t, active in zip(self.taken, on, strict=True)]
-        self._adamw(gradients, torch.tensor(lr, device=device) * mask, mask)
+        self.taken = [t + active for t, active in zip(self.taken, took, strict=True)]
+        self._adamw(gradients, torch.tensor(lr) * mask, mask)
         if self.average:
             self._track(mask)
+        return took
 
     def _counts(self) -> list[tuple[int, int]]:
         return list(zip(self.taken, self.updates, strict=True))

@@ -23,9 +23,8 @@ from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
 from rsna_seq.nets.recurrence import run_gru
 from rsna_seq.nets.studies import Studies
+from rsna_seq.spacing import NOMINAL_SPACING_MM
 
-_UNIT_MM = 5.0
-"""Nominal spacing; distances are divided by it."""
 _WIDTHS = (3.0, 6.0, 12.0, 25.0)
 """Standard deviations, in mm, of the Gaussian averages in the residual path."""
 _INITIAL_WIDTH = 1
@@ -131,7 +130,11 @@ class SequenceModel(nn.Module):
             hidden = self._dropped(hidden, self.vector_drop, drops and drops.hidden)
             studies = studies._replace(logits=studies.logits + self.refine(hidden))
             extra = [hidden, *_differences(hidden, lengths)]
-        inputs = [studies.logits, *_differences(studies.logits, lengths), _geometry(studies.z_mm, lengths)]
+        inputs = [
+            studies.logits,
+            *_differences(studies.logits, lengths),
+            study_geometry(studies.z_mm, lengths),
+        ]
         states = self._recurrent(torch.cat(inputs + extra, dim=-1), lengths, drops)
         correction: Tensor = self.correct(self._dropped(states, self.drop, drops and drops.states))
         return self._mixed(studies, mask) + correction, studies.logits
@@ -154,12 +157,12 @@ class SequenceModel(nn.Module):
         """Residual path: a weighted sum of the views of the logits, per class; (study, slab, 6)."""
         start = torch.zeros_like(self.mix)
         start[_INITIAL_WIDTH] = 1.0
-        views = _views(studies, mask)
+        views = study_views(studies, mask)
         mixed: Tensor = (views * (start + _RESIDUAL_RATE * self.mix)).sum(-2) + _RESIDUAL_RATE * self.bias
         return mixed
 
 
-def _views(studies: Studies, mask: Tensor) -> Tensor:
+def study_views(studies: Studies, mask: Tensor) -> Tensor:
     """Compute the inputs of the residual path as logits; (study, slab, view, 6)."""
     p = torch.sigmoid(studies.logits) * mask[..., None]
     distance = studies.z_mm[:, :, None] - studies.z_mm[:, None, :]
@@ -182,12 +185,10 @@ def _differences(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([edge, step], dim=1), torch.cat([step, edge], dim=1)
 
 
-def _geometry(z_mm: Tensor, lengths: Tensor) -> Tensor:
+def study_geometry(z_mm: Tensor, lengths: Tensor) -> Tensor:
     """Distances to both neighbours in nominal spacings, and position from 0 to 1; (study, slab, 3)."""
     below, above = _differences(z_mm[..., None], lengths)
     span = z_mm.gather(1, (lengths.to(z_mm.device) - 1)[:, None]) - z_mm[:, :1]
     position = (z_mm - z_mm[:, :1]) / span.clamp_min(1.0)
-    return torch.cat(
-        [torch.tanh(below / (4 * _UNIT_MM)) * 4, torch.tanh(above / (4 * _UNIT_MM)) * 4, position[..., None]],
-        -1,
-    )
+    below, above = (4 * torch.tanh(gap / (4 * NOMINAL_SPACING_MM)) for gap in (below, above))
+    return torch.cat([below, above, position[..., None]], -1)

@@ -23,6 +23,7 @@ from rsna_seq.phantom.patient import Patient, to_template
 from rsna_seq.phantom.scanner import Scan, lattice
 from rsna_seq.phantom.skull import skull_fields
 from rsna_seq.phantom.tissue import Slab, compose
+from rsna_seq.phantom.variation import calibrated
 
 COARSE = 96
 """Points along each side of the lattice of the fields, about 2.5 mm apart; at most the number of pixels."""
@@ -245,6 +246,7 @@ def _acquire(
         image = cast(F32, cv2.resize(image, (matrix, matrix), interpolation=cv2.INTER_CUBIC))
     image = np.maximum(image, texture.table)
     image = blurred(image, scan.kernel / (scan.field_of_view / matrix), scan.sharpen)
+    image = calibrated(image, scan)
     loud = texture.loud * (1 - cv2.resize(bands, (matrix, matrix)) / 15)
     image = image + loud * noise_slice(rng, texture.tile, matrix)
     return np.clip(np.rint(image), -1024, 3071).astype(np.int16)

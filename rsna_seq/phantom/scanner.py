@@ -10,6 +10,7 @@ import numpy as np
 
 from rsna_seq.phantom.fields import F32, Points
 from rsna_seq.phantom.patient import Patient
+from rsna_seq.spacing import NOMINAL_SPACING_MM
 
 MIN_SLICES, MAX_SLICES = 20, 60
 
@@ -50,7 +51,13 @@ class Scan:
     padded: bool
     """Whether pixels outside the circular field of view are -2000."""
     pattern: str
-    """``even``, ``thin``, ``irregular``, ``passes`` or ``twice``."""
+    """``even``, ``thin``, ``irregular``, ``passes``, ``twice`` or ``sparse``."""
+    offset_hu: float = 0.0
+    """HU that the scanner adds to tissue (:func:`rsna_seq.phantom.variation.calibrated`)."""
+    gain: float = 1.0
+    """Factor of the scanner on HU of tissue."""
+    changes: tuple[str, ...] = ()
+    """What differs from a standard scanner (:data:`rsna_seq.phantom.variation.CHANGES`)."""
 
     @property
     def columns(self) -> tuple[float, float, float]:
@@ -90,7 +97,7 @@ def draw_scan(rng: np.random.Generator, patient: Patient) -> Scan:
     field = float(np.clip(rng.normal(243, 10), 222, 265))
     centre = (rng.normal(0, 2), head[1] - 1 + rng.normal(0, 3), head[2])
     bone = rng.random() < 0.03
-    loud = float(np.sqrt(5 / np.mean(thickness))) * (2.0 if bone else 1.0)
+    loud = float(np.sqrt(NOMINAL_SPACING_MM / np.mean(thickness))) * (2.0 if bone else 1.0)
     first = int(rng.integers(0, len(offsets) - 4))
     return Scan(
         tilt=tilt, feed=feed, centre=centre, head=head, pose=pose, offsets=offsets, thickness=thickness,
@@ -113,7 +120,7 @@ def _draw_slices(
     if pattern == "thin":
         step = float(rng.choice([2.5, 3.0, 3.0]))
     else:
-        step = 5.0 if rng.random() < 0.94 else float(rng.choice([4.0, 4.5, 6.0]))
+        step = NOMINAL_SPACING_MM if rng.random() < 0.94 else float(rng.choice([4.0, 4.5, 6.0]))
     if pattern == "irregular":
         switch = rng.uniform(-35, -5)
         base = np.arange(low, switch, 3.0)

@@ -131,7 +131,7 @@ def slice_bytes(
     """
     pixels = encode(hu, style, padded=scan.padded)
     with config.disable_value_validation():
-        data = _header(scan, ids, i, style, len(hu))
+        data = slice_header(scan, ids, i, style, len(hu))
         data.add_new(0x7FE00010, "OW", pixels.astype("<u2" if pixels.dtype == np.uint16 else "<i2").tobytes())
         buffer = io.BytesIO()
         dcmwrite(buffer, data, enforce_file_format=True)
@@ -140,8 +140,16 @@ def slice_bytes(
     return whole[: len(whole) - pixels.nbytes + kept] if cut else whole
 
 
-def _header(scan: Scan, ids: Ids, i: int, style: Style, matrix: int) -> Dataset:
-    """The elements before the pixels."""
+def slice_header(scan: Scan, ids: Ids, i: int, style: Style, matrix: int) -> Dataset:
+    """The elements of a slice before the pixels; the competition's ids need ``disable_value_validation``.
+
+    Args:
+        scan: The acquisition.
+        ids: The study's identifiers.
+        i: Index of the slice in the acquisition.
+        style: The style of the study.
+        matrix: Rows and columns.
+    """
     data = Dataset()
     data.file_meta = _meta(ids.images[i], style)
     data.SOPInstanceUID, data.Modality, data.PatientID = UID(ids.images[i]), "CT", ids.patient

@@ -96,7 +96,9 @@ def _few(count: int) -> Any:
     return MaxNLocator(count)
 
 
-def reliability_figure(name: str, bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+def reliability_figure(
+    name: str, bins: Mapping[str, Sequence[Mapping[str, float]]], unit: str = "slices"
+) -> str:
     """Draw the reliability diagram of one class: observed frequency against predicted probability.
 
     Both axes are linear in the logit.
@@ -104,6 +106,7 @@ def reliability_figure(name: str, bins: Mapping[str, Sequence[Mapping[str, float
     Args:
         name: The class.
         bins: Bins by model (:func:`rsna_seq.scoring.scores.reliability`); the last model is drawn on top.
+        unit: ``slices`` or ``studies``.
     """
     figure, axes = canvas(3.3, 3.1, 0.6, 0.3)
     ends = _logit(np.array([_EDGE, 1 - _EDGE]))
@@ -120,9 +123,10 @@ def reliability_figure(name: str, bins: Mapping[str, Sequence[Mapping[str, float
     axes.set_xticks(ticks, [f"{t:g}" for t in _TICKS])
     axes.set_yticks(ticks, [f"{t:g}" for t in _TICKS])
     axes.set(xlim=ends * 1.03, ylim=ends * 1.03, xlabel="predicted probability", ylabel="observed frequency")
-    axes.set_title(name, loc="left", fontsize=10, color=INK, weight="bold")
+    title = name if unit == "slices" else f"{name}, {unit}"
+    axes.set_title(title, loc="left", fontsize=10, color=INK, weight="bold")
     axes.legend(frameon=False, fontsize=8, loc="upper left", handlelength=1.4)
-    return svg(figure, f"reliability of {name}: observed frequency against predicted probability")
+    return svg(figure, f"reliability of {name} over {unit}: observed frequency against predicted probability")
 
 
 def _logit(share: Floats) -> Floats:

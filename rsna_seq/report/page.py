@@ -61,20 +61,25 @@ def reasons_of(quarantine: pl.DataFrame) -> list[dict[str, Any]]:
 
 def write_prediction_report(
     slices: pl.DataFrame,
+    checks: pl.DataFrame,
     read: Callable[[str], Volume | None],
     threshold: float,
     out: Path,
     excluded: pl.DataFrame,
+    notice: str | None = None,
 ) -> None:
     """Write the report of a prediction: the positive classes of each study, with their slices and z.
 
     Args:
         slices: PREDICTED_SLICES.
+        checks: STUDY_CHECKS.
         read: Returns the pixels of a study, or None.
         threshold: Probability above which a class is listed with its slices.
         out: Output file.
         excluded: QUARANTINE.
+        notice: What a reader must know about the model, shown above the studies.
     """
+    known = {row["study"]: row for row in checks.iter_rows(named=True)}
     studies = []
     for number, ((study,), rows) in enumerate(slices.group_by("study", maintain_order=True)):
         found = [_found(rows, name, threshold) for name in CLASSES if bool((rows[name] > threshold).any())]
@@ -83,6 +88,8 @@ def write_prediction_report(
                 "name": str(study),
                 "slices": len(rows),
                 "any": rows["any"].max(),
+                "spread": known[study]["any_spread"],
+                "unlike": known[study]["unlike_reason"],
                 "found": found,
                 "strip": _strip(rows, read(str(study))) if number < _STRIPS else None,
             }
@@ -92,10 +99,12 @@ def write_prediction_report(
         out,
         studies=studies,
         shown=studies[:_LISTED],
+        unlike=sum(bool(study["unlike"]) for study in studies),
         named=sum(bool(study["found"]) for study in studies),
         threshold=threshold,
         reasons=reasons_of(excluded),
         strips=_STRIPS,
+        notice=notice,
         version=package_version(),
     )
 

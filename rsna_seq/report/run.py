@@ -23,8 +23,6 @@ from rsna_seq.report.page import markup, reasons_of, render
 from rsna_seq.scoring.scores import Scope
 from rsna_seq.store.provenance import commit, package_version
 
-_FROM_CNN = ("cnn->sequence", "cnn->calibrated")
-"""Differences over more than one model that are shown: the gain of using the whole study."""
 _ONE_TYPE = 2
 """Positive classes of a study with a single type of haemorrhage: the type and ``any``."""
 
@@ -68,7 +66,8 @@ def _page(name: str, scope: Scope, scores: Mapping[str, Any]) -> dict[str, Any]:
     """Collect the template variables of one scope."""
     models = scores["models"]
     near = [f"{a}->{b}" for a, b in pairwise(models) if a != "prior"]  # that difference would set the scale
-    steps = near + [step for step in _FROM_CNN if step in scores["differences"]]
+    whole = (f"cnn->{model}" for model in ("sequence", list(models)[-1]))  # the gain of using the whole study
+    steps = near + [step for step in whole if step in scores["differences"]]
     chosen = {step: scores["differences"][step] for step in dict.fromkeys(steps)}
     return {
         "scope": name,
@@ -80,9 +79,15 @@ def _page(name: str, scope: Scope, scores: Mapping[str, Any]) -> dict[str, Any]:
         "changes": markup(steps_figure(chosen)) if chosen else None,
         "classes": [markup(class_figure(c, scores["classes"][c]["models"])) for c in CLASSES],
         "reliability": [markup(reliability_figure(c, scores["classes"][c]["reliability"])) for c in CLASSES],
+        "study_reliability": markup(_study_reliability(scores, list(models)[-1])),
         "roc": markup(roc_figure(scope.labels, scope.top)),
         "precision": markup(precision_figure(scope.labels, scope.top)),
     }
+
+
+def _study_reliability(scores: Mapping[str, Any], top: str) -> str:
+    """Draw the reliability diagram of ``any`` over studies."""
+    return reliability_figure("any", {top: scores["study"]["classes"]["any"]["reliability"]}, "studies")
 
 
 def _gain(scores: Mapping[str, Any], top: str) -> dict[str, Any] | None:

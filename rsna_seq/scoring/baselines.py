@@ -7,6 +7,7 @@ import polars as pl
 
 from rsna_seq.arrays import Floats, sigmoid
 from rsna_seq.errors import IntegrityError, NothingUsableError
+from rsna_seq.folds import held_out
 from rsna_seq.labels import CLASSES, N_CLASSES
 from rsna_seq.scoring.scores import Scope
 from rsna_seq.scoring.smoothing import smooth_along_z
@@ -16,10 +17,12 @@ from rsna_seq.store.tables import LOGITS, SLABS, SLICES, read_table
 _MODELS = {
     "cnn": ("embed", "logits.parquet"),
     "sequence": ("sequence", "logits.parquet"),
-    "stack": ("stack", "uncalibrated.parquet"),
-    "calibrated": ("stack", "logits.parquet"),
+    "joint": ("joint", "logits.parquet"),
+    "stack": ("stack", "logits.parquet"),
 }
-"""Stage and table that hold the logits of each model."""
+"""Stage and table that hold the logits of each model; see :func:`_tables` for calibrated logits."""
+_BEFORE = "uncalibrated.parquet"
+"""Table of ``stack`` that exists only if its final logits are calibrated."""
 _KEYS = ["study", "slab"]
 
 
@@ -34,7 +37,8 @@ def read_models(
 
     Returns:
         The slices (study, slab, slice, patient, fold, z_mm, labels), and (slice, 6) probabilities by model,
-        from ``prior`` to ``calibrated``. Probabilities of a held-out slice are the mean over all networks.
+        from ``prior`` to ``stack`` or, if a temperature is used, ``calibrated``. Probabilities of a held-out
+        slice are the mean over all networks.
 
     Raises:
         NothingUsableError: No slice has a label.
@@ -47,9 +51,8 @@ def read_models(
         raise NothingUsableError(f"{run}: no slice has a label, so nothing can be scored; check data.labels")
     keyed = slabs.select(*_KEYS, "z_mm", "fold")
     models: dict[str, pl.DataFrame] = {}
-    for name, (stage, file) in _MODELS.items():
-        if stage not in artifacts:
-            continue
+    tables = _tables(artifacts)
+    for name, (stage, file) in tables.items():
         models[name] = _probabilities(keyed, read_table(artifacts[stage].file(file), LOGITS))
         if name == "cnn":
             models["smoothed"] = _smoothed(models[name], smooth_mm)
@@ -62,9 +65,17 @@ def read_models(
             n = slices["study"].filter(pl.Series(bare)).n_unique()
             raise IntegrityError(
                 f"{run}: {name} has no prediction for slices of {n} studies; "
-                f"rebuild the stage {_MODELS[name][0]}"
+                f"rebuild the stage {tables[name][0]}"
             )
     return slices, answers
+
+
+def _tables(artifacts: Mapping[str, Artifact]) -> dict[str, tuple[str, str]]:
+    """Return stage and table of each model of the finished stages, ``calibrated`` only if it is used."""
+    tables = {name: at for name, at in _MODELS.items() if at[0] in artifacts}
+    if "stack" in tables and _BEFORE in artifacts["stack"].manifest.files:
+        tables |= {"stack": ("stack", _BEFORE), "calibrated": ("stack", "logits.parquet")}
+    return tables
 
 
 def scopes(slices: pl.DataFrame, models: dict[str, Floats]) -> Iterator[tuple[str, Scope]]:
@@ -81,6 +92,34 @@ def scopes(slices: pl.DataFrame, models: dict[str, Floats]) -> Iterator[tuple[st
                     models={model: p[mask] for model, p in models.items()},
                 ),
             )
+
+
+def network_spread(artifacts: Mapping[str, Artifact]) -> dict[str, float] | None:
+    """How far the networks differ on held-out studies; out of fold, each study has one network and no spread.
+
+    The spread of a study is the standard deviation, over the pairs of embedding network and crossed model, of
+    the highest probability of ``any``, as in ``studies.csv``.
+
+    Args:
+        artifacts: The finished stages of a run, by name.
+
+    Returns:
+        ``networks``, ``median`` and ``high`` (95th percentile) over the held-out studies; None without them.
+    """
+    stage, file = list(_tables(artifacts).values())[-1]
+    logits = read_table(artifacts[stage].file(file), LOGITS)
+    slabs = read_table(artifacts["cache"].file("slabs.parquet"), SLABS)
+    held = slabs.filter(held_out())["study"].unique()
+    highest = (
+        logits.filter(pl.col("study").is_in(held.implode())).group_by("study", "net", "cross").agg("any")
+    )
+    if highest.is_empty():
+        return None
+    highest = highest.with_columns(pl.col("any").list.max())
+    p = highest.with_columns(pl.Series("any", sigmoid(highest["any"].to_numpy())))
+    spread = p.group_by("study").agg(networks=pl.len(), spread=pl.col("any").std(ddof=0))
+    middle, high = (float(spread["spread"].quantile(q, "linear") or 0) for q in (0.5, 0.95))
+    return {"networks": int(spread["networks"].max()), "median": middle, "high": high}  # type: ignore[arg-type]
 
 
 def prior_of(labels: pl.DataFrame) -> Floats:

@@ -4,6 +4,8 @@ Patients are resampled, not slices, because slices of one head are not independe
 Soc B 2007). All figures use the same bootstrap samples, so the interval of a difference is paired.
 """
 
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +32,16 @@ class Bootstrap:
         n = len(self.names)
         drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=samples)
         self._drawn: Floats = drawn.astype(np.float64)
+
+    def over(self, patients: NDArray[np.generic]) -> "Bootstrap":
+        """The same bootstrap samples for other rows of the same patients, such as studies instead of slices.
+
+        Args:
+            patients: (row,) ids, all among the patients of this bootstrap.
+        """
+        other = copy.copy(self)
+        other._group = np.searchsorted(self.names, patients)
+        return other
 
     def mean(self, values: NDArray[np.generic], among: NDArray[np.bool_] | None = None) -> Interval:
         """Compute the mean of a figure and its 95 % interval.

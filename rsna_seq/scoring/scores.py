@@ -53,8 +53,8 @@ def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
     Returns:
         ``models``, ``differences`` (later model minus earlier), ``classes`` (``log_loss`` by model, the other
         figures of the final model, all figures of every model in ``models``, ``reliability`` of the CNN, the
-        stack and the final model), ``study`` and ``counts``. Figures that are undefined because a class never
-        occurs are None.
+        stack and the final model), ``study`` (AUC and calibration over
+        studies) and ``counts``. Figures that are undefined because a class never occurs are None.
     """
     draws = Bootstrap(scope.patients, samples, seed)
     losses = {name: slice_losses(scope.labels, p) for name, p in scope.models.items()}
@@ -91,7 +91,9 @@ def _class(scope: Scope, c: int, draws: Bootstrap) -> dict[str, Any]:
     truth = scope.labels[:, c]
     losses = {name: class_log_loss(truth[:, None], p[:, c : c + 1])[:, 0] for name, p in scope.models.items()}
     intervals = _each(losses, draws)
-    models = {name: {**intervals[name], **_quality(truth, p[:, c])} for name, p in scope.models.items()}
+    models = {
+        name: {**intervals[name], **_quality(truth, p[:, c], draws)} for name, p in scope.models.items()
+    }
     top = {k: v for k, v in models[list(models)[-1]].items() if k not in {"low", "high"}}
     return {
         "prevalence": float(truth.mean()),
@@ -108,17 +110,20 @@ def _class(scope: Scope, c: int, draws: Bootstrap) -> dict[str, Any]:
     }
 
 
-def reliability(truth: NDArray[np.generic], p: Floats, draws: Bootstrap) -> list[dict[str, float]]:
+def reliability(
+    truth: NDArray[np.generic], p: Floats, draws: Bootstrap, unit: str = "slices"
+) -> list[dict[str, float]]:
     """Compute the reliability diagram of one class: observed frequency per bin of predicted probability.
 
     Args:
-        truth: (slice,) of 0 and 1.
-        p: (slice,) probabilities.
-        draws: Bootstrap over the patients of these slices.
+        truth: (row,) of 0 and 1; a row is a slice or a study.
+        p: (row,) probabilities.
+        draws: Bootstrap over the patients of these rows.
+        unit: ``slices`` or ``studies``.
 
     Returns:
-        One row per bin with enough slices: ``predicted`` (mean probability), ``observed`` (share of positive
-        slices), ``low``, ``high`` and ``slices``.
+        One row per bin with enough slices or studies: ``predicted`` (mean probability), ``observed`` (share
+        of positive ones), ``low``, ``high`` and their number under the name of the unit.
     """
     at = np.clip(np.searchsorted(_EDGES, p, side="right") - 1, 0, len(_EDGES) - 2)
     bins = []
@@ -126,32 +131,65 @@ def reliability(truth: NDArray[np.generic], p: Floats, draws: Bootstrap) -> list
         inside = at == i
         if inside.sum() >= _LEAST:
             share = _named(draws.mean(truth, inside), "observed")
-            bins.append({"predicted": float(p[inside].mean()), **share, "slices": int(inside.sum())})
+            bins.append({"predicted": float(p[inside].mean()), **share, unit: int(inside.sum())})
     return bins
 
 
-def _quality(truth: NDArray[np.int8], p: Floats) -> dict[str, float | None]:
+def _quality(truth: NDArray[np.int8], p: Floats, draws: Bootstrap) -> dict[str, Any]:
     """Compute the figures of one class besides its log loss; areas are None if only one label occurs."""
     both = bool(0 < truth.sum() < len(truth))
     return {
         "auc": float(roc_auc_score(truth, p)) if both else None,
         "average_precision": float(average_precision_score(truth, p)) if both else None,
-        "brier": float(np.mean((p - truth) ** 2)),
+        **_calibration(truth, p, draws),
+    }
+
+
+def _calibration(truth: NDArray[np.int8], p: Floats, draws: Bootstrap) -> dict[str, Any]:
+    """Compute the Brier score of one class with its interval, and its calibration error."""
+    brier = _named(draws.mean((p - truth) ** 2), "brier")
+    return {
+        "brier": brier["brier"],
+        "brier_low": brier["low"],
+        "brier_high": brier["high"],
         "calibration_error": calibration_error(truth, p),
     }
 
 
 def _study(scope: Scope, draws: Bootstrap) -> dict[str, Any]:
-    """Compute the AUC over studies: the highest ``any`` of a study against its label (any slice positive)."""
+    """Compute the figures over studies: the highest probability of a study against its label (any slice).
+
+    Returns:
+        The AUC of ``any`` for the final model and by model (``models``), the number of positive studies, and
+        the calibration of the final model by class (``classes``).
+    """
     names, first, group = np.unique(scope.studies, return_index=True, return_inverse=True)
-    truth = np.zeros(len(names), dtype=np.int8)
-    np.maximum.at(truth, group, scope.labels[:, ANY])
+
+    def highest(values: NDArray[Any]) -> NDArray[Any]:
+        """Maxima over the slices of each study, (study, 6)."""
+        most = np.zeros((len(names), len(CLASSES)), dtype=values.dtype)
+        np.maximum.at(most, group, values)
+        return most
+
+    truth, patients = highest(scope.labels), scope.patients[first]
     models: dict[str, dict[str, float | None]] = {}
     for name, p in scope.models.items():
-        highest = np.zeros(len(names))
-        np.maximum.at(highest, group, p[:, ANY])
-        area = draws.auc(truth, highest, scope.patients[first])
+        area = draws.auc(truth[:, ANY], highest(p)[:, ANY], patients)
         models[name] = dict.fromkeys(("auc_any", "low", "high"))
         if area is not None:
             models[name].update(_named(area, "auc_any"))
-    return {**models[list(models)[-1]], "positive": int(truth.sum()), "models": models}
+    over_studies, top = draws.over(patients), highest(scope.top)
+    return {
+        **models[list(models)[-1]],
+        "positive": int(truth[:, ANY].sum()),
+        "models": models,
+        "classes": {
+            name: {
+                "prevalence": float(truth[:, c].mean()),
+                "positive": int(truth[:, c].sum()),
+                **_calibration(truth[:, c], top[:, c], over_studies),
+                "reliability": reliability(truth[:, c], top[:, c], over_studies, "studies"),
+            }
+            for c, name in enumerate(CLASSES)
+        },
+    }

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from rsna_seq.settings.types import File, Millimetres, Section, Text
+from rsna_seq.spacing import NOMINAL_SPACING_MM
 
 
 class DataConfig(Section):
@@ -31,7 +32,13 @@ class SynthConfig(Section):
     rare_share: float = Field(0.0, ge=0, le=0.15)
     """Minimum share of studies with each class; 0 keeps realistic prevalences."""
     damage: bool = True
-    """Add two truncated files and list four images twice, as in the real data set."""
+    """Add two truncated files and list four images twice, as in the real data set; DICOM only."""
+    scanners: Literal["standard", "unseen", "varied"] = "standard"
+    """Simulated scanners: ``standard``, those of the competition; ``unseen``, far from them in HU, noise,
+    thickness, kernel or sampling, as a test set; ``varied``, the whole range, as a training set."""
+    format: Literal["dicom", "hu"] = "dicom"
+    """``dicom`` writes DICOM files; ``hu`` writes the outputs of ``index`` and ``cache`` of a run directly,
+    without DICOM files and test studies, for training on many phantoms."""
 
 
 class IndexConfig(Section):
@@ -58,10 +65,15 @@ class CacheConfig(Section):
     """Rows and columns of a cached slice."""
     crop: bool = True
     """Crop to the head, with the same square for all slices of a study."""
-    slab_mm: Millimetres = 5.0
+    slab_mm: Millimetres = NOMINAL_SPACING_MM
     """Slab thickness, in mm, to which thin-slice series are averaged."""
     thin_mm: float = Field(2.0, ge=0, le=1000)
     """Slice spacing, in mm, below which a series is averaged to slabs; at most ``slab_mm``. 0 disables it."""
+    brain_hu: float | None = Field(31.0, ge=0, le=80)
+    """Nominal mode of brain tissue, in HU: each study is shifted so that its own mode becomes this value,
+    because scanners differ by up to 20 HU. ``null`` disables the shift."""
+    max_hu_shift: float = Field(20.0, ge=0, le=100)
+    """Largest such shift, in HU; a larger one is limited to this value."""
     shard_slices: int = Field(512, ge=1, le=1_000_000)
     """Number of slices after which a new shard is started; a study is never split."""
 

@@ -1,10 +1,11 @@
-"""Config sections of the learned stages: ``embed``, ``sequence`` and ``stack``."""
+"""Config sections of the learned stages: ``embed``, ``sequence``, ``joint`` and ``stack``."""
 
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from rsna_seq.settings.types import File, Fold, Millimetres, Section, Share, Text, Window, some_once
+from rsna_seq.spacing import NOMINAL_SPACING_MM
 
 
 class FitConfig(Section):
@@ -13,7 +14,7 @@ class FitConfig(Section):
     epochs: int = Field(5, ge=1, le=10_000)
     """Number of epochs."""
     batch_size: int = Field(32, ge=1, le=65_536)
-    """Batch size, in slices (embed) or studies (sequence)."""
+    """Batch size, in slices (embed) or studies (sequence, joint)."""
     lr: float = Field(1e-3, gt=0, le=10)
     """Peak learning rate of AdamW."""
     weight_decay: float = Field(0.01, ge=0, le=100)
@@ -42,7 +43,7 @@ class EmbedConfig(FitConfig):
     """Rows and columns of the network's input; ``null`` uses the size of the cache."""
     neighbours: int = Field(1, ge=0, le=50)
     """Number of neighbouring slices on each side of the centre slice."""
-    spacing_mm: Millimetres = 5.0
+    spacing_mm: Millimetres = NOMINAL_SPACING_MM
     """Nominal distance between neighbouring slices, in mm."""
     windows: Annotated[tuple[Window, ...], Field(max_length=16), AfterValidator(some_once)] = (
         (40, 80),
@@ -54,6 +55,9 @@ class EmbedConfig(FitConfig):
     """Folds to train, for example one per cluster job; ``null`` trains all."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout before the classifier."""
+    compile: bool = False
+    """Compile the network with ``torch.compile`` in this stage: meant for long trainings on a GPU, because
+    compiling takes minutes. Needs a C++ compiler. ``predict`` does not compile."""
     tta: bool = False
     """Test-time augmentation: average vectors and logits over the slice and its left-right flip."""
     flip_prob: Share = 0.5
@@ -66,12 +70,15 @@ class EmbedConfig(FitConfig):
     """Augmentation: largest relative change of the image scale."""
     shift: float = Field(0.05, ge=0, lt=1)
     """Augmentation: largest in-plane shift, as a fraction of the image size."""
-    hu_scale: float = Field(0.05, ge=0, lt=1)
+    hu_scale: float = Field(0.08, ge=0, lt=1)
     """Augmentation: largest relative change of the HU values."""
-    hu_shift: float = Field(4.0, ge=0, le=4096)
+    hu_shift: float = Field(8.0, ge=0, le=4096)
     """Augmentation: largest shift of the HU values, in HU."""
-    hu_noise: float = Field(0.0, ge=0, le=4096)
-    """Augmentation: largest standard deviation of the added noise, in HU."""
+    hu_noise: float = Field(12.0, ge=0, le=4096)
+    """Augmentation: largest standard deviation of the added noise, in HU; small values are more frequent."""
+    hu_kernel: float = Field(1.0, ge=0, le=10)
+    """Augmentation: largest strength of the sharpening, as by a bone kernel; half of the samples are blurred
+    instead, by at most 0.7 pixels."""
     erase: Share = 0.2
     """Augmentation: probability of replacing a rectangle by air."""
 
@@ -105,14 +112,55 @@ class SequenceConfig(FitConfig):
     """Number of networks per fold, trained with different seeds; their logits are averaged."""
 
 
+class JointConfig(FitConfig):
+    """Optional: CNN and GRU fine-tuned together on whole studies, starting from the weights of ``embed``."""
+
+    enabled: bool = False
+    """Include this stage in ``rsna-seq run``; the command ``rsna-seq joint`` runs it in any case."""
+    frozen_epochs: int = Field(1, ge=0, le=10_000)
+    """Number of epochs at the start in which only the GRU is trained and the CNN is frozen."""
+    epochs: int = Field(2, ge=1, le=10_000)
+    """Number of epochs after that in which CNN and GRU are trained together."""
+    batch_size: int = Field(2, ge=1, le=65_536)
+    """Batch size, in studies."""
+    lr: float = Field(1e-3, gt=0, le=10)
+    """Peak learning rate of AdamW for the GRU."""
+    cnn_lr: float = Field(0.1, gt=0, le=1)
+    """Learning rate of the CNN, as a fraction of ``lr``."""
+    projection_dim: int = Field(64, ge=8, le=8192)
+    """Size to which a feature vector is projected."""
+    hidden: int = Field(64, ge=8, le=8192)
+    """Hidden size of the GRU per direction."""
+    layers: int = Field(1, ge=1, le=32)
+    """Number of stacked GRU layers."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """Dropout of the vectors, of the GRU's output and between its layers."""
+    slice_loss: float = Field(0.5, ge=0, le=1000)
+    """Weight of the additional loss on the CNN's own logits."""
+    chunk: int | None = Field(None, ge=1, le=65_536)
+    """Number of slices that the CNN processes at once in training; their activations are computed again in
+    the backward pass (gradient checkpointing). ``null`` processes a batch at once, and in chunks only where
+    the GPU's memory does not suffice."""
+    folds: Annotated[tuple[Fold, ...], AfterValidator(some_once)] | None = None
+    """Folds to train, for example one per cluster job; ``null`` trains all."""
+
+
 class StackConfig(Section):
     """LightGBM over the study, one booster per class, blended with the sequence model."""
 
     blend_weight: float = Field(0.3, gt=0, le=1)
     """Weight of the booster's logit in the average with the sequence model's logit."""
-    sources: Annotated[tuple[Literal["cnn", "seq"], ...], AfterValidator(some_once)] = ("cnn", "seq")
-    """Models whose logits are features. With fewer than about 100 studies use the CNN alone: the booster and
-    the sequence model then make different errors, and their average is better."""
+    joint_weight: float = Field(0.5, gt=0, le=1)
+    """Weight of the logit of ``joint`` in the average with the sequence model's logit, where that stage is
+    finished and the average helps out of fold."""
+    sources: Annotated[tuple[Literal["cnn", "seq", "joint"], ...], AfterValidator(some_once)] = (
+        "cnn",
+        "seq",
+        "joint",
+    )
+    """Models whose logits are features; ``joint`` is used only where that stage is finished. With fewer than
+    about 100 studies use the CNN alone: the booster and the sequence model then make different errors, and
+    their average is better."""
     rounds: int = Field(300, ge=1, le=100_000)
     """Number of boosting rounds."""
     lr: float = Field(0.02, gt=0, le=10)

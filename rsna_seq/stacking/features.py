@@ -11,38 +11,47 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.store.tables import LOGITS
 
 GROUP = ("study", "net", "cross")
-SOURCES = ("cnn", "seq")
+SOURCES = ("cnn", "seq", "joint")
 _SPAN = 3
 """Window length of the one-sided running means, in slices."""
 
 
-def join_logits(cnn: pl.DataFrame, sequence: pl.DataFrame, slabs: pl.DataFrame) -> pl.DataFrame:
-    """Join the logits of both models and the geometry.
+def join_logits(
+    cnn: pl.DataFrame, sequence: pl.DataFrame, slabs: pl.DataFrame, joint: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """Join the logits of the models and the geometry.
+
+    ``embed`` and ``joint`` have one network per fold, and a row takes the logits of its own ``net``. That of
+    an out-of-fold study never saw the study's patient.
 
     Args:
         cnn: LOGITS of ``embed``.
         sequence: LOGITS of ``sequence``; the result has one row per row of this table.
         slabs: SLABS.
+        joint: LOGITS of ``joint``, if it is used.
 
     Returns:
-        study, net, cross, slab, z_mm, gaps, ``cnn_<class>`` and ``seq_<class>``; sorted by group and slab.
+        study, net, cross, slab, z_mm, gaps, ``cnn_<class>``, ``seq_<class>`` and, if it is used,
+        ``joint_<class>``; sorted by group and slab.
     """
-    ours = cnn.select("study", "slab", "net", *(pl.col(c).alias(f"cnn_{c}") for c in CLASSES))
-    theirs = sequence.select(list(LOGITS)).rename({c: f"seq_{c}" for c in CLASSES})
+    joined = sequence.select(list(LOGITS)).rename({c: f"seq_{c}" for c in CLASSES})
+    for name, table in (("cnn", cnn), ("joint", joint)):
+        if table is not None:
+            of_net = table.select("study", "slab", "net", *(pl.col(c).alias(f"{name}_{c}") for c in CLASSES))
+            joined = joined.join(of_net, on=["study", "slab", "net"], how="left")
     geometry = slabs.select("study", "slab", "z_mm", "gap_below_mm", "gap_above_mm")
-    joined = theirs.join(ours, on=["study", "slab", "net"], how="left").join(
-        geometry, on=["study", "slab"], how="left"
-    )
-    return joined.sort(*GROUP, "slab")
+    return joined.join(geometry, on=["study", "slab"], how="left").sort(*GROUP, "slab")
 
 
-def stack_features(table: pl.DataFrame, neighbours: int, sources: Sequence[str] = SOURCES) -> pl.DataFrame:
+def stack_features(
+    table: pl.DataFrame, neighbours: int, sources: Sequence[str] = ("cnn", "seq")
+) -> pl.DataFrame:
     """Compute the features of every row.
 
     Args:
         table: Output of :func:`join_logits`, sorted by group and slab.
         neighbours: Neighbouring slices on each side whose logits are features.
-        sources: Models whose logits are features: ``cnn``, ``seq``.
+        sources: Models whose logits are features: ``cnn``, ``seq``, ``joint``.
 
     Returns:
         Float32 columns, one row per row of ``table``. For each model and class: the logit, the logits of the

@@ -1,12 +1,14 @@
-"""Gates: per class, a refinement is used only if it clearly lowers the out-of-fold loss over patients."""
+"""Gates: a refinement is used only if it lowers the out-of-fold loss over patients, per class or for all."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsna_seq.arrays import Floats, sigmoid
 from rsna_seq.labels import CLASSES
-from rsna_seq.scoring.metric import class_log_loss
+from rsna_seq.scoring.metric import class_log_loss, slice_losses
 
+Gates = dict[int, dict[str, bool]]
+"""Whether a refinement is used, by crossed fold (or UNSEEN) and class."""
 UNSEEN = -1
 """Key of the gate for unseen studies, which is decided on all folds."""
 
@@ -19,7 +21,7 @@ def decide(
     patients: NDArray[np.object_],
     folds: list[int],
     clear: float = 2.0,
-) -> dict[int, dict[str, bool]]:
+) -> Gates:
     """Decide per class whether a refinement is used.
 
     The decision of a fold is made on the other folds; the decision for unseen studies on all folds.
@@ -48,6 +50,39 @@ def decide(
     return decided
 
 
+def decide_whole(
+    base: Floats,
+    refined: Floats,
+    labels: NDArray[np.int8],
+    own: NDArray[np.int16],
+    patients: NDArray[np.object_],
+    folds: list[int],
+    clear: float = 2.0,
+) -> dict[int, dict[str, bool]]:
+    """Decide by the official metric whether a refinement is used, for all classes alike.
+
+    Args:
+        base: (row, 6) logits without the refinement.
+        refined: (row, 6) logits with it, out of fold.
+        labels: (row, 6) of 0 and 1.
+        own: (row,) crossed fold of the row's patient; rows of held-out patients (-1) are ignored.
+        patients: (row,) PatientID.
+        folds: The crossed folds.
+        clear: Minimum gain, in standard errors over patients.
+
+    Returns:
+        As :func:`decide`.
+    """
+    seen = own >= 0
+    truth = labels[seen]
+    gain = slice_losses(truth, sigmoid(base[seen])) - slice_losses(truth, sigmoid(refined[seen]))
+    whose, fold_of = patients[seen], own[seen]
+    return {
+        fold: dict.fromkeys(CLASSES, _helps(gain[fold_of != fold], whose[fold_of != fold], clear))
+        for fold in (*folds, UNSEEN)
+    }
+
+
 def _class_gain(base: Floats, boosted: Floats, labels: NDArray[np.int8]) -> Floats:
     """Reduction of the loss of each row and class by the refinement; (row, 6)."""
 
@@ -70,7 +105,7 @@ def _helps(gain: Floats, patients: NDArray[np.object_], clear: float) -> bool:
 def shut(
     new: Floats,
     old: Floats,
-    gates: dict[int, dict[str, bool]],
+    gates: Gates,
     own: NDArray[np.int16],
     cross: NDArray[np.int16],
 ) -> None:

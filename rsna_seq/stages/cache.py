@@ -1,14 +1,14 @@
 """``cache``: pixels decoded once, in Hounsfield units.
 
 1. :func:`apply`, one pass of a study: stored values -> HU -> the square around the head -> resized to
-   ``size`` by area -> slabs.
+   ``size`` by area -> slabs -> the mode of brain tissue shifted to ``brain_hu``.
 2. :func:`run`: all studies, in parallel, into shards (:mod:`rsna_seq.store.shards`); ``slabs.parquet`` holds
    one row per slab.
 """
 
 import functools
 import os
-import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
 from rsna_seq.context import Context
-from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.imaging.frame_limits import frames_to_refuse
-from rsna_seq.imaging.head import crop_resize, head_square, slab_numbers
 from rsna_seq.imaging.pixels import PixelBuffer, pixel_hash, read_pixels, series_is_wrapped
+from rsna_seq.imaging.prepare import prepare
 from rsna_seq.imaging.sources import must_exist, root_of
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.parallel.local import WorkerDied, parallel_map
@@ -33,8 +32,18 @@ from rsna_seq.store.builds import ensure
 from rsna_seq.store.outputs import own_files
 from rsna_seq.store.provenance import source_digest
 from rsna_seq.store.run_folder import RunFolder
-from rsna_seq.store.shards import SHARD_FILES, Filled, Shard, fill_shard, keep_shard, shards_of, with_labels
-from rsna_seq.store.slabs import DecodedPass, report_wraps, slab_table
+from rsna_seq.store.shards import (
+    SHARD_FILES,
+    Filled,
+    Shard,
+    fill_shard,
+    keep_shard,
+    must_fit,
+    shards_of,
+    shared_pixels,
+    with_labels,
+)
+from rsna_seq.store.slabs import DecodedPass, report_brain_modes, report_wraps, slab_table
 from rsna_seq.store.tables import (
     QUARANTINE,
     SLABS,
@@ -45,10 +54,9 @@ from rsna_seq.store.tables import (
     write_table,
 )
 
-_SPARE_BYTES = 64 << 20
-
 _BUFFER = PixelBuffer()
 Rows = list[dict[str, object]]
+Decode = Callable[[pl.DataFrame], DecodedPass]
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,8 @@ def run(cfg: CacheConfig, ctx: Context, run: RunFolder) -> Manifest:
         slices = read_table(index.file("slices.parquet"), SLICES)
         if ctx.limit is not None:
             slices = slices.filter(pl.col("study").rank("dense") <= ctx.limit)
-        return _build(cfg, slices, root_of(root), folder, ctx.workers, key.source)
+        decode = functools.partial(_decode, root=root_of(root), cfg=cfg)
+        return build_shards(cfg, slices, decode, folder, ctx.workers, key.source)
 
     return ensure(run["cache"], key, build, rebuild=ctx.rebuild, piecewise=True, sources=[root])
 
@@ -122,7 +131,7 @@ def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> DecodedPass:
     pixels, kept, unwrapped, aside = [], [], [], []
     refused, folder, rows = frames_to_refuse(slices), os.fspath(root), slices.rows(named=True)
     read = [(row["rows"], row["columns"]) for i, row in enumerate(rows) if i not in refused]
-    room, wrapped = iter(_memory_for(read)), series_is_wrapped(folder, rows)
+    room, wrapped = iter(_BUFFER.take(read)), series_is_wrapped(folder, rows)
     for i, row in enumerate(rows):
         try:
             if i in refused:
@@ -136,62 +145,33 @@ def _decode(slices: pl.DataFrame, root: Path, cfg: CacheConfig) -> DecodedPass:
             aside.append(_excluded(error, row))
     if not pixels:
         return DecodedPass(slices, excluded=aside)
-    prepared, numbers, square = prepare(pixels, slices["z_mm"].to_numpy()[kept], cfg)
-    hashes = [pixel_hash(hu) for hu in pixels]
-    return DecodedPass(slices, kept, prepared, numbers, hashes, square, aside, unwrapped)
+    return decoded_pass(slices, kept, pixels, unwrapped, aside, cfg)
 
 
-def _memory_for(shapes: list[tuple[int, int]]) -> list[NDArray[np.int16]]:
-    """One array for each slice of a pass."""
-    try:
-        return _BUFFER.take(shapes) if shapes else []
-    except MemoryError as error:
-        wanted = sum(2 * rows * columns for rows, columns in shapes) / 1e9
-        raise EnvironmentFaultError(
-            f"cache: there is not enough memory for the {wanted:,.1f} GB of pixels of one study; "
-            "free memory, or use fewer workers"
-        ) from error
-
-
-def prepare(
-    pixels: list[NDArray[np.int16]], z_mm: NDArray[np.float64], cfg: CacheConfig
-) -> tuple[NDArray[np.int16], NDArray[np.int64], tuple[int, int, int]]:
-    """Crop, resize and average one pass.
+def decoded_pass(
+    slices: pl.DataFrame,
+    kept: list[int],
+    pixels: list[NDArray[np.int16]],
+    unwrapped: list[bool],
+    excluded: Rows,
+    cfg: CacheConfig,
+) -> DecodedPass:
+    """Prepare the pixels of one pass for the cache.
 
     Args:
-        pixels: (y, x) HU of each slice, lowest first.
-        z_mm: (slice,) positions, rising.
+        slices: Rows of SLICES of one study and pass, in order.
+        kept: Indices of those that have pixels.
+        pixels: (y, x) HU of each of them; at least one.
+        unwrapped: Whether a 12-bit wrap was corrected in each of them.
+        excluded: Rows of QUARANTINE of the others.
         cfg: Size, crop, slabs.
-
-    Returns:
-        (slab, size, size) HU; (slice,) the slab of each slice; the square in pixels: left, top, side.
     """
-    shape = max(p.shape for p in pixels)
-    square = head_square([p for p in pixels if p.shape == shape]) if cfg.crop else (0, 0, max(shape))
-    resized = np.empty((len(pixels), cfg.size, cfg.size), dtype=np.int16)
-    for kind in (kinds := {p.shape for p in pixels}):
-        mine = [i for i, p in enumerate(pixels) if p.shape == kind]
-        place = resized if len(kinds) == 1 else None
-        small = crop_resize([pixels[i] for i in mine], _scaled(square, kind, shape), cfg.size, place)
-        if place is None:
-            resized[mine] = small
-    numbers = slab_numbers(z_mm, slab_mm=cfg.slab_mm, thin_mm=cfg.thin_mm)
-    if len(numbers) and numbers[-1] + 1 < len(numbers):
-        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        counts = np.diff(np.append(starts, len(numbers)))
-        total = np.add.reduceat(resized.astype(np.int32), starts, axis=0)
-        resized = np.rint(total / counts[:, None, None]).astype(np.int16)
-    return resized, numbers, square
-
-
-def _scaled(
-    square: tuple[int, int, int], shape: tuple[int, ...], reference: tuple[int, ...]
-) -> tuple[int, int, int]:
-    """The same square in a slice of another matrix."""
-    if shape == reference:
-        return square
-    factor = shape[0] / reference[0]
-    return round(square[0] * factor), round(square[1] * factor), max(1, round(square[2] * factor))
+    ready = prepare(pixels, slices["z_mm"].to_numpy()[kept], cfg)
+    hashes = [pixel_hash(hu) for hu in pixels]
+    return DecodedPass(
+        slices, kept, ready.hu, ready.numbers, hashes, ready.square, excluded, unwrapped, ready.brain_hu,
+        ready.hu_shift,
+    )  # fmt: skip
 
 
 def _excluded(error: ExclusionError, row: dict[str, object]) -> dict[str, object]:
@@ -199,62 +179,60 @@ def _excluded(error: ExclusionError, row: dict[str, object]) -> dict[str, object
     return error.row(str(row["file"])) | {"study": row["study"], "slice": row["slice"], "z_mm": row["z_mm"]}
 
 
-def _build(
-    cfg: CacheConfig, slices: pl.DataFrame, root: Path, out: Path, workers: int, source: str
+def build_shards(
+    cfg: CacheConfig, slices: pl.DataFrame, decode: Decode, out: Path, workers: int, source: str
 ) -> BuildSummary:
-    """Decode pass after pass into shards; a shard that is there and sound stays."""
+    """Decode pass after pass into shards; a shard that is there and sound stays.
+
+    Args:
+        cfg: Size, crop, slabs, shards.
+        slices: SLICES, with labels and folds.
+        decode: Decodes the rows of one pass; it can be sent to another process.
+        out: The folder of the cache, which is being built.
+        workers: Number of processes.
+        source: Digest of the code that decodes.
+    """
     shards, own = shards_of(split_by_pass(slices), cfg, source), own_files()
     filled = {shard.number: kept for shard in shards if (kept := keep_shard(shard, out)) is not None}
     todo = [shard for shard in shards if shard.number not in filled]
     if filled and todo:
         say("cache", f"{len(filled):,} of {len(shards):,} shards are sound and stay")
-    _must_fit(sum(shard.slices for shard in todo) * cfg.size**2 * 2, out)
+    must_fit(todo, cfg.size, out)
     wanted = {shard.file(out, kind).name for shard in shards for kind in SHARD_FILES}
     own.discard(keep=wanted)
     own.claim(*sorted(wanted))
-    work = functools.partial(_fill, root=root, cfg=cfg, out=out)
+    work = functools.partial(_fill, decode=decode, size=cfg.size, out=out)
     with progress("cache", sum(len(shard.passes) for shard in todo)) as advance:
         for shard, done in zip(todo, parallel_map(work, todo, workers), strict=True):
-            again = functools.partial(_fill, shard, root, cfg, out, apart=True)
+            again = functools.partial(_fill, shard, decode, cfg.size, out, apart=True)
             filled[shard.number] = again() if isinstance(done, WorkerDied) else done
             advance(len(shard.passes))
     return _close([filled[shard.number] for shard in shards], slices, out)
 
 
-def _fill(shard: Shard, root: Path, cfg: CacheConfig, out: Path, *, apart: bool = False) -> Filled:
+def _fill(shard: Shard, decode: Decode, size: int, out: Path, *, apart: bool = False) -> Filled:
     """Decode a shard and write it, in the process that decodes.
 
     Args:
         shard: Which.
-        root: Folder that the slices' paths are relative to.
-        cfg: Size, crop, slabs.
+        decode: Decodes the rows of one pass.
+        size: Rows and columns of a slab.
         out: The folder of the cache.
         apart: A process died of this shard: each pass in one of its own, and the one that kills it is
             excluded.
     """
-    work = functools.partial(_decode, root=root, cfg=cfg)
-    found = parallel_map(work, shard.passes, 1, apart=True) if apart else map(work, shard.passes)
+    found = parallel_map(decode, shard.passes, 1, apart=True) if apart else map(decode, shard.passes)
     decoded = (
         _lost(slices) if isinstance(part, WorkerDied) else part
         for slices, part in zip(shard.passes, found, strict=True)
     )
-    return fill_shard(shard, decoded, out, cfg.size)
+    return fill_shard(shard, decoded, out, size)
 
 
 def _lost(slices: pl.DataFrame) -> DecodedPass:
     """Exclude all slices of a pass on which a worker process died."""
     rows = slices.iter_rows(named=True)
     return DecodedPass(slices, excluded=[_excluded(ExclusionError(Reason.WORKER_DIED), row) for row in rows])
-
-
-def _must_fit(wanted: int, out: Path) -> None:
-    """Raise an error if the disk is too small for the cache."""
-    free = shutil.disk_usage(out).free
-    if wanted + _SPARE_BYTES > free:
-        raise EnvironmentFaultError(
-            f"cache: {wanted / 1e9:,.1f} GB are needed below {out}, {free / 1e9:,.1f} GB are free; "
-            "choose another --out, or a smaller cache.size"
-        )
 
 
 def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> BuildSummary:
@@ -265,7 +243,7 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> BuildSummar
         must_not_be_timeouts("cache", quarantine["reason"])
         raise nothing_usable(quarantine, out, f"cache: no slice of {len(slices):,} could be decoded")
     report_exclusions(quarantine)
-    twice = _shared_pixels(slabs)
+    twice = shared_pixels(slabs)
     if twice:
         say(
             "cache",
@@ -276,12 +254,8 @@ def _close(filled: list[Filled], slices: pl.DataFrame, out: Path) -> BuildSummar
     write_table(slabs, out / "slabs.parquet", SLABS)
     write_table(quarantine, out / "quarantine.parquet", QUARANTINE)
     counts = {"slices": slices.height - len(quarantine), "studies": slices["study"].n_unique()}
-    counts |= wraps | ({"slices with another patient's pixels": twice} if twice else {})
+    counts |= (
+        report_brain_modes(slabs) | wraps | ({"slices with another patient's pixels": twice} if twice else {})
+    )
     digests = {name: digest for f in filled for name, digest in f.digests.items()}
     return BuildSummary(counts, dict(quarantine.group_by("reason").len().rows()), digests=digests)
-
-
-def _shared_pixels(slabs: pl.DataFrame) -> int:
-    """Number of slices whose pixels also occur under another patient."""
-    hashes = slabs.select("patient", hash="hashes").explode("hash").drop_nulls("hash")
-    return len(hashes.filter(pl.col("patient").n_unique().over("hash") > 1))

@@ -19,24 +19,24 @@ from torch import Tensor, nn
 
 from rsna_seq.arrays import sigmoid
 from rsna_seq.config import EmbedConfig
-from rsna_seq.console import progress, say
+from rsna_seq.console import progress
 from rsna_seq.context import Context
-from rsna_seq.errors import IntegrityError, NothingUsableError, UsageError
+from rsna_seq.errors import NothingUsableError
 from rsna_seq.folds import held_out, in_folds, labelled_rows
 from rsna_seq.imaging.neighbours import neighbour_indices
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.nets.augment import augment, draw
 from rsna_seq.nets.cnn import Embedder, load_embedder, weighted_bce
-from rsna_seq.nets.data import Batch, SlabDataset, batches_of, shuffled_batches, split_batch
+from rsna_seq.nets.data import Batch, SlabDataset, batches_of, read_studies, shuffled_batches, split_batch
 from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
 from rsna_seq.nets.pretrained import start_digest
 from rsna_seq.scoring.metric import log_loss
 from rsna_seq.store.array_file import ArrayWriter, array_writer
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact, read_manifest
-from rsna_seq.store.builds import ensure, reproduction_fault
-from rsna_seq.store.outputs import MANIFEST
+from rsna_seq.store.builds import reproduction_fault
+from rsna_seq.store.by_fold import ensure_by_fold
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import source_digest
 from rsna_seq.store.run_folder import RunFolder, open_folds
@@ -72,7 +72,7 @@ def run(cfg: EmbedConfig, ctx: Context, run: RunFolder) -> Manifest | None:
         NothingUsableError: There are not two folds with labels.
         IntegrityError: The folder holds networks that were trained otherwise, and no rebuild was asked for.
     """
-    out, inputs = run["embed"], {"cache": read_manifest(run["cache"]).content} | start_digest(cfg)
+    inputs = {"cache": read_manifest(run["cache"]).content} | start_digest(cfg)
     pixels = PixelCache(run["cache"])
     pixels.check()
     slabs = _labelled(pixels.slabs, ctx.limit)
@@ -82,42 +82,17 @@ def run(cfg: EmbedConfig, ctx: Context, run: RunFolder) -> Manifest | None:
             f"embed: labelled studies in {len(folds)} folds; out of fold needs at least two patients"
         )
     config = {**cfg.model_dump(mode="json", exclude={"folds"}), **ctx.key}
-    code = source_digest(__name__)
-    keys = {fold: Key(f"embed {fold}", {**config, "fold": fold}, inputs, code) for fold in folds}
-    for fold in _wanted(cfg, folds):
-        build = functools.partial(_build, cfg, ctx, pixels, slabs, fold)
-        check = functools.partial(_reproduces, cfg, ctx, pixels)
-        ensure(out / f"fold{fold}", keys[fold], build, learned=True, rebuild=ctx.rebuild, check=check)
-    done = {f: read_manifest(out / f"fold{f}") for f in folds if (out / f"fold{f}" / MANIFEST).is_file()}
-    _must_be_alike(keys, done, out)
-    if len(done) < len(folds):
-        say("embed", f"{len(done)} of {len(folds)} folds are trained; the last one completes the stage")
-        return None
-    contents = {f"fold{fold}": manifest.content for fold, manifest in done.items()}
-    return ensure(out, Key("embed", config, inputs | contents, code), lambda folder: _gather(folds, folder))
-
-
-def _must_be_alike(keys: dict[int, Key], done: dict[int, Manifest], out: Path) -> None:
-    """Refuse to join folds that were trained under different configs or on different inputs.
-
-    Raises:
-        IntegrityError: Names the fold and what differs.
-    """
-    for fold, manifest in done.items():
-        change = keys[fold].change(manifest.model_dump() | {"source": keys[fold].source})
-        if change is not None:
-            raise IntegrityError(
-                f"{out / f'fold{fold}'}: {change} since this fold was trained, so it cannot be joined with "
-                f"the others; train it again with --rebuild embed.folds=[{fold}], or use the run's config"
-            )
+    key = Key("embed", config, inputs, source_digest(__name__))
+    build = functools.partial(_build, cfg, ctx, pixels, slabs)
+    check = functools.partial(_reproduces, cfg, ctx, pixels)
+    return ensure_by_fold(run["embed"], key, folds, build, check, wanted=cfg.folds, rebuild=ctx.rebuild)
 
 
 def _reproduces(cfg: EmbedConfig, ctx: Context, cache: PixelCache, folder: Path) -> str | None:
     """Apply stored weights to a few stored studies; a sentence if the logits differ from the stored ones."""
     fold = open_artifact(folder)
     table = read_table(fold.file("logits.parquet"), LOGITS)
-    net = load_embedder(cfg, fold.file("last.safetensors"))
-    net = net.to(resolve_device(ctx.device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = load_embedder(cfg, fold.file("last.safetensors")).on(resolve_device(ctx.device), compiled=True)
     worst = 0.0
     for study in table["study"].unique(maintain_order=True).head(_CHECKED_STUDIES):
         stored = table.filter(pl.col("study") == study).select(CLASSES).to_numpy()
@@ -148,14 +123,14 @@ def fit(
         name: Title of the progress bar.
         seed: Seed of everything random.
         device: ``auto`` or a torch device.
-        workers: Processes that read ahead where there is a GPU.
+        workers: Threads that read ahead where there is a GPU.
 
     Returns:
         The trained network in evaluation mode.
     """
     where = resolve_device(device)
     torch.manual_seed(seed)
-    net = Embedder(cfg).to(memory_format=torch.channels_last)
+    net = Embedder(cfg).on(torch.device("cpu"), compiled=True)
     data = SlabDataset(cache, train, cfg.neighbours, cfg.spacing_mm)
     gpu = where.type == "cuda"
 
@@ -174,7 +149,8 @@ def fit(
 
     steps = batches_of(len(data), cfg.batch_size)
     job = Job(name, net, steps, batches, loss, split_batch, lambda model: _score(model, cache, unseen))
-    return fit_net(job, cfg, folder, device=where, seed=seed)  # type: ignore[return-value]
+    trained = fit_net(job, cfg, folder, device=where, seed=seed)
+    return trained.on(where, compiled=True)  # type: ignore[no-any-return,operator]
 
 
 @torch.inference_mode()
@@ -187,13 +163,14 @@ def apply(embedder: Embedder, volume: Volume, *, tta: bool | None = None) -> Emb
         tta: Average with the left-right flipped study; None takes the config's.
     """
     cfg, device = embedder.cfg, device_of(embedder)
-    hu = torch.from_numpy(volume.hu.astype(np.float32)).to(device)
-    at = torch.from_numpy(neighbour_indices(volume.z_mm, cfg.neighbours, cfg.spacing_mm)).to(device)
+    pixels = volume.hu if volume.hu.flags.writeable else volume.hu.copy()
+    hu = torch.from_numpy(pixels).to(device, non_blocking=device.type == "cuda").float()
+    at = torch.from_numpy(neighbour_indices(volume.z_mm, cfg.neighbours, cfg.spacing_mm))
     flips = (False, True) if (cfg.tta if tta is None else tta) else (False,)
     vectors, logits = [], []
     for chunk in at.split(_CHUNK):
         # each slice is windowed once, not once for itself and once for every neighbour
-        needed, inverse = chunk.unique(return_inverse=True)
+        needed, inverse = (i.to(device, non_blocking=hu.is_cuda) for i in chunk.unique(return_inverse=True))
         stack = embedder.windowed(hu[needed, None])[inverse].flatten(1, 2)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             views = [embedder.embed_within_memory(stack.flip(-1) if flip else stack) for flip in flips]
@@ -211,7 +188,7 @@ def load(cfg: EmbedConfig, out: Path, device: str = "auto") -> dict[int, Embedde
     where = resolve_device(device)
     parts = open_folds(out)
     nets = {fold: load_embedder(cfg, part.file("last.safetensors")) for fold, part in parts.items()}
-    return {fold: net.to(where, memory_format=torch.channels_last) for fold, net in nets.items()}  # type: ignore[call-overload]
+    return {fold: net.on(where) for fold, net in nets.items()}
 
 
 def _labelled(slabs: pl.DataFrame, limit: int | None) -> pl.DataFrame:
@@ -222,16 +199,6 @@ def _labelled(slabs: pl.DataFrame, limit: int | None) -> pl.DataFrame:
     return labelled.filter(
         pl.col("study").is_in(labelled["study"].unique(maintain_order=True).head(limit).implode())
     )
-
-
-def _wanted(cfg: EmbedConfig, folds: list[int]) -> list[int]:
-    """The folds to train now."""
-    if cfg.folds is None:
-        return folds
-    unknown = sorted(set(cfg.folds) - set(folds))
-    if unknown:
-        raise UsageError(f"embed.folds: there is no fold {unknown}; this index has {folds}")
-    return sorted(cfg.folds)
 
 
 def _build(
@@ -264,25 +231,16 @@ def _embed(
     net: Embedder, cache: PixelCache, rows: pl.DataFrame, fold: int, vectors: ArrayWriter
 ) -> pl.DataFrame:
     """Write the vectors study by study and return the logits in the same order."""
+    studies = dict(rows.group_by("study", maintain_order=True))
+    volumes = read_studies(cache, [str(study) for (study,) in studies], device_of(net))
     parts = []
-    with progress("embed", rows["study"].n_unique()) as advance:
-        for (study,), slabs in rows.group_by("study", maintain_order=True):
-            embedding = apply(net, cache.read(str(study)))
+    with progress("embed", len(studies)) as advance:
+        for slabs, volume in zip(studies.values(), volumes, strict=True):
+            embedding = apply(net, volume)
             vectors.append(embedding.vectors)
             parts.append(logit_table(slabs, embedding.logits, net=fold))
             advance(1)
     return pl.concat(parts) if parts else pl.DataFrame(schema=dict(LOGITS))
-
-
-def _gather(folds: list[int], out: Path) -> BuildSummary:
-    """Put the logits of all folds into one table."""
-    parts = [open_artifact(out / f"fold{fold}") for fold in folds]
-    tables = [read_table(part.file("logits.parquet"), LOGITS) for part in parts]
-    write_table(pl.concat(tables).sort("study", "slab", "net"), out / "logits.parquet", LOGITS)
-    devices = {part.manifest.device for part in parts}
-    return BuildSummary(
-        {"networks": len(folds), "rows of logits": sum(map(len, tables))}, {}, ", ".join(sorted(devices))
-    )
 
 
 def _score(net: nn.Module, cache: PixelCache, unseen: pl.DataFrame) -> float:
@@ -290,8 +248,6 @@ def _score(net: nn.Module, cache: PixelCache, unseen: pl.DataFrame) -> float:
     assert isinstance(net, Embedder)
     if unseen.is_empty():
         return float("nan")
-    logits = [
-        apply(net, cache.read(str(study)), tta=False).logits
-        for study in unseen["study"].unique(maintain_order=True)
-    ]
+    volumes = read_studies(cache, unseen["study"].unique(maintain_order=True), device_of(net))
+    logits = [apply(net, volume, tta=False).logits for volume in volumes]
     return log_loss(unseen.select(CLASSES).to_numpy(), sigmoid(np.concatenate(logits)))

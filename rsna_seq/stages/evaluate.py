@@ -1,9 +1,9 @@
 """``evaluate``: scores of every model and baseline of a run.
 
 1. Probabilities per slice (:mod:`rsna_seq.scoring.baselines`): prior, CNN, CNN smoothed along z, sequence,
-   stack.
+   joint where it is finished, stack, and the calibrated stack if a temperature is used.
 2. Scores (:mod:`rsna_seq.scoring.scores`): the official metric with its interval over patients, per class,
-   out of fold and, where patients were held out, on them.
+   calibration over slices and studies, out of fold and, where patients were held out, on them.
 3. ``metrics.json``, ``report.html``, and a table on the screen.
 """
 
@@ -23,14 +23,14 @@ from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
 from rsna_seq.report.run import pick_studies, write_run_report
 from rsna_seq.report.strip import study_strip
-from rsna_seq.scoring.baselines import read_models, scopes
+from rsna_seq.scoring.baselines import network_spread, read_models, scopes
 from rsna_seq.scoring.scores import score
 from rsna_seq.store.artifacts import Artifact, BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import source_digest
-from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.run_folder import OPTIONAL, RunFolder
 from rsna_seq.store.tables import QUARANTINE, read_table
 
 _INPUTS = ("index", "cache", "embed", "sequence", "stack")
@@ -50,7 +50,8 @@ def run(cfg: EvaluateConfig, ctx: Context, run: RunFolder) -> Manifest:
     if not run.is_finished("embed"):
         raise IntegrityError(f"{run['embed']}: embed is not finished; there is nothing to score")
     last = max(i for i, stage in enumerate(_INPUTS) if run.is_finished(stage))
-    artifacts = run.open(*_INPUTS[: last + 1])  # a later stage needs all earlier ones
+    optional = [stage for stage in sorted(OPTIONAL) if run.is_finished(stage)]
+    artifacts = run.open(*_INPUTS[: last + 1], *optional)  # a later stage needs all earlier ones
     for stage in _INPUTS[last + 1 :]:
         say("evaluate", f"{stage} is not finished and is not scored")
     inputs = {stage: artifact.manifest.content for stage, artifact in artifacts.items()}
@@ -65,6 +66,9 @@ def _build(cfg: EvaluateConfig, artifacts: Mapping[str, Artifact], out: Path, se
     cut = dict(scopes(slices, models))
     scored: dict[str, Any] = {"out_of_fold": None, "held_out": None}
     scored |= {name: score(scope, samples=cfg.bootstrap, seed=seed) for name, scope in cut.items()}
+    for name, figures in scored.items():
+        if figures is not None:
+            figures["study"]["spread"] = network_spread(artifacts) if name == "held_out" else None
     headline = "held_out" if scored["held_out"] else "out_of_fold"
     metrics = {"scope": headline, **scored[headline], **scored}
     write_json(out / "metrics.json", metrics)

@@ -8,7 +8,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,7 @@ from rsna_seq.datasets.rsna2019.layout import find_layout
 from rsna_seq.folds import assign
 from rsna_seq.imaging.geometry import flag, order, place, summarize
 from rsna_seq.imaging.headers.batch import read_block
-from rsna_seq.imaging.headers.checks import COLUMNS
-from rsna_seq.imaging.headers.fields import Header
+from rsna_seq.imaging.headers.fields import COLUMNS, HEADERS
 from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.passes import split_passes
 from rsna_seq.imaging.series import choose_series, merge_duplicates, must_be_found
@@ -35,7 +34,7 @@ from rsna_seq.reasons import ExclusionError, Reason
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.provenance import digest_file, source_digest
-from rsna_seq.store.run_folder import RunFolder
+from rsna_seq.store.run_folder import PHANTOMS, RunFolder, is_phantom_set
 from rsna_seq.store.tables import (
     QUARANTINE,
     SLICES,
@@ -52,12 +51,6 @@ _CHUNK = 2048
 """Files per chunk: large enough that the overhead of each vectorised step is negligible."""
 
 Rows = list[dict[str, object]]
-_HEADERS: dict[str, pl.DataType] = {
-    "file": pl.String(),
-    "file_size": pl.Int64(),
-    "file_mtime_ns": pl.Int64(),
-    **COLUMNS,
-}
 
 
 @dataclass(frozen=True)
@@ -114,7 +107,7 @@ def run(cfg: IndexConfig, ctx: Context, run: RunFolder) -> Manifest:
         if scanned.slices.is_empty():
             what = f"index: no readable CT slice among {len(listing):,} files of {place_}"
             raise nothing_usable(scanned.quarantine, folder, what)
-        return _write(_with_labels(scanned, labels, cfg, ctx.seed), folder)
+        return write(_labelled(scanned, labels, cfg, ctx.seed), folder, phantoms=is_phantom_set(data.root))
 
     sources = [place_, *([labels] if labels else [])]
     config = {**cfg.model_dump(mode="json"), "stage": data.stage, **ctx.key}
@@ -155,7 +148,7 @@ def scan(
     if root is not None and root != listing.root and not root.is_file():
         listing = listing.moved(root)
     chunks = [_Chunk(part, cfg.assume_hu) for part in listing.parts(_CHUNK)]
-    tables, aside = [pl.DataFrame(schema=_HEADERS)], [*listing.aside]
+    tables, aside = [pl.DataFrame(schema=HEADERS)], [*listing.aside]
     with progress(title, len(listing)) as advance:
         for chunk, (good, bad) in _read(chunks, workers):
             tables.append(good)
@@ -163,14 +156,27 @@ def scan(
             advance(len(chunk.listing))
     headers = pl.concat(tables)
     tables.clear()  # the table is held once, not twice
-    slices, more = _arrange(headers, cfg, listing.root)
+    return arrange(headers, aside, listing.root, cfg, limit=limit)
+
+
+def arrange(
+    headers: pl.DataFrame, aside: Rows, root: Path, cfg: IndexConfig, *, limit: int | None = None
+) -> Scan:
+    """Order the slices of each study.
+
+    Args:
+        headers: HEADERS, in any order.
+        aside: Rows of QUARANTINE of files that have none.
+        root: Folder that ``file`` is relative to.
+        cfg: Series; one that is found in no study is a UsageError.
+        limit: As in :func:`scan`.
+    """
+    slices, more = _arrange(headers, cfg, root)
     must_be_found(cfg.series, headers, slices)
     if limit is not None:
         slices = slices.filter(pl.col("study").rank("dense") <= limit)
-    studies = _studies(slices)
     quarantine = from_rows(aside + more, QUARANTINE).sort("file", "slice")
-    checked = check(slices.select(list(SLICES)), SLICES, "slices")
-    return Scan(listing.root, checked, studies, quarantine)
+    return Scan(root, check(slices.select(list(SLICES)), SLICES, "slices"), _studies(slices), quarantine)
 
 
 def _read(chunks: list[_Chunk], workers: int) -> Iterator[tuple[_Chunk, tuple[pl.DataFrame, Rows]]]:
@@ -182,19 +188,19 @@ def _read(chunks: list[_Chunk], workers: int) -> Iterator[tuple[_Chunk, tuple[pl
         singles = [_Chunk(part, chunk.assume_hu) for part in chunk.listing.parts(1)]
         for single, alone in zip(singles, parallel_map(_read_chunk, singles, 1, apart=True), strict=True):
             died = ExclusionError(Reason.WORKER_DIED).row(single.listing.names[0])
-            nothing = pl.DataFrame(schema=_HEADERS)
+            nothing = pl.DataFrame(schema=HEADERS)
             yield single, (nothing, [died]) if isinstance(alone, WorkerDied) else alone
 
 
 def _read_chunk(chunk: _Chunk) -> tuple[pl.DataFrame, Rows]:
-    """Read the headers of some files: a table of _HEADERS, and rows of QUARANTINE."""
+    """Read the headers of some files: a table of HEADERS, and rows of QUARANTINE."""
     listing = chunk.listing
     usual, others = read_block(str(listing.root), listing.names, listing.sizes, listing.mtimes_ns)
     rows: Rows = []
     aside: Rows = []
     for at in others:
         try:
-            rows += [_row(header) | {"at": at} for header in listing.read(at, read_headers, chunk.assume_hu)]
+            rows += [header | {"at": at} for header in listing.read(at, read_headers, chunk.assume_hu)]
         except ExclusionError as error:
             aside.append(error.row(listing.names[at]))
     table = pl.concat([usual, from_rows(rows, {**COLUMNS, "at": usual.schema["at"]})])
@@ -206,14 +212,7 @@ def _read_chunk(chunk: _Chunk) -> tuple[pl.DataFrame, Rows]:
             "file_mtime_ns": pl.Series(np.asarray(listing.mtimes_ns, dtype=np.int64)),
         }
     )
-    return table.join(about, on="at", maintain_order="left").select(list(_HEADERS)), aside
-
-
-def _row(header: Header) -> dict[str, object]:
-    """A header as a row of COLUMNS."""
-    row = asdict(header)
-    row |= {f"p_{i}": p for i, p in enumerate(header.position or ())}
-    return row | {f"o_{i}": o for i, o in enumerate(header.orientation or ())}
+    return table.join(about, on="at", maintain_order="left").select(list(HEADERS)), aside
 
 
 def _arrange(headers: pl.DataFrame, cfg: IndexConfig, root: Path) -> tuple[pl.DataFrame, Rows]:
@@ -253,15 +252,26 @@ def _studies(slices: pl.DataFrame) -> pl.DataFrame:
     return check(table.select(list(STUDIES)), STUDIES, "studies")
 
 
-def _with_labels(scanned: Scan, labels: Path | None, cfg: IndexConfig, seed: int) -> Scan:
-    """Join labels and folds to the scanned slices."""
+def _labelled(scanned: Scan, labels: Path | None, cfg: IndexConfig, seed: int) -> Scan:
+    """Read the label CSV, and join labels and folds."""
     if labels is None:
         say("index", "no label CSV: the studies can be scored, not trained on")
         return scanned
     read = check_labels(labels, fix_any=cfg.fix_any)
-    truth = read.table
     for note in read.notes():
         say("index", note)
+    return with_labels(scanned, read.table, cfg, seed)
+
+
+def with_labels(scanned: Scan, truth: pl.DataFrame, cfg: IndexConfig, seed: int) -> Scan:
+    """Join labels and folds to the scanned slices.
+
+    Args:
+        scanned: Slices without labels.
+        truth: Column ``slice`` and six Int8 columns, one row per slice.
+        cfg: Folds, holdout.
+        seed: Seed of the folds.
+    """
     slices = scanned.slices.drop(CLASSES, "fold", "cross_fold")
     slices = slices.join(truth, on="slice", how="left", maintain_order="left")
     without = len(truth) - len(truth.join(slices, on="slice", how="semi"))
@@ -279,10 +289,12 @@ def _with_labels(scanned: Scan, labels: Path | None, cfg: IndexConfig, seed: int
     return Scan(scanned.root, checked, check(studies, STUDIES, "studies"), scanned.quarantine)
 
 
-def _write(scanned: Scan, out: Path) -> BuildSummary:
+def write(scanned: Scan, out: Path, *, phantoms: bool) -> BuildSummary:
+    """Write the three tables, and count the studies as phantoms if they are."""
     write_table(scanned.slices, out / "slices.parquet", SLICES)
     write_table(scanned.studies, out / "studies.parquet", STUDIES)
     write_table(scanned.quarantine, out / "quarantine.parquet", QUARANTINE)
     report_exclusions(scanned.quarantine, scanned.studies["flags"].to_list())
     reasons = scanned.quarantine.group_by("reason", maintain_order=True).len().rows()
-    return BuildSummary({"slices": len(scanned.slices), "studies": len(scanned.studies)}, dict(reasons))
+    counts = {"slices": len(scanned.slices), "studies": len(scanned.studies)}
+    return BuildSummary(counts | ({PHANTOMS: counts["studies"]} if phantoms else {}), dict(reasons))

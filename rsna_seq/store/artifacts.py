@@ -115,6 +115,12 @@ class Manifest(BaseModel):
         return kind.model_validate({k: v for k, v in self.config.items() if k in kind.model_fields})
 
     @property
+    def summary(self) -> dict[str, Any]:
+        """What a command's ``--json`` says of this artefact."""
+        fields = {"counts", "excluded", "version", "commit", "device", "wall_s"}
+        return {**self.model_dump(mode="json", include=fields), "content": self.content}
+
+    @property
     def content(self) -> str:
         """Digest of all files, by which a later stage identifies its input."""
         return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()

@@ -14,7 +14,7 @@ from pathlib import Path
 from rsna_seq.console import say
 from rsna_seq.errors import IntegrityError
 from rsna_seq.store.artifacts import Artifact, BuildSummary, Change, Key, Manifest, load_manifest
-from rsna_seq.store.files import locked, write_json
+from rsna_seq.store.files import LOCK, locked, write_json
 from rsna_seq.store.outputs import JOURNAL, MANIFEST, UNFINISHED, OwnFiles, must_be_safe
 from rsna_seq.store.provenance import commit, digest_file, package_version
 
@@ -64,6 +64,28 @@ def ensure(
         start = time.monotonic()
         summary = _run(build, own)
         return _seal(own, key, summary, time.monotonic() - start)
+
+
+def discard(out: Path, kind: str) -> None:
+    """Delete an artefact that is no longer needed, complete or not; other files in its folder stay.
+
+    Args:
+        out: The artefact's folder; it need not exist.
+        kind: First word of the stage that built it.
+
+    Raises:
+        UsageError: The folder may contain other files.
+        IntegrityError: The manifest is damaged, or another run uses the folder.
+    """
+    if not out.is_dir():
+        return
+    must_be_safe(out, kind)
+    with locked(out):
+        OwnFiles(out, load_manifest(out).files if (out / MANIFEST).exists() else ()).discard()
+        for record in (MANIFEST, UNFINISHED, JOURNAL, LOCK):
+            (out / record).unlink(missing_ok=True)
+        if not any(out.iterdir()):
+            out.rmdir()
 
 
 _TOLERANCE = 1e-2

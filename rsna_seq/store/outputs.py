@@ -22,13 +22,14 @@ _PARTS_OF_A_RUN = re.compile(r"\d_[a-z]+|phantoms|unseen_phantoms")
 """Subfolders of a run; a run may contain no other output."""
 
 
-def must_be_safe(out: Path, kind: str, sources: Sequence[Path] = ()) -> None:
+def must_be_safe(out: Path, kind: str, sources: Sequence[Path] = (), *, option: str = "--out") -> None:
     """Refuse an output folder in which files that this package did not write could be lost.
 
     Args:
         out: The output folder; it need not exist.
         kind: First word of the stage whose artefact it may already contain.
         sources: Input folders and files: images, labels, runs.
+        option: The option that names the folder, for messages.
 
     Raises:
         UsageError: ``out`` is a file; is or contains ``/``, the home folder, a checkout or a run; is inside a
@@ -44,7 +45,7 @@ def must_be_safe(out: Path, kind: str, sources: Sequence[Path] = ()) -> None:
         or _other_content(place, kind)
     )
     if fault is not None:
-        raise UsageError(f"--out {out}: refused: {fault}; nothing was changed. Choose another folder")
+        raise UsageError(f"{option} {out}: refused: {fault}; nothing was changed. Choose another folder")
 
 
 def _protected(place: Path) -> str | None:

@@ -6,11 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsna_seq.errors import IntegrityError
-from rsna_seq.store.artifacts import Artifact, open_artifact
+from rsna_seq.store.artifacts import Artifact, load_manifest, open_artifact
 from rsna_seq.store.outputs import MANIFEST
 
-STAGES = ("index", "cache", "embed", "sequence", "stack", "evaluate", "predict")
-"""The stages in processing order; the position of a stage is the number of its folder."""
+_FOLDERS = (
+    "1_index",
+    "2_cache",
+    "3_embed",
+    "4_sequence",
+    "4_joint",
+    "5_stack",
+    "6_evaluate",
+    "7_predict",
+)
+"""Folders of the stages in processing order. ``sequence`` and ``joint`` have the same number, because both
+build on ``embed`` and neither reads the other."""
+STAGES = tuple(folder.split("_", 1)[1] for folder in _FOLDERS)
+"""The stages in processing order."""
+OPTIONAL = frozenset({"joint"})
+"""Stages without which a run is complete."""
+PHANTOMS = "phantom studies"
+"""Name of the count of synthetic studies in the manifest of ``index``."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +50,7 @@ class RunFolder:
         """
         if stage not in STAGES:
             raise KeyError(stage)
-        return self.path / f"{STAGES.index(stage) + 1}_{stage}"
+        return self.path / _FOLDERS[STAGES.index(stage)]
 
     def is_finished(self, stage: str) -> bool:
         """Whether the artefact of a stage is complete."""
@@ -54,6 +70,23 @@ class RunFolder:
         others = [s for s in STAGES if s in sources and s not in opened and self.is_finished(s)]
         must_belong_together(opened | {stage: open_artifact(self[stage]) for stage in others})
         return opened
+
+
+def is_phantom_run(run: RunFolder) -> bool:
+    """Whether all studies of a run are phantoms; False where the index is not there."""
+    try:
+        counts = load_manifest(run["index"]).counts
+    except IntegrityError:
+        return False
+    return counts.get(PHANTOMS, 0) == counts.get("studies", -1)
+
+
+def is_phantom_set(root: Path) -> bool:
+    """Whether the data root was written by ``synth``, and so holds no patient."""
+    try:
+        return load_manifest(root).stage == "synth"
+    except IntegrityError:
+        return False
 
 
 def must_belong_together(artifacts: Mapping[str, Artifact]) -> None:
@@ -80,17 +113,17 @@ def _changed(artifact: Artifact, artifacts: Mapping[str, Artifact]) -> Iterable[
     return (s for s in inputs if s in artifacts and artifacts[s].manifest.content != inputs[s])
 
 
-def open_folds(embed: Path) -> dict[int, Artifact]:
-    """Return the folds of the complete stage ``embed`` by number; each is an artefact.
+def open_folds(folder: Path) -> dict[int, Artifact]:
+    """Return the folds of a complete stage (``embed`` or ``joint``) by number; each is an artefact.
 
     Args:
-        embed: The stage's folder.
+        folder: The stage's folder.
 
     Raises:
         IntegrityError: The stage or a fold is incomplete or damaged, or a fold changed after it was joined.
     """
-    stage = open_artifact(embed)
+    stage = open_artifact(folder)
     names = sorted((n for n in stage.manifest.inputs if n.startswith("fold")), key=lambda name: int(name[4:]))
-    folds = {name: open_artifact(embed / name) for name in names}
-    must_belong_together({"embed": stage, **folds})
+    folds = {name: open_artifact(folder / name) for name in names}
+    must_belong_together({stage.manifest.stage: stage, **folds})
     return {int(name[4:]): artifact for name, artifact in folds.items()}

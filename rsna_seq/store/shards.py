@@ -7,6 +7,7 @@ not part of the key: they are joined when the cache is closed, so that new folds
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from rsna_seq.config import CacheConfig
-from rsna_seq.errors import IntegrityError
+from rsna_seq.errors import EnvironmentFaultError, IntegrityError
 from rsna_seq.labels import CLASSES
 from rsna_seq.store.array_file import array_writer
 from rsna_seq.store.files import write_json
@@ -23,6 +24,7 @@ from rsna_seq.store.slabs import DecodedPass, slab_table
 from rsna_seq.store.tables import QUARANTINE, SLABS, check, from_rows, read_table, table_digest, write_table
 
 _JOINED = [*CLASSES, "fold", "cross_fold"]
+_SPARE_BYTES = 64 << 20
 SHARD_FILES = ("npy", "parquet", "json")
 """Suffixes of the files of a shard."""
 
@@ -136,6 +138,36 @@ def with_labels(slabs: pl.DataFrame, slices: pl.DataFrame) -> pl.DataFrame:
     )
     joined = slabs.drop(_JOINED).join(highest, on=["study", "slab"], how="left", maintain_order="left")
     return check(joined.select(list(SLABS)), SLABS, "slabs")
+
+
+def must_fit(shards: Iterable[Shard], size: int, folder: Path) -> None:
+    """Check that the disk has room for some shards.
+
+    Args:
+        shards: The shards that will be written.
+        size: Rows and columns of a slab.
+        folder: The folder of the cache.
+
+    Raises:
+        EnvironmentFaultError: The disk is too small.
+    """
+    wanted = sum(shard.slices for shard in shards) * size**2 * 2
+    free = shutil.disk_usage(folder).free
+    if wanted + _SPARE_BYTES > free:
+        raise EnvironmentFaultError(
+            f"cache: {wanted / 1e9:,.1f} GB are needed below {folder}, {free / 1e9:,.1f} GB are free; "
+            "choose another --out, or a smaller cache.size"
+        )
+
+
+def shared_pixels(slabs: pl.DataFrame) -> int:
+    """Number of slices whose pixels also occur under another patient.
+
+    Args:
+        slabs: SLABS.
+    """
+    hashes = slabs.select("patient", hash="hashes").explode("hash").drop_nulls("hash")
+    return len(hashes.filter(pl.col("patient").n_unique().over("hash") > 1))
 
 
 def _key(passes: list[pl.DataFrame], cfg: CacheConfig, source: str) -> str:

@@ -25,6 +25,8 @@ class DecodedPass:
         square: The crop in pixels: left, top, side.
         excluded: Rows of QUARANTINE for the others.
         unwrapped: (kept,) whether a 12-bit wrap was corrected.
+        brain_hu: Mode of brain tissue before the shift; None if unknown.
+        hu_shift: HU that were added to the pass.
     """
 
     slices: pl.DataFrame
@@ -35,6 +37,8 @@ class DecodedPass:
     square: tuple[int, int, int] = (0, 0, 0)
     excluded: list[dict[str, object]] = field(default_factory=list)
     unwrapped: list[bool] = field(default_factory=list)
+    brain_hu: float | None = None
+    hu_shift: int = 0
 
 
 def slab_table(passes: Sequence[DecodedPass], shard: int = 0) -> pl.DataFrame:
@@ -48,7 +52,7 @@ def slab_table(passes: Sequence[DecodedPass], shard: int = 0) -> pl.DataFrame:
         return pl.DataFrame(schema=dict(SLABS))
     slabs = _slices(passes).group_by("study", "slab", maintain_order=True)
     table = slabs.agg(
-        pl.col("patient", "fold", "cross_fold", "x0", "y0", "side").first(),
+        pl.col("patient", "fold", "cross_fold", "x0", "y0", "side", "brain_hu", "hu_shift").first(),
         pl.col("z_mm").mean(),
         pl.col("slice").alias("slices"),
         pl.col("hash").alias("hashes"),
@@ -70,7 +74,9 @@ def _slices(passes: Sequence[DecodedPass]) -> pl.DataFrame:
     everything = pl.concat([part.slices for part in passes])
     starts = np.cumsum([0, *(len(part.slices) for part in passes)])
     kept = [start + i for start, part in zip(starts, passes, strict=False) for i in part.kept]
-    squares = np.repeat([s.square for s in passes], [len(s.kept) for s in passes], axis=0).astype(np.int32)
+    lengths = [len(s.kept) for s in passes]
+    squares = np.repeat([s.square for s in passes], lengths, axis=0).astype(np.int32)
+    modes = np.repeat([np.nan if s.brain_hu is None else s.brain_hu for s in passes], lengths)
     rows = everything if len(kept) == len(everything) else everything[kept]
     return rows.with_columns(
         study=_study_of_pass(),
@@ -80,6 +86,8 @@ def _slices(passes: Sequence[DecodedPass]) -> pl.DataFrame:
         x0=squares[:, 0],
         y0=squares[:, 1],
         side=squares[:, 2],
+        brain_hu=pl.Series(modes, dtype=pl.Float64, nan_to_null=True),
+        hu_shift=np.repeat(np.array([s.hu_shift for s in passes], dtype=np.int32), lengths),
     )
 
 
@@ -112,4 +120,26 @@ def report_wraps(slices: pl.DataFrame, corrected: int, excluded: pl.DataFrame) -
     if left:
         say("", f"{left:,} slices: a 12-bit wrap is possible by the header, but not proven; not corrected")
     counts = {"12-bit wraps corrected": corrected, "12-bit wraps suspected only": left}
+    return {what: count for what, count in counts.items() if count}
+
+
+def report_brain_modes(slabs: pl.DataFrame) -> dict[str, int]:
+    """Print the range of the measured modes of brain tissue, and how many passes were shifted.
+
+    Args:
+        slabs: SLABS, or its columns ``study``, ``brain_hu`` and ``hu_shift``.
+
+    Returns:
+        The counts that are not zero, for the manifest; none where no mode was measured.
+    """
+    passes = slabs.group_by("study").agg(pl.col("brain_hu", "hu_shift").first())
+    modes = passes["brain_hu"].drop_nulls()
+    if modes.is_empty():
+        return {}
+    shifted, unknown = int((passes["hu_shift"] != 0).sum()), passes["brain_hu"].null_count()
+    low, middle, high = (float(modes.quantile(q, "nearest") or 0) for q in (0, 0.5, 1))
+    say("", f"mode of brain tissue: {low:.0f} to {high:.0f} HU, median {middle:.0f}; {shifted:,} shifted")
+    if unknown:
+        say("", f"{unknown:,} studies have too little brain to measure its mode; not shifted")
+    counts = {"studies shifted in HU": shifted, "studies without brain mode": unknown}
     return {what: count for what, count in counts.items() if count}

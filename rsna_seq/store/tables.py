@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rsna_seq.console import say
 from rsna_seq.errors import IntegrityError, NothingUsableError
+from rsna_seq.imaging.headers.fields import STORED
 from rsna_seq.labels import CLASSES
 from rsna_seq.reasons import Reason, flag_sentences
 from rsna_seq.store.artifacts import open_artifact
@@ -36,27 +37,13 @@ _FOLDS: dict[str, pl.DataType] = {
 }
 
 SLICES: Schema = {
-    "study": pl.String(),  # StudyInstanceUID
-    "series": pl.String(),  # SeriesInstanceUID
-    "slice": pl.String(),  # SOPInstanceUID; UID#N for a frame of a multi-frame object
-    "patient": pl.String(),  # PatientID
+    **{name: STORED[name] for name in ("study", "series", "slice", "patient")},
     "file": pl.String(),  # relative to the indexed root; studies.zip!/name in an archive
-    "frame": pl.Int32(),  # frame of a multi-frame object, otherwise 0
+    "frame": STORED["frame"],
     "pass": pl.Int16(),  # number of the pass; above 0 only if two passes overlap
     "order": pl.Int32(),  # 0 for the lowest slice of the study
     **_GAPS,
-    "row_mm": pl.Float64(),  # PixelSpacing, between rows
-    "col_mm": pl.Float64(),  # PixelSpacing, between columns
-    "rows": pl.Int32(),
-    "columns": pl.Int32(),
-    "slope": pl.Float64(),
-    "intercept": pl.Float64(),
-    "bits_stored": pl.Int16(),
-    "signed": pl.Boolean(),
-    "photometric": pl.String(),
-    "padding": pl.Int32(),  # PixelPaddingValue; null if absent
-    "transfer_syntax": pl.String(),
-    "pixel_offset": pl.Int64(),  # first byte of uncompressed pixels; null if compressed
+    **STORED,  # those that are not above: PixelSpacing and further elements (imaging.headers.fields)
     "file_size": pl.Int64(),
     "file_mtime_ns": pl.Int64(),
     "flags": pl.String(),  # comma-separated (geometry.flag): no_position, overlap, gap, ...
@@ -107,6 +94,8 @@ SLABS: Schema = {
     "x0": pl.Int32(),  # crop in pixels of the slice: left, top, side (may reach outside)
     "y0": pl.Int32(),
     "side": pl.Int32(),
+    "brain_hu": pl.Float64(),  # mode of brain tissue of the pass, before the shift; null where unknown
+    "hu_shift": pl.Int32(),  # HU that were added to the pass; null where unknown
     **_LABELS,  # maximum over its slices
     **_FOLDS,
 }
@@ -120,6 +109,32 @@ LOGITS: Schema = {
     **_LOGITS,
 }
 """``logits.parquet`` of ``embed``, ``sequence`` and ``stack``."""
+
+_NUMBERS: dict[str, pl.DataType] = {
+    "brain_hu": pl.Float64(),  # mode of brain tissue before the shift of cache, HU
+    "noise_hu": pl.Float64(),  # noise in brain tissue at the size of the cache, HU
+    "spacing_mm": pl.Float64(),  # median distance between slabs
+    "largest_gap_mm": pl.Float64(),
+    "embedding_distance": pl.Float64(),  # to training studies; 1 is the median of training
+}
+
+TRAINING: Schema = {
+    "study": pl.String(),  # as in SLABS
+    "net": pl.Int16(),  # fold of the embed network in whose space the study lies
+    **_NUMBERS,
+}
+"""``training.parquet`` of ``stack``: numbers of the training studies, with which unseen ones are compared."""
+
+STUDY_CHECKS: Schema = {
+    "study": pl.String(),
+    "unlike_training": pl.Boolean(),  # novelty is above 1
+    "unlike_reason": pl.String(),  # empty if the study is like training
+    "novelty": pl.Float64(),  # rsna_seq.scoring.novelty; 1 is the limit
+    **_NUMBERS,
+    **{f"{name}_percentile": pl.Float64() for name in _NUMBERS},  # in the training studies, 0 to 100
+    **{f"{name}_spread": pl.Float64() for name in CLASSES},  # over the networks, see predict
+}
+"""Columns of ``studies.csv`` that say how far a study and its probabilities can be relied on."""
 
 PREDICTED_SLICES: Schema = {
     "study": pl.String(),

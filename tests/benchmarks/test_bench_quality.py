@@ -7,7 +7,7 @@ import bench_quality
 import numpy as np
 import pytest
 from peers.quality import PEERS
-from quality_report import CLEAR, CNN, FINAL, FLAT, GRU, STACK, Losses, plain_targets, spread, targets
+from quality_report import CLEAR, CNN, FLAT, GRU, STACK, Losses, plain_targets, targets
 
 from rsna_seq.scoring.scores import Scope
 
@@ -43,8 +43,7 @@ def test_the_last_line_holds_every_figure(toy: Path, capsys: pytest.CaptureFixtu
     assert result["phantoms"]["digest"] in out.splitlines()[0]
     assert set(result["scopes"]) == {"out_of_fold", "held_out"}
     for scope in result["scopes"].values():
-        ways = {"prior", FLAT, CNN, GRU, STACK, *(p.name for p in PEERS)}
-        assert set(scope["ways"]) - {FINAL} == ways  # FINAL only where calibration changed a class
+        assert set(scope["ways"]) == {"prior", FLAT, CNN, GRU, STACK, *(p.name for p in PEERS)}
         for figures in scope["ways"].values():
             assert figures["log_loss"]["low"] <= figures["log_loss"]["value"] <= figures["log_loss"]["high"]
     assert len(result["targets"]) == 13
@@ -88,10 +87,10 @@ def _losses(shares: dict[str, float]) -> Losses:
 
 
 def test_targets_are_met_at_their_bound_and_missed_above_it() -> None:
-    good = {FLAT: 1.0, CNN: 0.9, **dict.fromkeys(CLEAR, 0.8), GRU: 0.7, STACK: 0.69, FINAL: 0.69}
+    good = {FLAT: 1.0, CNN: 0.9, **dict.fromkeys(CLEAR, 0.8), GRU: 0.7, STACK: 0.69}
     met = targets({"out_of_fold": _losses(good), "held_out": _losses(good)})
     assert all(t.met for t in met)
-    bad = good | {CNN: 0.93, CLEAR[0]: 0.6, GRU: 0.8, STACK: 0.81, FINAL: 0.81}
+    bad = good | {CNN: 0.93, CLEAR[0]: 0.6, GRU: 0.8, STACK: 0.81}
     assert not any(t.met for t in targets({"out_of_fold": _losses(bad)}) if CLEAR[1] not in t.name)
     unmeasured = targets({"out_of_fold": _losses(good)})[-1]
     assert unmeasured.met is None
@@ -105,11 +104,3 @@ def test_the_figure_of_a_target_is_the_mean_over_the_seeds_and_its_verdict_that_
     assert first["met_by_seed"] == [True, False]
     assert first["figure"] == "ratio 0.930"
     assert not first["met"]
-
-
-def test_a_calibration_that_changes_nothing_is_not_listed() -> None:
-    shares = {FLAT: 1.0, CNN: 0.9, GRU: 0.7, STACK: 0.69}
-    seeds = [{"out_of_fold": _losses(shares)}, {"out_of_fold": _losses(shares | {FINAL: 0.65})}]
-    assert FINAL not in spread("out_of_fold", seeds[:1])
-    assert spread("out_of_fold", seeds)[FINAL]["mean"] == pytest.approx(0.067)  # (0.069 + 0.065) / 2
-    assert [t["target"] for t in plain_targets(seeds[:1]) if "final" in t["target"]]

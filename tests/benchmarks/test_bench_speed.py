@@ -1,15 +1,20 @@
 """Every speed benchmark runs at toy size, checks equal outputs and ends with its JSON line."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import bench_gpu
 import pytest
+import torch
 from harness import MISSING, SETTLED, Options, Row, installed, race, table
 from results import bar, goodness, markdown, slug, write_figure
-from run_all import BENCHES
+from run_all import BENCHES, _possible
+
+from rsna_seq.config import load_config
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -32,6 +37,36 @@ def test_a_benchmark_ends_with_its_json_line(name: str, data: Path) -> None:
     assert all(row["met"] is None for row in results["rows"])  # toy sizes are not compared with targets
     assert all(row["ours"] is not None or row["note"] == MISSING for row in results["rows"])
     assert not list(data.glob("scratch_*"))
+
+
+def test_the_marks_of_the_gpu_benchmark_give_rate_and_share_of_waiting() -> None:
+    marks = bench_gpu.Marks(torch.device("cpu"))
+    marks.before, marks.after = [0.0, 10.0, 20.0, 30.0], [1.0, 12.0, 23.0]
+    marks.sizes, marks.waits = [8, 8, 2], [5, 6, 7, 8]
+    assert marks.figures(1) == {"slices_per_s": 0.5, "waiting_share": 0.25, "host_waits_per_item": 1.0}
+
+
+def test_the_reference_run_trains_on_four_folds_of_five_and_scores_the_fifth_each_epoch() -> None:
+    config = load_config("base")
+    n, fold = 752_803, 0.9 / 5
+    hours = bench_gpu.reference_hours(config, 1.0, math.inf)
+    assert hours == pytest.approx(5 * 4 * n * 4 * fold / 3600)
+    hours = bench_gpu.reference_hours(config, math.inf, 1.0)
+    assert hours == pytest.approx(5 * n * (5 * fold + 0.1) / 3600)
+
+
+def test_the_gpu_is_measured_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "gpu" in _possible(toy=True)
+    assert "gpu" not in _possible(toy=False)
+    with pytest.raises(SystemExit, match="no CUDA GPU"):
+        bench_gpu.measure(Options(2048, 1, False, Path()))
+    results = {"machine": "m", "date": "d", "toy": False, "failed": [], "benches": {}}
+    assert "nothing was measured on a GPU" in markdown(results)
+    bench = {"rows": [], "size": 1, "unit": "slices", "cores": 1, "repeats": 1, "clock": "wall"}
+    bench |= {"peak_mb": 1.0, "seconds": 1.0, "versions": {}, "device": "NVIDIA H100"}
+    assert "on one NVIDIA H100" in markdown({**results, "benches": {"gpu": bench}})
+    assert "nothing was measured" in markdown({**results, "benches": {"gpu": {**bench, "device": "cpu"}}})
 
 
 def test_a_row_is_compared_by_its_ratio_or_its_own_figure() -> None:

@@ -2,11 +2,19 @@
 
 import sys
 from collections.abc import Callable, Generator
+from pathlib import Path
 
 import ledger
 import pytest
+from dicoms import write_set
 
 Cli = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled set of six studies; nothing writes to it."""
+    return write_set(tmp_path_factory.mktemp("data"), studies=6, test_studies=0)
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
-"""What a test of the corpus came to, for the table at the end of a run."""
+"""Results of the tests of bad inputs and faults, for the table at the end of a test run."""
 
 NOTED: list[tuple[str | int, ...]] = []
-"""Since the last report: what was noted."""
+"""Results noted since the last report."""
 
 
 def answered(number: int, title: str, left: str, code: int) -> None:
-    """Note a bad input that was answered rightly: what it left, and the exit code."""
+    """Note a bad input that was handled as it must be: what it left, and the exit code."""
     NOTED.append(("case", number, title, left, code))
 
 
-def borne(number: int, title: str) -> None:
-    """Note a fault that was borne."""
+def handled(number: int, title: str) -> None:
+    """Note a fault of the machine that was handled as it must be."""
     NOTED.append(("fault", number, title))

@@ -6,18 +6,18 @@ nothing interrupted.
 """
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from commands import small_files
 from fault_matrix import RESULTS, STAGES, digests
 
 _SIZES = (2_000, 20_000, 200_000)
@@ -43,16 +43,6 @@ def prepared(whole: Path, place: Path, stage: str) -> Path:
     for later in STAGES[STAGES.index(stage) :]:
         shutil.rmtree(run / RESULTS[later])
     return run
-
-
-def small_files(size: int) -> Callable[[], None]:
-    """Limits the size of every file, as a disk that is full does."""
-
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    return limit
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Compressed input that asks for too much, or on a machine without time: what is good beside it is read."""
+"""Compressed input that needs too much memory or time: the other slices are read."""
 
 import subprocess
 import sys

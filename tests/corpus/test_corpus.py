@@ -1,9 +1,6 @@
-"""Every bad input through the command line: what is to be set aside lies among good studies, which come
-through untouched; what is to be refused stands alone."""
+"""Every bad input that is quarantined, through the command line: good studies beside it do not change."""
 
 import os
-import struct
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +13,6 @@ from dicoms import head, write_set, write_slice
 from ledger import answered
 from transfer_syntaxes import by_pydicom
 
-from rsna_seq.imaging.archives import MARK
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.sources import list_files
 from rsna_seq.stages import index
@@ -42,8 +38,8 @@ class Walked:
         """A table of the index with the bad files."""
         return read_table(self.among / "1_index" / name, schema)
 
-    def aside(self, folder: str) -> pl.DataFrame:
-        """What was set aside of one folder, by index and cache."""
+    def excluded(self, folder: str) -> pl.DataFrame:
+        """Rows of quarantine of one folder, by index and cache."""
         stages = [self.among / stage / "quarantine.parquet" for stage in ("1_index", "2_cache")]
         tables = pl.concat([read_table(table, QUARANTINE) for table in stages])
         return tables.filter(pl.col("file").str.starts_with(f"bad/{folder}/"))
@@ -89,12 +85,14 @@ def _walk(root: Path, out: Path) -> tuple[int, str]:
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda n: f"{CASES[n].number}-{CASES[n].title}")
 def test_a_bad_input_leaves_its_reason_and_nothing_else(walked: Walked, number: int) -> None:
     case, folder = CASES[number], name_of(number)
-    aside = walked.aside(folder)
-    assert sorted(aside["reason"]) == sorted(case.reasons)
-    assert aside["file"].is_not_null().all()
-    assert set(aside["action"]) <= {"quarantined", "skipped", "merged"}
+    excluded = walked.excluded(folder)
+    assert sorted(excluded["reason"]) == sorted(case.reasons)
+    assert excluded["file"].is_not_null().all()
+    assert set(excluded["action"]) <= {"quarantined", "skipped", "merged"}
     mine = walked.table("slices.parquet", SLICES).filter(pl.col("file").str.starts_with(f"bad/{folder}/"))
-    lost = aside.filter(pl.col("slice").is_in(mine["slice"].implode()), pl.col("reason") == "implausible_hu")
+    lost = excluded.filter(
+        pl.col("slice").is_in(mine["slice"].implode()), pl.col("reason") == "implausible_hu"
+    )
     assert len(mine) - len(lost) == case.read
     if case.flags:
         studies = walked.table("studies.parquet", STUDIES)
@@ -214,121 +212,6 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
     answered(47, "a file that changes while it is read", "file_changed", 0)
 
 
-# archives
-
-
-def _zipped(path: Path, files: dict[str, bytes], **about: int) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            info = zipfile.ZipInfo(name)
-            info.external_attr = about.get("attr", 0o644) << 16
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, data)
-    return path
-
-
-def _encrypted(path: Path) -> Path:
-    data = bytearray(_zipped(path, {"a.dcm": b"x"}).read_bytes())
-    data[6] |= 1
-    data[data.index(b"PK\1\2") + 8] |= 1
-    path.write_bytes(data)
-    return path
-
-
-def _huge(path: Path) -> Path:
-    """Members that claim a gigabyte each, more than a tebibyte in all."""
-    files = {f"{i}.dcm": os.urandom(6 << 20) if i == 0 else b"x" * 50 for i in range(1100)}
-    data = bytearray(_zipped(path, files).read_bytes())
-    at = data.find(b"PK\1\2")
-    while at >= 0:
-        struct.pack_into("<I", data, at + 24, 1 << 30)
-        at = data.find(b"PK\1\2", at + 46)
-    path.write_bytes(data)
-    return path
-
-
-REFUSED: dict[str, tuple[int, Callable[[Path], Path], str]] = {
-    "absolute": (39, lambda p: _zipped(p, {"/etc/a.dcm": b"x"}), "is outside the archive"),
-    "parent": (39, lambda p: _zipped(p, {"a/../../b.dcm": b"x"}), "is outside the archive"),
-    "link": (39, lambda p: _zipped(p, {"a.dcm": b"/etc/passwd"}, attr=0o120777), "is a link"),
-    "ratio": (40, lambda p: _zipped(p, {"a.dcm": bytes(64 << 20)}), "inflates from"),
-    "many alike": (
-        40,
-        lambda p: _zipped(p, {f"{i}.dcm": bytes(1 << 20) for i in range(64)}),
-        "inflates from",
-    ),
-    "total": (40, _huge, "bytes in total"),
-    "nested": (40, lambda p: _zipped(p, {"inner.zip": b"PK"}), "nested archive"),
-    "encrypted": (41, _encrypted, "encrypted"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("alone", [True, False])
-def test_an_archive_is_refused_before_anything_is_read(
-    cli: Cli, tmp_path: Path, name: str, alone: bool
-) -> None:
-    number, build, word = REFUSED[name]
-    root = tmp_path / "root"
-    root.mkdir()
-    write_slice(root, "ID_good")
-    archive = build(root / "studies.zip")
-    code, printed = cli("index", "--out", tmp_path / "run", f"data.root={archive if alone else root}")
-    assert code == 6, printed
-    assert word in printed
-    assert not (tmp_path / "run").exists()
-    if alone:
-        answered(number, f"zip: {name}", "refused", code)
-
-
-def test_too_many_members_are_refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rsna_seq.imaging.archives._MOST_MEMBERS", 20)
-    archive = _zipped(tmp_path / "many.zip", {f"{i}": b"x" for i in range(21)})
-    code, printed = cli("index", "--out", tmp_path / "run", f"data.root={archive}")
-    assert (code, "21 members" in printed) == (6, True)
-
-
-def test_an_archive_is_read_as_its_folder_would_be(tmp_path: Path) -> None:
-    root = write_set(tmp_path / "set", studies=2, test_studies=0) / "stage_2_train"
-    files = sorted(root.glob("*.dcm"))
-    _zipped(tmp_path / "set.zip", {f"deep/{f.name}": f.read_bytes() for f in files} | {"notes.txt": b"hello"})
-    folder, archive = (index.scan(p, index.IndexConfig()) for p in (root, tmp_path / "set.zip"))
-    assert archive.slices["file"].str.starts_with(f"set.zip{MARK}deep/").all()
-    same = pl.exclude("file", "file_mtime_ns")
-    assert archive.slices.select(same).equals(folder.slices.select(same))
-    assert archive.quarantine["reason"].to_list() == ["not_dicom"]
-    for a, b in zip(archive.slices.to_dicts(), folder.slices.to_dicts(), strict=True):
-        theirs = read_hu(folder.root / b["file"], b)
-        np.testing.assert_array_equal(read_hu(archive.root / a["file"], a), theirs)
-
-
-def test_a_damaged_archive_is_set_aside(tmp_path: Path) -> None:
-    write_slice(tmp_path, "ID_good")
-    whole = _zipped(tmp_path / "a.zip", {"a.dcm": b"x" * 1000}).read_bytes()
-    (tmp_path / "a.zip").write_bytes(whole[:-40])
-    found = index.scan(tmp_path, index.IndexConfig())
-    assert found.quarantine["reason"].to_list() == ["bad_archive"]
-    assert len(found.slices) == 1
-
-
-# labels
-
-
-def test_labels_that_contradict_each_other_are_refused(cli: Cli, tmp_path: Path) -> None:
-    root = write_set(tmp_path / "data")
-    csv = root / "stage_2_train.csv"
-    lines = csv.read_text(encoding="utf-8").splitlines()
-    nobody = [line.replace(lines[1].rsplit("_", 1)[0], "ID_nobody") for line in lines[1:7]]
-    csv.write_text("\n".join([*lines, *lines[1:7], *nobody]) + "\n", encoding="utf-8")
-    index_ = ["index", "--out", tmp_path / "run", f"data.root={root}", "index.folds=2", "index.cross_folds=2"]
-    code, printed = cli(*index_)
-    assert (code, "1 labels without a readable slice" in printed) == (0, True), printed
-    csv.write_text("\n".join([*lines, lines[1][:-1] + "1"]) + "\n", encoding="utf-8")
-    code, printed = cli(*index_, "--rebuild")
-    assert (code, "conflicting labels" in printed) == (2, True)
-    answered(48, "labels that contradict each other", "refused", code)
-
-
-def test_the_table_names_every_case() -> None:
+def test_every_number_has_a_case() -> None:
     assert len({case.number for case in CASES} | {39, 40, 41, 47, 48, 49, 50}) == 50
     assert isinstance(CASES[0], Case)

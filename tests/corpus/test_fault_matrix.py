@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from dicoms import write_set
 from fault_matrix import DAMAGES, Matrix, call, cases
-from test_faults import TINY
+from fault_runs import TINY
 
 
 @pytest.fixture(scope="module")

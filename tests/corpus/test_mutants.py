@@ -1,4 +1,4 @@
-"""The law of mutants on five hundred of them; ``make soak`` reads ten thousand."""
+"""Five hundred mutants are read or refused with a reason; ``make soak`` reads ten thousand."""
 
 import mutants
 

@@ -9,14 +9,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import machine_faults
 from dicoms import write_set
 from fault_matrix import call, main
+from tiny_run import TINY
 
-WORDS = [
-    *("device=cpu", "workers=1", "cache.size=32", "cache.shard_slices=12", "index.folds=2"),
-    *("index.cross_folds=2", "index.holdout=0", "embed.backbone=resnet10t", "embed.pretrained=false"),
-    *("embed.epochs=1", "embed.batch_size=8", "sequence.epochs=1", "sequence.batch_size=4"),
-    *("sequence.projection_dim=16", "sequence.hidden=8", "stack.rounds=5", "stack.min_leaf=2"),
-    "evaluate.bootstrap=20",
-]
+WORDS = [*TINY, "cache.shard_slices=12"]
 
 
 def walk() -> int:

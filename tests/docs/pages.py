@@ -37,9 +37,9 @@ class Block:
         return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def blocks_of(page: str) -> list[Block]:
+def blocks_of(page: str, folder: Path = DOCS) -> list[Block]:
     """The fenced blocks of a page, in order."""
-    text, found = (DOCS / page).read_text(encoding="utf-8"), []
+    text, found = (folder / page).read_text(encoding="utf-8"), []
     for match in re.finditer(r"^```(\w*)([^\n`]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         title = re.search(r'title="([^"]+)"', match[2])
         line = text.count("\n", 0, match.start()) + 1

@@ -15,7 +15,9 @@ from pages import DOCS, Block, blocks_of
 
 import rsna_seq
 
-TUTORIALS = [f"tutorials/{name}.md" for name in ("train_on_phantoms", "score_your_study", "own_labels")]
+TUTORIALS = [
+    f"tutorials/{name}.md" for name in ("train_on_phantoms", "score_your_study", "own_labels", "bundles")
+]
 """In the order in which a reader follows them: each uses the files of those before."""
 OTHERS = sorted({path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} - set(TUTORIALS))
 PAGES = [page for page in (*TUTORIALS, *OTHERS) if blocks_of(page)]
@@ -79,7 +81,8 @@ TABLES = {
     "stages/2_cache.md": ["2_cache/slabs.parquet"],
     "stages/3_embed.md": ["3_embed/logits.parquet", "3_embed/fold0/logits.parquet"],
     "stages/4_sequence.md": ["4_sequence/logits.parquet"],
-    "stages/5_stack.md": ["5_stack/logits.parquet", "5_stack/uncalibrated.parquet"],
+    "stages/4_joint.md": ["4_joint/logits.parquet", "4_joint/fold0/logits.parquet"],
+    "stages/5_stack.md": ["5_stack/logits.parquet"],
     "stages/7_predict.md": ["7_predict/slices.csv", "7_predict/studies.csv"],
 }
 """Tables of a run, and the page that describes their columns."""
@@ -91,11 +94,14 @@ def test_every_column_is_described(page: str, reader: Path) -> None:
     for table in TABLES[page]:
         path = reader / "runs" / "phantoms" / table
         columns = (pl.read_csv if path.suffix == ".csv" else pl.read_parquet)(path).columns
-        kinds = re.compile("_(z_mm|slice)$")  # of studies.csv: described for the first class
-        assert {c for c in columns if kinds.sub("", c) not in rsna_seq.CLASSES} <= described, table
+        kinds = re.compile("_(z_mm|slice|spread)$")  # of studies.csv: described for the first class
+        others = {c for c in columns if kinds.sub("", c) not in rsna_seq.CLASSES}
+        assert {c.removesuffix("_percentile") for c in others} <= described, table
 
 
-@pytest.mark.parametrize("stage", ["1_index", "2_cache", "3_embed", "4_sequence", "5_stack", "6_evaluate"])
+@pytest.mark.parametrize(
+    "stage", ["1_index", "2_cache", "3_embed", "4_sequence", "4_joint", "5_stack", "6_evaluate"]
+)
 def test_every_file_of_a_stage_is_described(stage: str, reader: Path) -> None:
     text = (DOCS / "stages" / f"{stage}.md").read_text(encoding="utf-8")
     files = [p for p in (reader / "runs" / "phantoms" / stage).rglob("*") if p.is_file()]

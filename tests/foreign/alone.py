@@ -12,7 +12,6 @@ import sys
 import time
 import traceback
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from oracle import pydicom_hu
 
 from rsna_seq.imaging.archives import MARK
 from rsna_seq.imaging.headers.batch import read_block
-from rsna_seq.imaging.headers.checks import COLUMNS
 from rsna_seq.imaging.headers.fields import Header
 from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.pixels import read_hu
@@ -75,14 +73,14 @@ class Alone:
         headers = read_headers(path)
         self.read += 1
         if at in self.accepted:
-            slow, row = _row(headers[0]), self.accepted[at]
+            slow, row = headers[0], self.accepted[at]
             differ = {name: (slow[name], row[name]) for name in slow if slow[name] != row[name]}
             if differ or len(headers) != 1:
                 self.faults.append(f"{path}: the readers differ: {differ}")
         for header in headers[:FRAMES]:
             about = {"file_size": self.listing.sizes[at], "file_mtime_ns": self.listing.mtimes_ns[at]}
             try:
-                hu = read_hu(path, {**asdict(header), **about})
+                hu = read_hu(path, {**header, **about})
             except ExclusionError as error:
                 self.reasons[f"pixels: {error.reason}"] += 1
                 continue
@@ -90,7 +88,7 @@ class Alone:
 
     def compare(self, path: str, header: Header, hu: np.ndarray) -> None:
         """Compare the HU of a frame with pydicom's, where pydicom can read them."""
-        theirs = None if MARK in path else pydicom_hu(Path(path), header.frame)
+        theirs = None if MARK in path else pydicom_hu(Path(path), header["frame"])
         if theirs is None:
             self.reasons["pixels: not read by pydicom"] += 1
             return
@@ -99,18 +97,8 @@ class Alone:
         self.equal += same
         if not same:
             far = np.abs(theirs - hu).max() if theirs.shape == hu.shape else "another shape"
-            about = {
-                k: getattr(header, k) for k in ("slope", "intercept", "bits_stored", "signed", "padding")
-            }
-            self.faults.append(f"{path} frame {header.frame}: HU differ from pydicom's by {far}: {about}")
-
-
-def _row(header: Header) -> dict[str, Any]:
-    """A header as a row of COLUMNS."""
-    values = asdict(header)
-    values |= {f"p_{i}": p for i, p in enumerate(header.position or (None,) * 3)}
-    values |= {f"o_{i}": o for i, o in enumerate(header.orientation or (None,) * 6)}
-    return {name: values[name] for name in COLUMNS}
+            about = {k: header[k] for k in ("slope", "intercept", "bits_stored", "signed", "padding")}
+            self.faults.append(f"{path} frame {header['frame']}: HU differ from pydicom's by {far}: {about}")
 
 
 def _hang(_signal: int, _frame: object) -> None:

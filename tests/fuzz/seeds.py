@@ -12,7 +12,7 @@ from dicoms import head, write_slice
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from rsna_seq.imaging.headers.fields import SMALLEST as SIZE
+from rsna_seq.imaging.headers.frame import SMALLEST as SIZE
 from rsna_seq.labels import CLASSES
 
 _FULL: dict[str, Any] = {

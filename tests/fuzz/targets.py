@@ -9,7 +9,6 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from rsna_seq.datasets.rsna2019.label_csv import read_labels, to_long
 from rsna_seq.errors import IntegrityError, UsageError
 from rsna_seq.imaging.archives import MARK
 from rsna_seq.imaging.headers.batch import read_block
-from rsna_seq.imaging.headers.checks import COLUMNS
 from rsna_seq.imaging.headers.elements import parse
-from rsna_seq.imaging.headers.fields import LARGEST, SMALLEST, Header
+from rsna_seq.imaging.headers.fields import Header
+from rsna_seq.imaging.headers.frame import LARGEST, SMALLEST
 from rsna_seq.imaging.headers.single import read_headers
 from rsna_seq.imaging.pixels import read_hu
 from rsna_seq.imaging.sources import Listing, digest_source, list_files
@@ -62,8 +61,8 @@ def headers(data: bytes, *, thorough: bool = True) -> str:
     for header in found:
         _must_be_sound(header, parsed.size)
     header = found[0]
-    if header.pixel_offset is None or header.rows * header.columns > _MOST_PIXELS:
-        return f"read, {header.transfer_syntax}"
+    if header["pixel_offset"] is None or header["rows"] * header["columns"] > _MOST_PIXELS:
+        return f"read, {header['transfer_syntax']}"
     return f"read, {min(2, len(found))} frames, {_must_give_hu(path, header)}"
 
 
@@ -183,12 +182,14 @@ def _hold(law: bool, kind: str, detail: str = "") -> None:
 
 def _must_be_sound(header: Header, size: int) -> None:
     """Hold that a header says nothing impossible."""
-    _hold(bool(header.study and header.slice), "no identifier")
-    _hold(0 < header.rows <= LARGEST and 0 < header.columns <= LARGEST, "size of the image")
-    _hold(0 < abs(header.slope) <= 100 and abs(header.intercept) <= 32768, "rescale")
-    if header.pixel_offset is not None and header.transfer_syntax != "1.2.840.10008.1.2.1.99":
-        _hold(header.pixel_offset + 2 * header.rows * header.columns <= size, "pixels beyond the file")
-    texts = [value for value in asdict(header).values() if isinstance(value, str)]
+    _hold(bool(header["study"] and header["slice"]), "no identifier")
+    _hold(0 < header["rows"] <= LARGEST and 0 < header["columns"] <= LARGEST, "size of the image")
+    _hold(0 < abs(header["slope"]) <= 100 and abs(header["intercept"]) <= 32768, "rescale")
+    if header["pixel_offset"] is not None and header["transfer_syntax"] != "1.2.840.10008.1.2.1.99":
+        _hold(
+            header["pixel_offset"] + 2 * header["rows"] * header["columns"] <= size, "pixels beyond the file"
+        )
+    texts = [value for value in header.values() if isinstance(value, str)]
     _hold(not any(text.startswith("[(") for text in texts), "a sequence is taken for text")
     for text in texts:
         text.encode()
@@ -197,12 +198,12 @@ def _must_be_sound(header: Header, size: int) -> None:
 def _must_give_hu(path: Path, header: Header) -> str:
     """Hold that the pixels are HU, or that they are refused for a reason."""
     stat = path.stat()
-    row = {**asdict(header), "file_size": stat.st_size, "file_mtime_ns": stat.st_mtime_ns}
+    row = {**header, "file_size": stat.st_size, "file_mtime_ns": stat.st_mtime_ns}
     try:
         hu = read_hu(path, row)
     except ExclusionError as error:
         return str(error.reason)
-    _hold(hu.shape == (header.rows, header.columns), "shape")
+    _hold(hu.shape == (header["rows"], header["columns"]), "shape")
     _hold(int(hu.min()) >= AIR_HU, "below air")
     return "HU"
 
@@ -213,7 +214,7 @@ def _must_agree(row: dict[str, Any], path: Path) -> None:
         (header,) = read_headers(str(path))
     except ExclusionError as error:
         raise LawBrokenError(f"accepted by the fast reader only: {error.reason}", error.detail) from error
-    slow = _row(header)
+    slow = header
     differ = sorted(name for name in slow if not _same(slow[name], row[name]))
     _hold(not differ, f"differ in {', '.join(differ)}", f"{[(slow[n], row[n]) for n in differ]}")
 
@@ -233,14 +234,6 @@ def _must_account_for(listing: Listing, scanned: index.Scan) -> None:
     told = {*scanned.slices["file"], *scanned.quarantine["file"]}
     lost = sorted(set(listing.names) - told)
     _hold(not lost, "a member is neither read nor given a reason", repr(lost[:3]))
-
-
-def _row(header: Header) -> dict[str, Any]:
-    """A header as a row of COLUMNS."""
-    values = asdict(header)
-    values |= {f"p_{i}": p for i, p in enumerate(header.position or (None,) * 3)}
-    values |= {f"o_{i}": o for i, o in enumerate(header.orientation or (None,) * 6)}
-    return {name: values[name] for name in COLUMNS}
 
 
 def _same(one: object, other: object) -> bool:

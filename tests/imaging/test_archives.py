@@ -1,4 +1,4 @@
-"""Zip files as input: damaged members are quarantined alone, replaced archives noticed, ``!/`` told apart."""
+"""Zip files as input: damaged members, archives that are replaced, and names with ``!/``."""
 
 import os
 import struct

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from test_elements import alone, block
 
+from rsna_seq.imaging.headers.fields import COUNTS, SHORTS, TEXTS
 from rsna_seq.reasons import ExclusionError
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -36,14 +37,8 @@ USUAL = {
     "RescaleIntercept": "-1024",
     "RescaleSlope": "1",
 }
-NUMBERS = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "SliceLocation": 1}
-NUMBERS |= dict.fromkeys(("InstanceNumber", "NumberOfFrames", "RescaleSlope", "RescaleIntercept"), 1)
-WORDS = (
-    *("ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "PatientID"),
-    *("ContrastBolusAgent", "ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID"),
-    *("PhotometricInterpretation", "LossyImageCompression", "RescaleType", "SpecificCharacterSet"),
-)
-SHORTS = ("SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
+WORDS = tuple(name for name in TEXTS if name not in COUNTS)
+SIGNED_OR_NOT = "PixelPaddingValue"
 
 ONE = (
     *(
@@ -110,8 +105,8 @@ def quirk(random: Random) -> tuple[str, str | int]:
     """One element with a value that is unusual."""
     kind = random.choice(["number", "number", "text", "text", "short", "padding"])
     if kind == "number":
-        name = random.choice(sorted(NUMBERS))
-        count = random.choice([NUMBERS[name]] * 6 + [1, 2, 4])
+        name = random.choice(sorted(COUNTS))
+        count = random.choice([COUNTS[name]] * 6 + [1, 2, 4])
         usual = str(USUAL.get(name, "1")).split("\\")
         parts = (usual * count)[:count]
         for _ in range(random.randint(1, 2)):
@@ -120,8 +115,10 @@ def quirk(random: Random) -> tuple[str, str | int]:
     if kind == "text":
         return random.choice(WORDS), random.choice(TEXT)
     if kind == "short":
-        return random.choice(SHORTS), random.choice([0, 1, 2, 8, 12, 15, 16, 17, 65535])
-    return "PixelPaddingValue", random.choice([0, 1, 32767, 32768, 63536, 65535])
+        return random.choice([name for name in SHORTS if name != SIGNED_OR_NOT]), random.choice(
+            [0, 1, 2, 8, 12, 15, 16, 17, 65535]
+        )
+    return SIGNED_OR_NOT, random.choice([0, 1, 32767, 32768, 63536, 65535])
 
 
 def element(tag: int, vr: str, value: bytes, *, implicit: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""The process that decodes: what it may cost, what it is told, what it may answer, and when it ends."""
+"""The decoding process: its limits, requests, replies, and its end."""
 
 import os
 import signal

@@ -106,7 +106,7 @@ def _write(folder: Path, hus: list[np.ndarray], **elements: object) -> None:
 
 def _read(folder: Path) -> tuple[index.Scan, cache.Read]:
     found = index.scan(folder, IndexConfig())
-    return found, cache.apply(found.slices, folder, CacheConfig(size=64, crop=False))
+    return found, cache.apply(found.slices, folder, CacheConfig(size=64, crop=False, brain_hu=None))
 
 
 def test_a_slice_of_air_alone_follows_its_series(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_network_with_a_loss_that_is_not_finite_stops_and_leaves_the_others_al
         fit_batched(CFG, trainings, tmp_path / "bad" / "state.pt")
 
 
-def test_networks_that_are_large_or_accumulate_take_the_common_loop(
+def test_networks_that_are_single_or_large_or_accumulate_take_the_common_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[str] = []
@@ -144,9 +144,12 @@ def test_networks_that_are_large_or_accumulate_take_the_common_loop(
         sequence, "fit_batched", lambda *_: taken.append("batched") or [SequenceModel(CFG, 16)]
     )
     monkeypatch.setattr(sequence, "_fit_alone", lambda *_: taken.append("alone"))
-    one = _trainings(tmp_path, (4,))
-    for changes in ({}, {"hidden": 256}, {"accumulate": 2}):
-        sequence.fit_all(CFG.model_copy(update=changes), one, tmp_path, device="cpu")
+    two = _trainings(tmp_path, (4, 4))
+    sequence.fit_all(CFG, two, tmp_path, device="cpu")
+    assert taken == ["batched"]
+    sequence.fit_all(CFG, two[:1], tmp_path, device="cpu")
+    for changes in ({"hidden": 256}, {"accumulate": 2}):
+        sequence.fit_all(CFG.model_copy(update=changes), two, tmp_path, device="cpu")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    sequence.fit_all(CFG, one, tmp_path, device="cpu")
-    assert taken == ["batched", "alone", "alone", "alone"]
+    sequence.fit_all(CFG, two, tmp_path, device="cpu")
+    assert taken == ["batched"] + 7 * ["alone"]

@@ -1,3 +1,4 @@
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,28 @@ def test_channels_are_slices_times_windows() -> None:
     stack = window_stack(hu, windows)
     assert stack.shape == (1, 9, 1, 1)
     assert torch.equal(stack[:, 3:6], window_stack(hu[:, 1:2], windows))
+
+
+def test_a_compiled_network_gives_the_same_output_and_has_the_same_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[object] = []
+
+    def compiler(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        calls.append(module)
+        return module.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=compiler))
+    net = Embedder(EmbedConfig(backbone="test_resnet", pretrained=False, compile=True)).eval()
+    hu = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        plain = net.on(torch.device("cpu"))(hu)
+        assert not calls
+        names = list(net.state_dict())
+        compiled = net.on(torch.device("cpu"), compiled=True)(hu)
+    assert calls
+    assert list(net.state_dict()) == names
+    torch.testing.assert_close(compiled, plain)
 
 
 @pytest.mark.parametrize("slices", [1, 3, 5])

@@ -1,4 +1,4 @@
-"""The plan of a set: life's prevalences, quotas that hold in small sets, patients who come again."""
+"""The plan of a set: realistic prevalences, quotas that hold in small sets, patients with several studies."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_every_class_has_its_quota(studies: int, seed: int) -> None:
         assert sum(kind in p.kinds for p in plans) >= 0.08 * studies
 
 
-def test_without_a_quota_the_shares_are_those_of_life() -> None:
+def test_without_a_quota_the_prevalences_are_realistic() -> None:
     plans = plan_studies(np.random.default_rng(0), 2000, 0.0)
     assert np.mean([bool(p.kinds) for p in plans]) == pytest.approx(POSITIVE_SHARE, abs=0.01)
     shares = {kind: np.mean([kind in p.kinds for p in plans]) for kind in KINDS}

@@ -1,4 +1,4 @@
-"""A rendered study: labels that are true, a head where the header says, and tissue as dense as in life."""
+"""A rendered study: correct labels, a head at the position of the header, realistic densities of tissue."""
 
 from dataclasses import replace
 
@@ -53,7 +53,7 @@ def test_a_study_without_bleeds_is_negative() -> None:
     assert study.hu.min() >= -1024
 
 
-def test_tissue_has_the_densities_of_life() -> None:
+def test_tissue_has_realistic_densities() -> None:
     study = _study(5)
     middle = study.hu[np.argsort(study.scan.offsets)[len(study.hu) * 6 // 10]].astype(float)
     inner = middle[40:88, 44:84]
@@ -62,7 +62,7 @@ def test_tissue_has_the_densities_of_life() -> None:
     assert np.percentile(middle[:5], 50) < -950
 
 
-def test_acquisitions_keep_the_shares_of_life() -> None:
+def test_acquisitions_have_the_shares_of_the_competition() -> None:
     scans = []
     for seed in range(300):
         rng = np.random.default_rng(seed)

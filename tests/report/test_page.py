@@ -11,7 +11,7 @@ from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.report.page import write_prediction_report
 from rsna_seq.report.strip import study_strip
-from rsna_seq.store.tables import PREDICTED_SLICES, QUARANTINE, from_rows
+from rsna_seq.store.tables import PREDICTED_SLICES, QUARANTINE, STUDY_CHECKS, from_rows
 
 EVIL = "<script>alert('1')</script>&\"x"
 NONE = from_rows([], QUARANTINE)
@@ -27,12 +27,21 @@ def predicted(study: str, any_: list[float]) -> pl.DataFrame:
     return from_rows(rows, PREDICTED_SLICES)
 
 
-def write(slices: pl.DataFrame, out: Path, excluded: pl.DataFrame = NONE, volume: bool = True) -> str:
+def checks_of(slices: pl.DataFrame, reason: str = "") -> pl.DataFrame:
+    """STUDY_CHECKS of the studies of some slices, all unlike training if there is a reason."""
+    names = slices["study"].unique(maintain_order=True)
+    row = {"unlike_training": bool(reason), "unlike_reason": reason, "any_spread": 0.125}
+    return from_rows([{"study": name, **row} for name in names], STUDY_CHECKS)
+
+
+def write(
+    slices: pl.DataFrame, out: Path, excluded: pl.DataFrame = NONE, volume: bool = True, reason: str = ""
+) -> str:
     def read(study: str) -> Volume | None:
         z = slices.filter(pl.col("study") == study)["z_mm"].to_numpy()
         return Volume(study, np.zeros((len(z), 8, 8), dtype=np.int16), z) if volume else None
 
-    write_prediction_report(slices, read, 0.5, out, excluded)
+    write_prediction_report(slices, checks_of(slices, reason), read, 0.5, out, excluded)
     return out.read_text(encoding="utf-8")
 
 
@@ -51,6 +60,17 @@ def test_a_study_without_a_class_above_the_threshold_is_listed(tmp_path: Path) -
     page = write(predicted("A", [0.1, 0.5]), tmp_path / "report.html", volume=False)
     assert "no class above 0.5" in page
     assert "<svg" not in page
+
+
+def test_a_study_unlike_training_and_the_spread_over_the_networks_are_told(tmp_path: Path) -> None:
+    reason = "brain tissue at 43 HU (training 24 to 36)"
+    page = write(predicted("A", [0.6]), tmp_path / "report.html", volume=False, reason=reason)
+    assert f"the probabilities may be wrong: {reason}." in page
+    assert "1 study is unlike the training data" in page
+    assert "0.600 (standard deviation over the networks 0.125)" in page
+    page = write(predicted("A", [0.6]), tmp_path / "report.html", volume=False)
+    assert "0 studies are unlike the training data" in page
+    assert "may be wrong" not in page
 
 
 def test_text_from_files_is_escaped(tmp_path: Path) -> None:

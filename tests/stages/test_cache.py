@@ -1,4 +1,4 @@
-"""Pixels to HU: equal to pydicom's own rescale, mended, cropped, in order, and checked."""
+"""Pixels to HU: equal to pydicom's own rescale, corrected, cropped, in order, and checked."""
 
 import shutil
 from pathlib import Path
@@ -25,7 +25,7 @@ from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.run_folder import RunFolder
 
 INDEX = IndexConfig(folds=2, cross_folds=2, holdout=0)
-AS_IT_IS = CacheConfig(size=64, crop=False)
+AS_IT_IS = CacheConfig(size=64, crop=False, brain_hu=None)
 
 
 def read(folder: Path, cfg: CacheConfig = AS_IT_IS) -> cache.Read:
@@ -129,7 +129,7 @@ def test_a_study_without_a_head_keeps_the_whole_image() -> None:
 
 def test_resizing_is_by_area(tmp_path: Path) -> None:
     write_slice(tmp_path, "ID_1")
-    volume = read(tmp_path, CacheConfig(size=32, crop=False)).volume
+    volume = read(tmp_path, CacheConfig(size=32, crop=False, brain_hu=None)).volume
     assert volume is not None
     assert np.array_equal(
         volume.hu[0], cv2.resize(head(0.0).astype(np.int16), (32, 32), interpolation=cv2.INTER_AREA)
@@ -177,6 +177,33 @@ def test_a_study_in_the_cache_is_the_study_applied_alone(cached: Path) -> None:
         assert alone.volume is not None
         assert np.array_equal(pixels.read(study).hu, alone.volume.hu)
         assert np.array_equal(pixels.read(study).z_mm, alone.volume.z_mm)
+
+
+def test_each_study_is_shifted_to_the_nominal_brain_mode_and_the_shift_is_recorded(tmp_path: Path) -> None:
+    offsets = {"dark": -9, "normal": 0, "bright": 11, "far": 40}
+    for study, offset in offsets.items():
+        for k in range(6):
+            hu = head(5.0 * k) + offset
+            write_slice(tmp_path / "d", f"ID_{study}{k}", study=study, patient=study, z=5.0 * k, hu=hu)
+    write_slice(tmp_path / "d", "ID_air", study="air", patient="air", hu=np.full((64, 64), -1000))
+    root, cfg = tmp_path / "d", CacheConfig(size=64, crop=False, max_hu_shift=15)
+    index.run(INDEX, Context(data=DataConfig(root=root)), RunFolder(tmp_path))
+    made = cache.run(cfg, Context(data=DataConfig(root=root)), RunFolder(tmp_path))
+    assert (made.counts["studies shifted in HU"], made.counts["studies without brain mode"]) == (3, 2)
+    pixels, slices = PixelCache(tmp_path / "2_cache"), index.scan(root, INDEX).slices
+    plain = cfg.model_copy(update={"brain_hu": None})
+    for study, offset in (offsets | {"air": 0}).items():
+        (mode,), (shift,) = (pixels.slabs.filter(study=study)[c].unique() for c in ("brain_hu", "hu_shift"))
+        raw = cache.apply(slices.filter(study=study), root, plain)
+        assert raw.volume is not None
+        assert raw.slabs.select("brain_hu", "hu_shift").unique().rows() == [(None, 0)]
+        expected = raw.volume.hu.astype(int) + shift
+        np.testing.assert_array_equal(pixels.read(study).hu, expected)
+        if study in {"air", "far"}:  # 70 HU is no brain
+            assert (mode, shift) == (None, 0)
+        else:
+            assert mode == pytest.approx(32.5 + offset, abs=2)
+            assert shift == round(31 - mode)
 
 
 def test_workers_give_the_same_bytes(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,6 @@ from rsna_seq.labels import CLASSES, N_CLASSES
 from rsna_seq.report.run import pick_studies
 from rsna_seq.scoring.baselines import read_models
 from rsna_seq.scoring.metric import log_loss
-from rsna_seq.scoring.smoothing import smooth_along_z
 from rsna_seq.stages import evaluate
 from rsna_seq.store.run_folder import RunFolder
 from rsna_seq.store.tables import LOGITS, SLABS, read_table
@@ -128,6 +127,16 @@ def test_a_model_equal_to_the_previous_one_differs_by_zero(tmp_path: Path) -> No
     assert found["held_out"] is None
 
 
+def test_without_a_temperature_no_calibrated_model_is_listed(tmp_path: Path, page: str) -> None:
+    run = scored_run(tmp_path, studies=9, held_out=0, calibrated=False)
+    assert sorted(scored(run)["models"]) == sorted(set(MODELS) - {"calibrated"})
+    other = (run / "6_evaluate" / "report.html").read_text(encoding="utf-8")
+    assert "so none is used" in other
+    assert "calibrated</" not in other
+    assert "divided by one temperature" in page
+    assert "so none is used" not in page
+
+
 @pytest.mark.usefixtures("no_report")
 def test_a_class_that_never_occurs_has_no_areas_and_is_no_error(tmp_path: Path) -> None:
     found = scored(scored_run(tmp_path, absent=("epidural", "subdural")))
@@ -136,8 +145,38 @@ def test_a_class_that_never_occurs_has_no_areas_and_is_no_error(tmp_path: Path) 
             absent = name in {"epidural", "subdural"}
             assert (figures["auc"] is None) == (figures["average_precision"] is None) == absent
             assert figures["log_loss"].keys() == found["models"].keys()
-            assert 0 <= figures["brier"] <= 1
+            assert 0 <= figures["brier_low"] <= figures["brier"] <= figures["brier_high"] <= 1
             assert 0 <= figures["calibration_error"] <= 1
+
+
+def test_calibration_over_studies_is_that_of_the_highest_slice(run: Path, metrics: dict[str, Any]) -> None:
+    slices, models = read_models(RunFolder(run).open("index", "cache", "embed", "sequence", "stack"), 5.0)
+    p = pl.DataFrame(list(models.values())[-1], schema=[f"p_{c}" for c in CLASSES])
+    studies = pl.concat([slices, p], how="horizontal").filter(pl.col("fold") >= 0).group_by("study").max()
+    for name in CLASSES:
+        figures = metrics["out_of_fold"]["study"]["classes"][name]
+        error = (studies[f"p_{name}"] - studies[name]) ** 2
+        assert figures["brier"] == pytest.approx(float(error.mean()))  # type: ignore[arg-type]
+        assert figures["brier_low"] <= figures["brier"] <= figures["brier_high"]
+        assert figures["positive"] == studies[name].sum()
+        assert sum(row["studies"] for row in figures["reliability"]) <= len(studies) == 18
+        assert all(row["low"] <= row["observed"] <= row["high"] for row in figures["reliability"])
+
+
+def test_the_spread_over_networks_is_known_for_held_out_studies_only(
+    run: Path, metrics: dict[str, Any], page: str
+) -> None:
+    logits = read_table(run / "5_stack" / "logits.parquet", LOGITS)
+    held = pl.read_parquet(run / "2_cache" / "slabs.parquet").filter(pl.col("fold") == -1)["study"].unique()
+    highest = logits.filter(pl.col("study").is_in(held.implode())).group_by("study", "net", "cross").max()
+    p = highest.with_columns(p=1 / (1 + (-pl.col("any")).exp()))
+    spread = p.group_by("study").agg(pl.col("p").std(ddof=0))["p"]
+    found = metrics["held_out"]["study"]["spread"]
+    assert found["networks"] == 9
+    assert found["median"] == pytest.approx(spread.median())
+    assert metrics["out_of_fold"]["study"]["spread"] is None
+    assert "varies between the 9 networks" in page
+    assert "Each study is predicted by one network" in page
 
 
 def test_a_set_without_any_haemorrhage_is_scored(tmp_path: Path) -> None:
@@ -245,17 +284,6 @@ def test_example_studies_are_selected_by_four_criteria() -> None:
     assert [why.split()[0] for why in picked.values()] == ["several", "large", "no", "haemorrhage,"]
     assert len(pick_studies(table, answers, 9)) == 4
     assert pick_studies(table, answers, 0) == []
-
-
-def test_smoothing_keeps_constants_and_weights_by_distance() -> None:
-    z = np.array([0.0, 5.0, 10.0, 40.0])
-    assert smooth_along_z(np.full((4, 2), 0.3), z, 5.0) == pytest.approx(0.3)
-    peak = smooth_along_z(np.array([[1.0], [0], [0], [0]]), z, 5.0)[:, 0]
-    assert peak[0] > peak[1] > peak[2] > peak[3]
-    assert peak[3] < 1e-10
-    assert smooth_along_z(np.array([[0.7]]), np.array([3.0]), 5.0) == pytest.approx(0.7)
-    flip = smooth_along_z(np.array([[0.0], [0], [0], [1]]), -z[::-1], 5.0)[::-1, 0]
-    assert flip == pytest.approx(peak)
 
 
 @pytest.mark.parametrize("stage", ["index", "cache", "sequence"])

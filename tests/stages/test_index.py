@@ -1,4 +1,4 @@
-"""Headers to a table: order, duplicates, series, labels, folds, and what is set aside."""
+"""Headers to a table: order, duplicates, series, labels, and what is quarantined."""
 
 from pathlib import Path
 
@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from rsna_seq.config import CacheConfig, DataConfig, IndexConfig
 from rsna_seq.context import Context
 from rsna_seq.errors import NothingUsableError, UsageError
-from rsna_seq.folds import assign
-from rsna_seq.labels import CLASSES
 from rsna_seq.parallel import local as workers
 from rsna_seq.stages import cache, index
 from rsna_seq.store.pixel_cache import PixelCache
@@ -116,7 +114,7 @@ def test_what_is_not_read_has_a_reason(
     assert found.quarantine.select("file", "reason", "action").rows() == [("ID_bad.dcm", reason, action)]
 
 
-def test_files_that_are_no_dicom_are_set_aside(tmp_path: Path) -> None:
+def test_files_that_are_not_dicom_are_quarantined(tmp_path: Path) -> None:
     good = write_slice(tmp_path, "ID_good")
     (tmp_path / "empty.dcm").touch()
     (tmp_path / "notes.dcm").write_text("not a DICOM file", encoding="utf-8")
@@ -252,43 +250,6 @@ def test_a_cache_without_a_slice_leaves_its_reasons(tmp_path: Path) -> None:
         cache.run(CacheConfig(size=32), Context(data=DataConfig(root=tmp_path / "in")), RunFolder(tmp_path))
     aside = read_table(tmp_path / "2_cache" / "quarantine.parquet", QUARANTINE)
     assert aside["reason"].to_list() == ["implausible_hu"]
-
-
-def _patients(n: int, seed: int) -> pl.DataFrame:
-    random = np.random.default_rng(seed)
-    marks = random.random((n, 6)) < np.array([0.03, 0.2, 0.1, 0.2, 0.2, 0.4])
-    return pl.DataFrame(
-        {"patient": [f"P{i}" for i in range(n)]}
-        | {c: marks[:, k].astype(np.int8) for k, c in enumerate(CLASSES)}
-    )
-
-
-def test_folds_spread_every_class_and_cross_each_other() -> None:
-    patients = _patients(400, 0)
-    cfg = IndexConfig(folds=5, cross_folds=4, holdout=0.1)
-    folds = patients.join(assign(patients, cfg, 7), on="patient")
-    assert (folds["fold"] == -1).sum() == 40
-    for name in CLASSES:
-        counts = folds.filter(pl.col("fold") >= 0).group_by("fold").agg(pl.col(name).sum())[name]
-        assert counts.max() - counts.min() <= 2
-    cells = folds.filter(pl.col("fold") >= 0).group_by("fold", "cross_fold").len()["len"]
-    assert len(cells) == 20
-    assert cells.max() - cells.min() <= 3
-    assert (folds.filter(pl.col("fold") == -1)["cross_fold"] == -1).all()
-
-
-def test_folds_depend_on_the_seed_and_not_on_the_order_of_patients() -> None:
-    patients, cfg = _patients(60, 1), IndexConfig(folds=3, cross_folds=3)
-    one, other = (assign(p, cfg, 7).sort("patient") for p in (patients, patients.reverse()))
-    assert one.equals(other)
-    assert not one.equals(assign(patients, cfg, 8).sort("patient"))
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 10])
-def test_tiny_sets_get_folds_too(n: int) -> None:
-    folds = assign(_patients(n, 2), IndexConfig(folds=5, cross_folds=5, holdout=0.1), 0)
-    assert len(folds) == n
-    assert folds["fold"].max() >= 0
 
 
 def test_real_studies_are_ordered_by_true_position(real: Path) -> None:

@@ -44,7 +44,7 @@ def test_an_equal_key_reuses_and_another_rebuilds_and_says_why(
     assert "config size changed" in capsys.readouterr().err
 
 
-def test_a_missing_file_is_made_again(tmp_path: Path) -> None:
+def test_a_missing_file_is_rebuilt(tmp_path: Path) -> None:
     ensure(tmp_path / "out", _key(), _build)
     (tmp_path / "out" / "made.txt").unlink()
     ensure(tmp_path / "out", _key(), _build)
@@ -68,7 +68,7 @@ def test_a_build_that_dies_leaves_no_manifest_and_what_it_had_is_kept_for_the_ne
     ensure(tmp_path / "out", _key(), resume)
 
 
-def test_what_another_key_left_half_done_is_swept_away(tmp_path: Path) -> None:
+def test_partial_files_of_another_key_are_removed(tmp_path: Path) -> None:
     def die(folder: Path) -> BuildSummary:
         write_text(folder / "half.txt", "half")
         raise KeyboardInterrupt
@@ -78,7 +78,7 @@ def test_what_another_key_left_half_done_is_swept_away(tmp_path: Path) -> None:
     assert "half.txt" not in ensure(tmp_path / "out", _key(size=2), _build).files
 
 
-def test_learned_work_is_kept_unless_a_rebuild_is_asked(tmp_path: Path) -> None:
+def test_learned_artefacts_are_kept_without_rebuild(tmp_path: Path) -> None:
     ensure(tmp_path / "out", _key(), _build, learned=True)
     with pytest.raises(IntegrityError, match="--rebuild"):
         ensure(tmp_path / "out", _key(size=2), _build, learned=True)

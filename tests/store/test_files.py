@@ -2,8 +2,6 @@
 
 import errno
 import os
-import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from commands import small_files
 
 from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.store.array_file import array_writer
@@ -52,12 +51,6 @@ def test_the_mode_of_a_file_follows_the_umask(tmp_path: Path, mask: int, mode: i
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}
 
 
-def _small() -> None:
-    """No file of more than 10 kB, as on a disk that is full."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-
-
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_full_disk_is_an_environment_fault_whatever_library_writes(tmp_path: Path, kind: str) -> None:
     code = (
@@ -69,7 +62,7 @@ def test_a_full_disk_is_an_environment_fault_whatever_library_writes(tmp_path: P
         [sys.executable, "-c", code, WRITERS[kind]],
         capture_output=True,
         text=True,
-        preexec_fn=_small,
+        preexec_fn=small_files(10_000),
         check=True,
     )
     assert "could not be written" in done.stdout, done.stderr

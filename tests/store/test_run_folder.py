@@ -8,7 +8,7 @@ from rsna_seq.errors import IntegrityError
 from rsna_seq.store.artifacts import BuildSummary, Key, read_manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_text
-from rsna_seq.store.run_folder import STAGES, RunFolder, must_belong_together, open_folds
+from rsna_seq.store.run_folder import OPTIONAL, STAGES, RunFolder, must_belong_together, open_folds
 
 
 def _finish(run: RunFolder, stage: str, content: str = "x", *, parts: tuple[str, ...] = ()) -> None:
@@ -29,24 +29,27 @@ def _write(folder: Path, stage: str, content: str, inputs: dict[str, str] | None
 
 def test_a_stage_is_found_by_its_name(tmp_path: Path) -> None:
     run = RunFolder(str(tmp_path))
-    assert [run[stage].name for stage in STAGES] == [f"{i + 1}_{s}" for i, s in enumerate(STAGES)]
+    assert [run[stage].name.split("_", 1)[1] for stage in STAGES] == list(STAGES)
+    mandatory = [stage for stage in STAGES if stage not in OPTIONAL]
+    assert [run[stage].name for stage in mandatory] == [f"{i + 1}_{s}" for i, s in enumerate(mandatory)]
+    assert len({run[stage] for stage in STAGES}) == len(STAGES)
     with pytest.raises(KeyError):
         run["3_embed"]
 
 
 def test_stages_that_belong_together_are_opened(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    for stage in STAGES[:5]:
+    for stage in STAGES[:6]:
         _finish(run, stage)
     assert list(run.open("cache", "stack")) == ["cache", "stack"]
     with pytest.raises(IntegrityError, match="no complete artefact"):
         run.open("evaluate")
 
 
-@pytest.mark.parametrize("changed", ["index", "cache", "embed", "sequence"])
+@pytest.mark.parametrize("changed", ["index", "cache", "embed", "sequence", "joint"])
 def test_a_stage_that_was_rebuilt_makes_the_later_ones_strangers(tmp_path: Path, changed: str) -> None:
     run = RunFolder(tmp_path)
-    for stage in STAGES[:5]:
+    for stage in STAGES[:6]:
         _finish(run, stage)
     _finish(run, changed, "another content")
     with pytest.raises(

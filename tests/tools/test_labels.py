@@ -1,4 +1,4 @@
-"""``labels``: the round trip of files and tables, each library getting back its own."""
+"""``labels``: round trip of files and tables; each library gets the type of table that it gave."""
 
 from pathlib import Path
 

@@ -50,7 +50,7 @@ def test_a_uid_is_never_part_of_a_path(tmp_path: Path, uid: str) -> None:
     assert all(p.parent.parent == tmp_path / "deep" / "out" for p in images)
 
 
-def test_what_is_set_aside_is_counted(tmp_path: Path) -> None:
+def test_exclusions_are_counted(tmp_path: Path) -> None:
     write_slice(tmp_path / "in", "ID_a")
     cut = write_slice(tmp_path / "in", "ID_b", z=5.0)
     cut.write_bytes(cut.read_bytes()[:-100])

@@ -11,17 +11,16 @@
 An accepted header has the same values that ``read_headers`` reads from the same file.
 """
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rsna_seq.imaging.archives import MARK, member_of, open_member
 from rsna_seq.imaging.headers.checks import plain_headers
 from rsna_seq.imaging.headers.fields import SHORTS, TEXTS
 from rsna_seq.imaging.headers.walk import LONGEST, Walked, cut, walk
+from rsna_seq.imaging.sources import read_range
 from rsna_seq.reasons import ExclusionError
 
 FIRST = (2048, 8192)
@@ -80,18 +79,8 @@ def _heads(
     for i, name in enumerate(names):
         row = bytes_[i * wide : i * wide + first]
         try:
-            if MARK in name and (parts := member_of(prefix + name)):
-                with open_member(*parts) as file:
-                    file.readinto(row)
-                    same[i] = file.size == sizes[i] and file.mtime_ns == mtimes_ns[i]
-                continue
-            handle = os.open(prefix + name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.readv(handle, (row,))
-                stat = os.fstat(handle)
-            finally:
-                os.close(handle)
-            same[i] = stat.st_size == sizes[i] and stat.st_mtime_ns == mtimes_ns[i]
+            status = read_range(prefix + name, 0, row)[1]
+            same[i] = status == (sizes[i], mtimes_ns[i])
         except (OSError, ExclusionError):
             continue
     return heads, same

@@ -18,32 +18,18 @@ from pydicom.valuerep import PersonName
 
 from rsna_seq.imaging.headers.elements import Parsed, parse
 from rsna_seq.imaging.headers.fields import (
-    CAPTURE,
-    CT_CLASSES,
+    FIELDS,
     SHORTS,
     TEXTS,
     Header,
     Values,
     cross,
-    header_of,
     integer,
     orientation,
     position,
-    with_pixels,
 )
+from rsna_seq.imaging.headers.frame import CAPTURE, CT_CLASSES, header_of, with_pixels
 from rsna_seq.reasons import Action, ExclusionError, Reason
-
-_GROUPS = (
-    *(("PlanePositionSequence", "ImagePositionPatient"), ("PixelMeasuresSequence", "PixelSpacing")),
-    *(("PlaneOrientationSequence", "ImageOrientationPatient"), ("CTImageFrameTypeSequence", "FrameType")),
-    *(
-        ("PixelValueTransformationSequence", "RescaleSlope"),
-        ("CTReconstructionSequence", "ConvolutionKernel"),
-    ),
-    ("PixelValueTransformationSequence", "RescaleIntercept"),
-    ("PixelValueTransformationSequence", "RescaleType"),
-)
-"""Functional groups (PS3.3 C.7.6.16, C.8.15.3) and the elements read from each."""
 
 
 def read_headers(path: str, assume_hu: bool = False) -> list[Header]:
@@ -161,13 +147,12 @@ def _frames(parsed: Parsed, values: Values, *, assume_hu: bool) -> list[Header]:
 def _grouped(groups: list[Dataset]) -> dict[str, str]:
     """Elements from the functional groups of a frame; the first group with an element is used."""
     found: dict[str, str] = {}
-    for sequence, keyword in _GROUPS:
-        name = "ImageType" if keyword == "FrameType" else keyword
+    for field in (field for field in FIELDS if field.group):
         for group in groups:
-            items = group.get(sequence)
-            text = _text(items[0], keyword) if items else None
-            if text and name not in found:
-                found[name] = text
+            items = group.get(field.group)
+            text = _text(items[0], field.group_keyword or field.keyword) if items else None
+            if text and field.keyword not in found:
+                found[field.keyword] = text
     return found
 
 
@@ -176,5 +161,5 @@ def _place(position: tuple[float, ...] | None, orientation: tuple[float, ...] | 
     if position is None or orientation is None:
         return position[2] if position else None
     normal = cross(orientation)
-    along = sum(n * p for n, p in zip(normal, position, strict=True)) / math.hypot(*normal)
+    along: float = sum(n * p for n, p in zip(normal, position, strict=True)) / math.hypot(*normal)
     return round(-along if normal[2] < 0 else along, 3)

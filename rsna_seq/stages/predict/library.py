@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from rsna_seq.config import IndexConfig, PredictConfig
 from rsna_seq.errors import IntegrityError
+from rsna_seq.imaging.prepare import prepare
 from rsna_seq.imaging.sources import must_exist
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.reasons import Reason
-from rsna_seq.stages import cache, index
+from rsna_seq.stages import index
 from rsna_seq.stages.predict.scoring import are_probabilities, score_studies
 from rsna_seq.stages.predict.trained import TrainedRun
 
@@ -50,9 +51,10 @@ def predict(
     if source.ndim != 3 or not rising:
         raise ValueError("an array is (slice, y, x) HU, with z_mm=(slice,) positions in mm that rise")
     trained = _loaded(run)
-    pixels, slab, _ = cache.prepare([p.astype(np.int16) for p in source], places, trained.cache)
+    ready = prepare([p.astype(np.int16) for p in source], places, trained.cache)
+    slab = ready.numbers
     centre = np.bincount(slab, weights=places) / np.bincount(slab)
-    answer = trained.score(Volume("array", pixels, centre))[slab]
+    answer = trained.score(Volume("array", ready.hu, centre))[slab]
     if not are_probabilities(answer):
         raise IntegrityError(f"{trained.folder}: {Reason.BAD_RESULT.sentence}; check the run with `evaluate`")
     return pl.DataFrame({"z_mm": places} | {name: answer[:, c] for c, name in enumerate(CLASSES)})

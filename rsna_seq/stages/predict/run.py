@@ -4,8 +4,10 @@
 2. For each study: ``cache.apply`` -> volume; for every network ``embed.apply`` -> vectors and logits; for
    every pair of network and sequence model ``sequence.apply`` and ``stack.apply`` -> logits.
 3. Probabilities are averaged over the pairs, never embeddings; then over the runs.
-4. ``slices.csv``, ``studies.csv``, ``report.html``, ``quarantine.parquet``; with a sample
+4. Each study is compared with the training studies of each run (:mod:`rsna_seq.scoring.novelty`).
+5. ``slices.csv``, ``studies.csv``, ``studies.json``, ``report.html``, ``quarantine.parquet``; with a sample
    ``submission.csv``.
+6. With ``dicom`` a folder of DICOM results (:mod:`rsna_seq.clinic.write`), from ``studies.json``.
 
 ``file`` in the tables is relative to the input folder, of several to the deepest folder that holds them all;
 the manifest names that folder as ``config.root``.
@@ -18,6 +20,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from rsna_seq.clinic.collect import collect
+from rsna_seq.clinic.extra import must_have_highdicom
+from rsna_seq.clinic.results import STUDIES, read_results
+from rsna_seq.clinic.write import KIND, write_dicom
 from rsna_seq.config import IndexConfig, PredictConfig
 from rsna_seq.console import say
 from rsna_seq.context import Context
@@ -29,19 +35,22 @@ from rsna_seq.datasets.rsna2019.submission import (
     write_csv,
     write_submission,
 )
+from rsna_seq.errors import UsageError
 from rsna_seq.imaging.folders import escaped
 from rsna_seq.imaging.sources import must_exist
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
+from rsna_seq.models import PHANTOMS_ONLY
 from rsna_seq.report.page import write_prediction_report
 from rsna_seq.stages import cache, index
 from rsna_seq.stages.predict.scoring import Prediction, score_studies
 from rsna_seq.stages.predict.trained import TrainedRun
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
+from rsna_seq.store.files import write_text
 from rsna_seq.store.outputs import must_be_safe
 from rsna_seq.store.provenance import digest_file, source_digest
-from rsna_seq.store.slabs import report_wraps
+from rsna_seq.store.slabs import report_brain_modes, report_wraps
 from rsna_seq.store.tables import (
     QUARANTINE,
     nothing_usable,
@@ -60,6 +69,7 @@ def run(
     *,
     indexing: IndexConfig,
     sample: Path | None = None,
+    dicom: Path | None = None,
 ) -> Manifest:
     """Score studies with one or more finished runs.
 
@@ -71,6 +81,7 @@ def run(
         out: Receives the tables and the report.
         indexing: How headers are read.
         sample: The competition's sample submission, for which ``submission.csv`` is written.
+        dicom: Receives DICOM results, or None.
 
     Raises:
         UsageError: An input does not exist, the sample is none, or ``indexing.series`` is found nowhere.
@@ -82,9 +93,13 @@ def run(
         must_exist(folder)
     sources = [*folders, *runs, *([sample] if sample else [])]
     must_be_safe(out, "predict", sources)
+    if dicom is not None:
+        _must_take_dicom(dicom, out, sources)
     if sample is not None:
         read_sample(sample)  # a sample that is none is refused before hours of work, not after
     trained = [TrainedRun(folder, ctx.device) for folder in runs]
+    if any(t.phantoms_only for t in trained):
+        say("predict", PHANTOMS_ONLY)
     scan = index.scan(folders, indexing, workers=ctx.workers, limit=ctx.limit, title="predict")
     shared = _shared_patients(scan, trained)
     if shared:
@@ -108,7 +123,20 @@ def run(
         return _write(cfg, prediction, trained, scan, sample, target)
 
     key = Key("predict", config, inputs, source_digest(__name__))
-    return ensure(out, key, build, rebuild=ctx.rebuild, sources=sources)
+    manifest = ensure(out, key, build, rebuild=ctx.rebuild, sources=sources)
+    if dicom is not None:
+        found = read_results(out)
+        write_dicom(found, scan.slices, scan.root, dicom, sources=sources, rebuild=ctx.rebuild)
+    return manifest
+
+
+def _must_take_dicom(dicom: Path, out: Path, sources: list[Path]) -> None:
+    """Refuse DICOM results that cannot be written: no highdicom, or a folder that overlaps with another."""
+    must_have_highdicom()
+    must_be_safe(dicom, KIND, sources, option="--dicom")
+    one, other = dicom.absolute().resolve(), out.absolute().resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise UsageError(f"--dicom {dicom}: overlaps with --out {out}; choose a folder beside it")
 
 
 def _shared_patients(scan: index.Scan, trained: list[TrainedRun]) -> int:
@@ -130,7 +158,9 @@ def _write(
     slices = prediction.slices.with_columns(classes)
     write_csv(slices, out / "slices.csv")
     studies = studies_table(prediction.slices).with_columns(classes)
+    studies = studies.join(prediction.checks, on="study", how="left", maintain_order="left")
     write_csv(studies, out / "studies.csv")
+    _write_results(cfg, prediction, studies, slices, trained, scan, out)
     write_table(prediction.excluded, out / "quarantine.parquet", QUARANTINE)
     counts = {"studies": len(studies), "slices": len(slices)}
     if sample is not None:
@@ -149,10 +179,52 @@ def _write(
         rows = scan.slices.filter(pl.col("study") == study, pl.col("pass") == 0)
         return cache.apply(rows, scan.root, trained[0].cache).volume if len(rows) else None
 
-    write_prediction_report(slices, read, cfg.threshold, out / "report.html", prediction.excluded)
+    notice = PHANTOMS_ONLY if any(t.phantoms_only for t in trained) else None
+    write_prediction_report(
+        slices, prediction.checks, read, cfg.threshold, out / "report.html", prediction.excluded, notice
+    )
     report_exclusions(prediction.excluded, scan.studies["flags"].to_list())
-    counts |= report_wraps(scan.slices, prediction.unwrapped, prediction.excluded)
+    unwrapped = int(prediction.passes["unwrapped"].sum())
+    counts |= report_wraps(scan.slices, unwrapped, prediction.excluded)
+    counts |= report_brain_modes(prediction.passes)
+    counts |= _report_unlike(prediction.checks)
     reasons = prediction.excluded.group_by("reason").len().rows()
     shared = _shared_patients(scan, trained)
     counts |= {"patients also trained on": shared} if shared else {}
     return BuildSummary(counts, dict(reasons), str(trained[0].device))
+
+
+def _write_results(
+    cfg: PredictConfig,
+    prediction: Prediction,
+    studies: pl.DataFrame,
+    slices: pl.DataFrame,
+    trained: list[TrainedRun],
+    scan: index.Scan,
+    out: Path,
+) -> None:
+    """Write ``studies.json``."""
+    results = collect(
+        studies,
+        slices,
+        scan.slices,
+        prediction.excluded,
+        models=[t.identity for t in trained],
+        root=escaped(str(scan.root.resolve())),
+        threshold=cfg.threshold,
+        seconds=prediction.seconds,
+    )
+    write_text(out / STUDIES, results.model_dump_json(indent=1) + "\n")
+
+
+def _report_unlike(checks: pl.DataFrame) -> dict[str, int]:
+    """Print how many studies are unlike the training data, and return the count if there is one."""
+    unlike = checks.filter("unlike_training")
+    if unlike.is_empty():
+        return {}
+    say(
+        "predict",
+        f"unlike the training data: {len(unlike):,} of {len(checks):,} studies, whose probabilities may be "
+        f"wrong; studies.csv gives the reasons, such as {unlike['unlike_reason'][0]}",
+    )
+    return {"unlike the training data": len(unlike)}

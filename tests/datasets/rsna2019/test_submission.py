@@ -1,4 +1,4 @@
-"""The answer file: the sample's ids in the sample's order, each with a probability."""
+"""The submission: the ids of the sample in its order, each with a probability."""
 
 import csv
 import io

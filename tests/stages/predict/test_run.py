@@ -1,8 +1,6 @@
 """All stages through the command line: from DICOM bytes to a submission."""
 
-import os
-import subprocess
-import sys
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,76 +8,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from dicoms import head, write_set, write_slice
+from commands import cli, write_study
+from dicoms import head, write_slice
+from tiny_run import WITH_JOINT
 
 import rsna_seq
-from rsna_seq.__main__ import main
 from rsna_seq.errors import IntegrityError, UsageError
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
-from rsna_seq.stages.predict.trained import TrainedRun
+from rsna_seq.stages.predict.trained import Answers, TrainedRun
 from rsna_seq.store.artifacts import read_manifest
-
-QUICK = [
-    "device=cpu",
-    "cache.size=32",
-    "index.folds=2",
-    "index.cross_folds=2",
-    "index.holdout=0",
-    "embed.backbone=resnet10t",
-    "embed.pretrained=false",
-    "embed.epochs=1",
-    "embed.batch_size=8",
-    "sequence.epochs=1",
-    "sequence.batch_size=4",
-    "sequence.projection_dim=16",
-    "sequence.hidden=8",
-    "stack.rounds=5",
-    "stack.min_leaf=2",
-    "evaluate.bootstrap=20",
-    "workers=1",
-]
-
-
-def cli(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"COLUMNS": "200"}
-    done = subprocess.run(
-        [sys.executable, "-m", "rsna_seq", *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=env,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr[-3000:]
-    return done
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run ``predict`` in this process; it ends with ``code``, and what it printed is returned."""
-
-    def run(*words: object, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["rsna-seq", "predict", *map(str, words), "device=cpu", "workers=1"])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capfd.readouterr()
-        assert int(end.value.code or 0) == code, printed.err
-        return printed.out + printed.err
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run on a tiny set with one training file and one test file cut short."""
-    root = tmp_path_factory.mktemp("set")
-    write_set(root / "data")
-    for folder in ("stage_2_train", "stage_2_test"):
-        file = sorted((root / "data" / folder).glob("*.dcm"))[1]
-        file.write_bytes(file.read_bytes()[:4000])
-    cli("run", "--out", root / "run", f"data.root={root / 'data'}", *QUICK)
-    return root
+from rsna_seq.store.run_folder import RunFolder
 
 
 def test_the_submission_answers_exactly_the_sample(walked: Path) -> None:
@@ -188,69 +127,23 @@ def test_averaging_the_flipped_study_changes_the_answer(walked: Path, tmp_path: 
     assert not plain.equals(pl.read_csv(tmp_path / "slices.csv"))
 
 
-def test_studies_csv_says_where_the_maximum_lies(walked: Path) -> None:
-    out = walked / "run" / "7_predict"
-    slices, studies = pl.read_csv(out / "slices.csv"), pl.read_csv(out / "studies.csv")
-    for study in studies.iter_rows(named=True):
-        rows = slices.filter(pl.col("study") == study["study"])
-        assert study["any"] == rows["any"].max()
-        assert study["any_z_mm"] in rows.filter(pl.col("any") == pl.col("any").max())["z_mm"]
-
-
 def test_a_second_run_reuses_every_stage(walked: Path) -> None:
-    said = cli("run", "--out", walked / "run", f"data.root={walked / 'data'}", *QUICK).stderr
-    assert said.count("up to date") == 6 + 2 + 1  # the stages, the folds of embed, the prediction
+    done = cli("run", "--out", walked / "run", f"data.root={walked / 'data'}", *WITH_JOINT, "--json")
+    assert done.stderr.count("up to date") == 7 + 2 + 2 + 1  # stages, folds, the prediction
+    summary = json.loads(done.stdout)
+    assert summary["command"] == "run"
+    stages = ("index", "cache", "embed", "sequence", "joint", "stack", "evaluate", "predict")
+    assert tuple(summary["stages"]) == stages
+    for stage, told in summary["stages"].items():
+        manifest = read_manifest(RunFolder(walked / "run")[stage])
+        assert told["counts"] == manifest.counts
+        assert told["content"] == manifest.content
 
 
 def test_two_runs_with_one_seed_submit_the_same_bytes(walked: Path, tmp_path: Path) -> None:
-    cli("run", "--out", tmp_path / "again", f"data.root={walked / 'data'}", *QUICK)
+    cli("run", "--out", tmp_path / "again", f"data.root={walked / 'data'}", *WITH_JOINT)
     names = ("7_predict/submission.csv", "6_evaluate/metrics.json", "5_stack/logits.parquet")
     assert all((tmp_path / "again" / n).read_bytes() == (walked / "run" / n).read_bytes() for n in names)
-
-
-def test_the_manifest_tells_how_it_was_made(walked: Path) -> None:
-    manifest = read_manifest(walked / "run" / "2_cache", verify=True)
-    assert manifest.config["size"] == 32
-    assert manifest.counts["slices"] == 35
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["embed", "embed.epoch=3"], 2, "embed.epoch"),
-        (["run", "data.root=/no/such/folder"], 2, "/no/such/folder"),
-        (["no-such-command"], 2, "no-such-command"),
-        (["cache", "--out", "{tmp}/none"], 6, "run its stage first"),
-        (
-            ["predict", "{tmp}/in", "--run", "{tmp}/none", "--out", "{tmp}/out"],
-            6,
-            "no complete artefact here",
-        ),
-        (["index", "--out", "{tmp}/run", "data.root={tmp}/in"], 4, "no readable CT slice"),
-    ],
-)
-def test_exit_codes(tmp_path: Path, words: list[str], code: int, said: str) -> None:
-    (tmp_path / "in").mkdir()
-    assert said in cli(*(w.format(tmp=tmp_path) for w in words), code=code).stderr
-
-
-def test_strict_reports_quarantined_input(walked: Path) -> None:
-    assert (
-        "quarantined"
-        in cli(
-            "index", "--strict", "--out", walked / "run", f"data.root={walked / 'data'}", *QUICK, code=3
-        ).stderr
-    )
-
-
-# inputs
-
-
-def write_study(folder: Path, study: str, patient: str = "ID_p", **elements: object) -> list[Path]:
-    return [
-        write_slice(folder, f"{study}_{k}", study=study, patient=patient, z=5.0 * k, **elements)
-        for k in range(3)
-    ]
 
 
 @pytest.mark.parametrize("sampled", [False, True])
@@ -359,14 +252,15 @@ def test_a_study_without_probabilities_is_excluded_and_the_others_are_scored(
 ) -> None:
     write_study(tmp_path / "in", "ID_good")
     write_study(tmp_path / "in", "ID_strange")
-    whole = TrainedRun.score
+    whole = TrainedRun.answers
 
-    def strange(self: TrainedRun, volume: Volume, **about: bool) -> np.ndarray:
+    def strange(self: TrainedRun, volume: Volume, **about: bool) -> Answers:
         answer = whole(self, volume, **about)
-        answer[1:2, 2] = value if volume.study in {"ID_strange", "array"} else answer[1, 2]
+        if volume.study in {"ID_strange", "array"}:
+            answer.probabilities[:, 1:2, 2] = value
         return answer
 
-    monkeypatch.setattr(TrainedRun, "score", strange)
+    monkeypatch.setattr(TrainedRun, "answers", strange)
     sample = tmp_path / "sample.csv"
     ids = [f"ID_{name}_{k}_{c},0.5" for name in ("good", "strange") for k in range(3) for c in CLASSES]
     sample.write_text("\n".join(["ID,Label", *ids]) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Results for clinical systems: ``studies.json`` and DICOM objects."""
