@@ -39,7 +39,6 @@ from quality_report import (
     plain_targets,
     seeds_table,
     spread,
-    targets,
     targets_table,
     ways_table,
 )
@@ -210,14 +209,14 @@ def show(seeds: list[dict[str, Losses]]) -> None:
         console.print(ways_table(name, losses))
         if len(seeds) > 1:
             console.print(seeds_table(name, list(seeds)))
-    console.print(targets_table([targets(s) for s in seeds]))
+    console.print(targets_table(seeds))
 
 
 def figures(seeds: list[dict[str, Losses]]) -> dict[str, Any]:
     """Return all figures as plain data."""
     result: dict[str, Any] = {
         "scopes": plain(seeds[0]),
-        "targets": list(plain_targets([targets(s) for s in seeds])),
+        "targets": list(plain_targets(seeds)),
         "seeds": len(seeds),
     }
     if len(seeds) > 1:

@@ -3,7 +3,8 @@
 A "way" is a model of the package or a peer.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from rsna_seq.scoring.scores import Scope
 
 Floats = NDArray[np.float64]
 FLAT, CNN, GRU, STACK = "2D CNN", "2.5D CNN", "GRU (ours)", "stack (ours)"
-CLEAR = ("gaussian smoothing", "lightgbm alone")
+CLEAR = ("gaussian smoothing", "lightgbm alone", "two LSTMs")
 """Peers for which the whole interval of the paired difference must be below zero."""
 _TIE = 1e-6
 """Tolerance for a stack that refines no class: it copies the logits, which may differ by rounding."""
@@ -42,6 +43,13 @@ class Losses:
             "studies": len(np.unique(scope.studies)),
             "patients": len(self.draws.names),
         }
+
+    @classmethod
+    def over(cls, seeds: Sequence["Losses"]) -> "Losses":
+        """Average the losses of each slice over seeds; the bootstrap samples are those of the first seed."""
+        pooled = copy(seeds[0])
+        pooled.ways = {name: np.mean([s.ways[name] for s in seeds], axis=0) for name in pooled.ways}
+        return pooled
 
     def mean(self, way: str) -> Interval:
         """Compute the log loss of a way."""
@@ -93,6 +101,7 @@ def targets(scopes: Mapping[str, Losses]) -> list[Target]:
         *(_below(seen, "out of fold", GRU, peer, clear=peer in CLEAR) for peer in seen.peers),
         *(_never_worse(losses, name.replace("_", " ")) for name, losses in scopes.items()),
         _share(seen, STACK, FLAT, 0.75),
+        _share(seen, STACK, CNN, 0.77),
     ]
     unseen = scopes.get("held_out")
     if unseen is None:
@@ -133,38 +142,50 @@ def ways_table(name: str, losses: Losses) -> Table:
     return table
 
 
-def targets_table(seeds: list[list[Target]]) -> Table:
-    """Tabulate the targets of the first seed, and the number of seeds that meet each."""
+def pool(seeds: Sequence[Mapping[str, Losses]]) -> dict[str, Losses]:
+    """Average the losses over the seeds, by scope; patients are drawn, seeds are not."""
+    return {name: Losses.over([s[name] for s in seeds]) for name in seeds[0]}
+
+
+def targets_table(seeds: Sequence[Mapping[str, Losses]]) -> Table:
+    """Tabulate the targets on the losses averaged over the seeds, and the number of seeds that meet each."""
     table = _table("targets", "target", "scope", "figure", "", *(["seeds"] if len(seeds) > 1 else []))
-    for row in zip(*seeds, strict=True):
-        first, met = row[0], sum(t.met is True for t in row)
-        verdict = "not measured" if first.met is None else "met" if first.met else "missed"
+    for whole, *row in zip(targets(pool(seeds)), *map(targets, seeds), strict=True):
+        met = sum(t.met is True for t in row)
+        verdict = "not measured" if whole.met is None else "met" if whole.met else "missed"
         shares = [f"{met} of {len(row)}"] if len(row) > 1 else []
-        table.add_row(first.name, first.scope, first.words, verdict, *shares)
+        table.add_row(whole.name, whole.scope, whole.words, verdict, *shares)
     return table
 
 
 def seeds_table(scope: str, seeds: list[Mapping[str, Losses]]) -> Table:
     """Tabulate mean and standard deviation over the seeds for all models above the CNN."""
     title = f"log loss {scope.replace('_', ' ')} over {len(seeds)} seeds, same CNN"
-    table = _table(title, "model", "mean", "standard deviation", "minimum to maximum")
+    table = _table(title, "model", "mean", "standard deviation", "minimum to maximum", f"mean minus {GRU}")
+    pooled = pool(seeds)[scope]
     for way, row in spread(scope, seeds).items():
         table.add_row(
-            way, f"{row['mean']:.4f}", f"{row['sd']:.4f}", f"{row['lowest']:.4f} to {row['highest']:.4f}"
+            way,
+            f"{row['mean']:.4f}",
+            f"{row['sd']:.4f}",
+            f"{row['lowest']:.4f} to {row['highest']:.4f}",
+            "" if way == GRU else _span(pooled.gap(way, GRU), signed=True),
         )
     return table
 
 
-def spread(scope: str, seeds: list[Mapping[str, Losses]]) -> dict[str, dict[str, float]]:
+def spread(scope: str, seeds: Sequence[Mapping[str, Losses]]) -> dict[str, dict[str, Any]]:
     """Compute mean, standard deviation, minimum and maximum log loss of each way that depends on the seed."""
-    rows = {}
-    for way in [*seeds[0][scope].peers, GRU, STACK]:
+    rows: dict[str, dict[str, Any]] = {}
+    pooled = pool(seeds)[scope]
+    for way in [*pooled.peers, GRU, STACK]:
         losses = np.array([s[scope].ways[way].mean() for s in seeds])
         rows[way] = {
             "mean": float(losses.mean()),
             "sd": float(losses.std(ddof=1)) if len(losses) > 1 else 0.0,
             "lowest": float(losses.min()),
             "highest": float(losses.max()),
+            "less_gru": _named(pooled.gap(way, GRU)),
         }
     return rows
 
@@ -187,16 +208,15 @@ def plain(scopes: Mapping[str, Losses]) -> dict[str, Any]:
     }
 
 
-def plain_targets(seeds: list[list[Target]]) -> Iterator[dict[str, Any]]:
-    """Return the targets as plain data: figures of the first seed, verdicts of all seeds."""
-    for row in zip(*seeds, strict=True):
-        gap = row[0].gap
+def plain_targets(seeds: Sequence[Mapping[str, Losses]]) -> Iterator[dict[str, Any]]:
+    """Return the targets as plain data: figures on the mean over the seeds, and verdicts of each seed."""
+    for whole, *row in zip(targets(pool(seeds)), *map(targets, seeds), strict=True):
         yield {
-            "target": row[0].name,
-            "scope": row[0].scope,
-            "gap": None if gap is None else _named(gap),
-            "figure": row[0].words,
-            "met": row[0].met,
+            "target": whole.name,
+            "scope": whole.scope,
+            "gap": None if whole.gap is None else _named(whole.gap),
+            "figure": whole.words,
+            "met": whole.met,
             "met_by_seed": [t.met for t in row],
         }
 

@@ -22,8 +22,7 @@ from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
 from rsna_seq.nets.cnn import weighted_bce
 from rsna_seq.nets.loop import resolve_device
-from rsna_seq.nets.sequence_model import Studies
-from rsna_seq.nets.studies import EmbeddedStudy, augment_study, collate, length_batches, to_device
+from rsna_seq.nets.studies import EmbeddedStudy, Studies, augment_study, collate, length_batches, to_device
 
 LOGIT_SCALE = 4.0
 """Divisor of the input logits, which brings them to the scale of normalised vectors."""

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from rsna_seq.config import SequenceConfig
 from rsna_seq.nets.cnn import weighted_bce
 from rsna_seq.nets.loop import Job, fit
-from rsna_seq.nets.sequence_model import SequenceModel, Studies
-from rsna_seq.nets.studies import EmbeddedStudy, augment_study, collate
+from rsna_seq.nets.sequence_model import SequenceModel
+from rsna_seq.nets.studies import EmbeddedStudy, Studies, augment_study, collate
 
 _BATCH = 4
 _LR = 2e-3

@@ -22,7 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from rsna_seq.config import EmbedConfig, JointConfig
 from rsna_seq.labels import N_CLASSES
 from rsna_seq.nets.cnn import Embedder, load_weights
-from rsna_seq.nets.sequence_model import Studies, study_geometry, study_views
+from rsna_seq.nets.sequence_model import study_geometry, study_views
+from rsna_seq.nets.studies import Studies
 
 _VIEWS = 7
 """Views of a study, see :func:`rsna_seq.nets.sequence_model.study_views`."""

@@ -9,7 +9,6 @@
    same weights as an uninterrupted run.
 """
 
-import io
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -21,18 +20,17 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from blake3 import blake3
 from safetensors.torch import save
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from rsna_seq.config import FitConfig
 from rsna_seq.console import progress, say
-from rsna_seq.errors import EnvironmentFaultError, IntegrityError, UsageError
+from rsna_seq.errors import EnvironmentFaultError, UsageError
 from rsna_seq.nets.loss_record import LossRecord, must_be_finite
+from rsna_seq.nets.optimizer import parameter_groups, warmup_cosine
+from rsna_seq.nets.resume import read_state, write_state
 from rsna_seq.store.files import write_bytes, write_json
-
-_DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -146,12 +144,12 @@ class _Training:
         self.net = accelerator.prepare_model(self.bare)
         # one pass over the weights instead of several; only the fused optimizer can skip a step by itself
         self.fused = accelerator.device.type in {"cpu", "cuda"}
-        groups = _parameter_groups(self.bare, cfg, job.rates)
+        groups = parameter_groups(self.bare, cfg, job.rates)
         optimizer = torch.optim.AdamW(groups, lr=cfg.lr, fused=self.fused)
         self.fault = torch.zeros((), device=accelerator.device)
         updates = max(1, math.ceil(job.steps / cfg.accumulate / accelerator.num_processes)) * cfg.epochs
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: _warmup_cosine(step, updates, cfg.warmup)
+            optimizer, lambda step: warmup_cosine(step, updates, cfg.warmup)
         )
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.average = ModelEmaV3(self.bare, decay=cfg.ema_decay, use_warmup=True) if cfg.ema_decay else None
@@ -234,12 +232,8 @@ class _Training:
         weights = save({k: v.detach().cpu().contiguous() for k, v in self.kept.state_dict().items()})
         for name in ("best", "last") if better else ("last",):
             write_bytes(folder / f"{name}.safetensors", weights)
-        buffer = io.BytesIO()
-        torch.save(
-            {k: v.state_dict() for k, v in self._parts().items()} | {"state": asdict(self.state)}, buffer
-        )
-        state = buffer.getvalue()
-        write_bytes(folder / "state.pt", blake3(state).digest() + state)
+        parts = {k: v.state_dict() for k, v in self._parts().items()}
+        write_state(folder / "state.pt", parts | {"state": asdict(self.state)})
 
     def resume(self, file: Path) -> None:
         """Load the ``state.pt`` of an interrupted training, if it exists.
@@ -247,13 +241,9 @@ class _Training:
         Raises:
             IntegrityError: The file is damaged.
         """
-        if not file.is_file():
+        saved = read_state(file, self.accelerator.device)
+        if saved is None:
             return
-        content = file.read_bytes()
-        digest, state = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if blake3(state).digest() != digest:
-            raise IntegrityError(f"{file}: damaged; use --rebuild to train again from the first epoch")
-        saved = torch.load(io.BytesIO(state), map_location=self.accelerator.device, weights_only=True)
         for name, part in self._parts().items():
             part.load_state_dict(saved[name])
         self.state = State(**saved["state"])
@@ -274,27 +264,3 @@ def _accelerator(device: torch.device, cfg: FitConfig) -> Accelerator:
         gradient_accumulation_steps=cfg.accumulate,
         step_scheduler_with_optimizer=False,
     )
-
-
-def _parameter_groups(net: nn.Module, cfg: FitConfig, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Group parameters: weight decay for matrices and filters, none for biases, norms and scalars.
-
-    Each learning rate of ``rates`` has its own pair of groups.
-    """
-    tensors: dict[float, list[nn.Parameter]] = {1.0: []}
-    for name, parameter in net.named_parameters():
-        if parameter.requires_grad:
-            tensors.setdefault(rates.get(name.split(".")[0], 1.0), []).append(parameter)
-    return [
-        {"params": [p for p in params if (p.ndim > 1) == wide], "weight_decay": decay, "lr": cfg.lr * rate}
-        for rate, params in tensors.items()
-        for wide, decay in ((True, cfg.weight_decay), (False, 0.0))
-    ]
-
-
-def _warmup_cosine(step: int, steps: int, warmup: float) -> float:
-    """Return the learning-rate factor: linear warm-up, then cosine decay to zero."""
-    rise = max(1, round(steps * warmup))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))

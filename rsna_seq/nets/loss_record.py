@@ -61,18 +61,31 @@ class LossRecord:
         for fault in torch.stack(self._faults).tolist() if self._faults else []:
             self._consecutive = self._consecutive + 1 if fault else 0
             self.skipped += bool(fault)
-            if self._consecutive >= _BAD_STEPS:
-                raise EnvironmentFaultError(
-                    f"{self.name}: the loss was not finite (NaN or infinite), or its gradient, for "
-                    f"{_BAD_STEPS} consecutive steps. The weights of the last finished epoch are kept. Lower "
-                    "the learning rate, or train without mixed precision (device=cpu)."
-                )
+            must_not_go_on_skipping(self.name, self._consecutive)
         self._losses, self._faults = [], []
 
     @property
     def mean(self) -> float:
         """Mean of the finite losses that were read; NaN if there are none."""
         return self._total / self._taken if self._taken else float("nan")
+
+
+def must_not_go_on_skipping(name: str, consecutive: int) -> None:
+    """Stop a training of which several consecutive steps were skipped.
+
+    Args:
+        name: Name of the training.
+        consecutive: Number of consecutive skipped steps.
+
+    Raises:
+        EnvironmentFaultError: There were too many.
+    """
+    if consecutive >= _BAD_STEPS:
+        raise EnvironmentFaultError(
+            f"{name}: the loss was not finite (NaN or infinite), or its gradient, for {consecutive} "
+            "consecutive steps. The weights of the last finished epoch are kept. Lower the learning rate, or "
+            "train without mixed precision (device=cpu)."
+        )
 
 
 def must_be_finite(name: str, epoch: int, *nets: nn.Module) -> None:

@@ -21,6 +21,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rsna_seq.config import SequenceConfig
 from rsna_seq.labels import N_CLASSES
+from rsna_seq.nets.recurrence import run_gru
+from rsna_seq.nets.studies import Studies
 from rsna_seq.spacing import NOMINAL_SPACING_MM
 
 _WIDTHS = (3.0, 6.0, 12.0, 25.0)
@@ -38,23 +40,36 @@ _GEOMETRY = 3
 """Number of geometry inputs: distance to the slab below, distance to the slab above, normalised position."""
 
 
-class Studies(NamedTuple):
-    """A padded batch of studies, all on one device."""
+class Drops(NamedTuple):
+    """Factors of the dropout of one batch: 0, or 1 / (1 - rate). Drawn by :func:`draw_drops`."""
 
     vectors: Tensor
-    """(study, slab, feature)."""
-    logits: Tensor
-    """(study, slab, 6) logits of the CNN."""
-    z_mm: Tensor
-    """(study, slab)."""
-    lengths: Tensor
-    """(study,) number of slabs, on the CPU."""
+    """(study, slab, feature); feature is 0 without vectors."""
+    hidden: Tensor
+    """(study, slab, projection_dim); 0 without vectors."""
+    between: Tensor
+    """(layer - 1, study, slab, 2 * hidden)."""
+    states: Tensor
+    """(study, slab, 2 * hidden)."""
 
-    @property
-    def mask(self) -> Tensor:
-        """(study, slab): True for slabs, False for padding."""
-        steps = torch.arange(self.logits.shape[1], device=self.logits.device)
-        return steps[None] < self.lengths.to(self.logits.device)[:, None]
+
+def draw_drops(
+    cfg: SequenceConfig, features: int, studies: int, slabs: int, random: torch.Generator
+) -> Drops:
+    """Draw the dropout of a batch from a generator of its own, so that it depends on no other network."""
+
+    def factors(rate: float, *shape: int) -> Tensor:
+        kept = torch.empty(studies, slabs, *shape).bernoulli_(1 - rate, generator=random)
+        return kept.div_(1 - rate)
+
+    wide, narrow = (features, cfg.projection_dim) if cfg.vectors else (0, 0)
+    between = [factors(cfg.dropout, 2 * cfg.hidden) for _ in range(cfg.layers - 1)]
+    return Drops(
+        factors(_VECTOR_DROPOUT, wide),
+        factors(_VECTOR_DROPOUT, narrow),
+        torch.stack(between) if between else torch.empty(0, studies, slabs, 2 * cfg.hidden),
+        factors(cfg.dropout, 2 * cfg.hidden),
+    )
 
 
 class SequenceModel(nn.Module):
@@ -64,6 +79,9 @@ class SequenceModel(nn.Module):
         cfg: Widths, layers, dropout.
         features: Width of the vectors.
     """
+
+    stacked = False
+    """Whether the weights have a leading network axis, under ``torch.vmap``; ``nn.GRU`` cannot run then."""
 
     def __init__(self, cfg: SequenceConfig, features: int) -> None:
         super().__init__()
@@ -92,8 +110,13 @@ class SequenceModel(nn.Module):
         self.mix = nn.Parameter(torch.zeros(_VIEWS, N_CLASSES))
         self.bias = nn.Parameter(torch.zeros(N_CLASSES))
 
-    def forward(self, studies: Studies) -> tuple[Tensor, Tensor]:
+    def forward(self, studies: Studies, drops: Drops | None = None) -> tuple[Tensor, Tensor]:
         """Score a batch; values at padded positions are undefined.
+
+        Args:
+            studies: The batch.
+            drops: The dropout, drawn beforehand, while many networks are trained as one
+                (:mod:`rsna_seq.nets.batched`); without it the module's own dropout is applied.
 
         Returns:
             The final logits (study, slab, 6), and the logits after step 1 (study, slab, 6), which have their
@@ -102,8 +125,9 @@ class SequenceModel(nn.Module):
         mask, lengths = studies.mask, studies.lengths
         extra: list[Tensor] = []
         if self.cfg.vectors:
-            hidden = torch.relu(self.project(self.vector_drop(self.norm(studies.vectors))))
-            hidden = self.vector_drop(hidden)
+            vectors = self._dropped(self.norm(studies.vectors), self.vector_drop, drops and drops.vectors)
+            hidden = torch.relu(self.project(vectors))
+            hidden = self._dropped(hidden, self.vector_drop, drops and drops.hidden)
             studies = studies._replace(logits=studies.logits + self.refine(hidden))
             extra = [hidden, *_differences(hidden, lengths)]
         inputs = [
@@ -111,12 +135,23 @@ class SequenceModel(nn.Module):
             *_differences(studies.logits, lengths),
             study_geometry(studies.z_mm, lengths),
         ]
-        packed = pack_padded_sequence(
-            torch.cat(inputs + extra, dim=-1), lengths, batch_first=True, enforce_sorted=False
-        )
-        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
-        correction: Tensor = self.correct(self.drop(states))
+        states = self._recurrent(torch.cat(inputs + extra, dim=-1), lengths, drops)
+        correction: Tensor = self.correct(self._dropped(states, self.drop, drops and drops.states))
         return self._mixed(studies, mask) + correction, studies.logits
+
+    def _recurrent(self, x: Tensor, lengths: Tensor, drops: Drops | None) -> Tensor:
+        """States of the GRU, (study, slab, 2 * hidden)."""
+        if self.stacked:
+            return run_gru(self.gru, x, lengths, drops and drops.between)
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        states: Tensor
+        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])
+        return states
+
+    @staticmethod
+    def _dropped(x: Tensor, drop: nn.Dropout, factors: Tensor | None) -> Tensor:
+        dropped: Tensor = drop(x) if factors is None else x * factors
+        return dropped
 
     def _mixed(self, studies: Studies, mask: Tensor) -> Tensor:
         """Residual path: a weighted sum of the views of the logits, per class; (study, slab, 6)."""

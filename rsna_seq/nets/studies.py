@@ -6,6 +6,7 @@ All vectors of a sequence come from one embedding network. A held-out study appe
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rsna_seq.labels import CLASSES
-from rsna_seq.nets.sequence_model import Studies
 from rsna_seq.store.run_folder import open_folds
 from rsna_seq.store.tables import LOGITS, read_table
 
@@ -44,6 +44,25 @@ class EmbeddedStudy:
 
     def __len__(self) -> int:
         return len(self.z_mm)
+
+
+class Studies(NamedTuple):
+    """A padded batch of studies, all on one device."""
+
+    vectors: Tensor
+    """(study, slab, feature)."""
+    logits: Tensor
+    """(study, slab, 6) logits of the CNN."""
+    z_mm: Tensor
+    """(study, slab)."""
+    lengths: Tensor
+    """(study,) number of slabs, on the CPU."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(study, slab): True for slabs, False for padding."""
+        steps = torch.arange(self.logits.shape[1], device=self.logits.device)
+        return steps[None] < self.lengths.to(self.logits.device)[:, None]
 
 
 def read_embedded_studies(embed: Path, slabs: pl.DataFrame) -> list[EmbeddedStudy]:

@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rsna_seq.config import FitConfig
 from rsna_seq.errors import EnvironmentFaultError, UsageError
-from rsna_seq.nets.loop import _warmup_cosine, fit, resolve_device
+from rsna_seq.nets.loop import fit, resolve_device
 from rsna_seq.nets.loss_record import READ_EVERY
+from rsna_seq.nets.optimizer import warmup_cosine
 
 CPU = torch.device("cpu")
 
@@ -159,7 +160,7 @@ def test_accumulated_batches_step_as_one(tmp_path: Path) -> None:
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:
-    rates = [_warmup_cosine(step, 100, 0.1) for step in range(101)]
+    rates = [warmup_cosine(step, 100, 0.1) for step in range(101)]
     assert rates[:10] == sorted(rates[:10])
     assert max(rates) == rates[10] == 1
     assert rates[10:] == sorted(rates[10:], reverse=True)
