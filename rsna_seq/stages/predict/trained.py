@@ -20,6 +20,7 @@ from rsna_seq.config import CacheConfig, EmbedConfig, JointConfig, SequenceConfi
 from rsna_seq.console import say
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
+from rsna_seq.models import PACKAGED
 from rsna_seq.nets.joint_model import JointModel
 from rsna_seq.scoring.baselines import prior_of
 from rsna_seq.scoring.novelty import Training
@@ -66,7 +67,8 @@ class TrainedRun:
         self.stackers = stack.load(made["stack"].section(StackConfig), run["stack"])
         if any(stacker.uses_joint for stacker in self.stackers.values()):
             made["joint"] = run.open("joint", "stack")["joint"].manifest
-        _tell_of_other_code(self.folder, made)
+        if self.folder != PACKAGED:  # it is made again where its results change
+            _tell_of_other_code(self.folder, made)
         self.content = {stage: manifest.content for stage, manifest in made.items() if stage != "cache"}
         self.cache = made["cache"].section(CacheConfig)
         cnn = made["embed"].section(EmbedConfig)
@@ -168,5 +170,5 @@ def _tell_of_other_code(run: Path, made: Mapping[str, Manifest]) -> None:
             "predict",
             f"{run} was trained by rsna_seq {', '.join(sorted(versions))}; this is {package_version()}",
         )
-    elif stages:
+    elif stages and not is_bundle(run):
         say("predict", f"{run}: the code of {', '.join(stages)} has changed since it was trained")
