@@ -15,6 +15,7 @@ from rsna_seq.errors import IntegrityError
 from rsna_seq.labels import CLASSES
 from rsna_seq.scoring import training_studies
 from rsna_seq.scoring.novelty import Training
+from rsna_seq.stacking import stacker
 from rsna_seq.stages import embed, sequence, stack
 from rsna_seq.store.artifacts import open_artifact, read_manifest
 from rsna_seq.store.files import write_json
@@ -222,12 +223,12 @@ def test_boosters_are_checked_on_the_folds_that_they_did_not_learn_from(
     by_other_code: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (PixelCache(by_other_code["cache"]).slabs["fold"] >= 0).all()
-    features = stack.stack_features
+    features = stacker.stack_features
 
     def changed(*args: object) -> pl.DataFrame:
         return features(*args).select(pl.all() * -1)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stack, "stack_features", changed)
+    monkeypatch.setattr(stacker, "stack_features", changed)
     with pytest.raises(IntegrityError, match="differ by up to"):
         stack.run(STACK, CPU, by_other_code)
     monkeypatch.undo()
