@@ -35,6 +35,8 @@ _KINDS = {".safetensors", ".json", ".txt", ".md", ".yaml", ".parquet", ".npy"}
 """Kinds of files that a bundle may hold: weights, plain text, and tables of numbers."""
 _KEPT = {".safetensors", ".json", ".txt"}
 """Kinds of files of a stage that ``predict`` reads; other tables and arrays hold training data."""
+_UNUSED = {"best.safetensors", "history.json"}
+"""Files of a training that no later stage reads."""
 _STUDIES, _VECTORS = "training.parquet", "training_vectors.npy"
 """Numbers of the training studies with which unseen ones are compared; kept without identifiers."""
 _MOST_FILES, _MOST_BYTES = 10_000, 20_000_000_000
@@ -234,7 +236,8 @@ def _kept(artifact: Artifact, *, half: bool) -> dict[str, bytes]:
     """The files of an artefact that ``predict`` reads."""
     kept = {}
     for name in artifact.manifest.files:
-        if PurePosixPath(name).suffix in _KEPT or name in {_STUDIES, _VECTORS}:
+        read = PurePosixPath(name).suffix in _KEPT and PurePosixPath(name).name not in _UNUSED
+        if read or name in {_STUDIES, _VECTORS}:
             data = artifact.file(name).read_bytes()
             data = _anonymous(data) if name == _STUDIES else data
             kept[name] = _halved(data) if half and name.endswith(".safetensors") else data
