@@ -5,6 +5,7 @@ For each study, in a folder named by its StudyInstanceUID: ``report.dcm`` (struc
 ``dicom.json`` lists them, with the studies that have none and why.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,9 @@ def _written(results: Results, study: Study, slices: pl.DataFrame, root: Path, o
         rows = {
             row["slice"]: row for row in slices.filter(pl.col("study") == study.study).iter_rows(named=True)
         }
-        with disable_value_validation():
+        with disable_value_validation(), warnings.catch_warnings():
+            # names of patients are copied as they are, without a family name if the source has none
+            warnings.filterwarnings("ignore", "The string .* is unlikely to represent", UserWarning)
             objects = {
                 "report.dcm": structured_report(results, study, source),
                 "key_objects.dcm": key_objects(results, study, source),
