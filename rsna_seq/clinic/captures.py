@@ -125,7 +125,7 @@ def _lines(
     """The text below a slice."""
     frame = source.frames[key.slice]
     which = f"image {key.slice}" if frame is None else f"frame {frame}"
-    lines = [(f"{which}{place(key.z_mm)}; left: brain window, right: subdural window", _INK)]
+    lines = [(f"{which}{place(key.z_mm)}", _INK), ("left: brain window, right: subdural window", _INK)]
     for name, found in findings.items():
         lines.append((stated(name, found), _colour(name)))
     lines.append((f"rsna_seq {results.version}, model {model_name(results)}", _INK))
