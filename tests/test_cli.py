@@ -212,7 +212,7 @@ def test_the_whole_traceback_is_shown_where_it_is_asked_for(
 _UP = (
     "print('up', flush=True); import runpy; runpy.run_module('rsna_seq', run_name='__main__', alter_sys=True)"
 )
-"""The command, after a line that says that Python itself has started, which takes longer on a busy machine."""
+"""The command, after a line that says that Python itself has started (slow on a busy machine)."""
 
 
 @pytest.mark.parametrize("wait", [0.4, 3.0])
