@@ -9,9 +9,10 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/python cli.py demo --config configs/demo.yaml --out runs/demo
 
-# two processes, a thread each: threads that wait for one another would take the cores from both
+# two processes, a thread each: threads that wait for one another would take the cores from both; files in their
+# order, because the slow ones have few tests and would come last
 test: $(READY) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # the documentation site, into build/docs; a warning is an error
 docs: $(READY)
@@ -20,12 +21,12 @@ docs: $(READY)
 # the tests with the lines that they reach, commands and workers included; fails below 90 %
 coverage: $(READY)
 	rm -f .coverage .coverage.*
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
 
 # the tests with the lowest versions that pyproject.toml allows, in an environment of their own
 LOWEST := build/lowest
 test-lowest: $(LOWEST)/.ready
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -W default
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -W default
 
 # uv, because pip cannot choose the lowest versions; pip and setuptools are for the test that builds a wheel
 $(LOWEST)/.ready: pyproject.toml

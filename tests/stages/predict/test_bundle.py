@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,12 @@ def trained(walked: Path) -> Path:
     return walked
 
 
-def test_a_bundle_gives_the_same_results_as_its_run(trained: Path, tmp_path: Path) -> None:
+def test_a_bundle_gives_the_same_results_as_its_run(
+    trained: Path, tmp_path: Path, here: Callable[..., str]
+) -> None:
     data = trained / "data" / "stage_2_train"
     for name, model in (("a", trained / "run"), ("b", trained / "model.zip")):
-        cli("predict", data, "--run", model, "--out", tmp_path / name, "device=cpu", "workers=1")
+        here(data, "--run", model, "--out", tmp_path / name)
     for table in ("slices.csv", "studies.csv"):
         assert (tmp_path / "a" / table).read_bytes() == (tmp_path / "b" / table).read_bytes()
 
