@@ -12,6 +12,7 @@ The last line is JSON: size and digest of the bundle, and the scores.
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -46,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
             notes = Path(folder) / "notes.md"
             notes.write_text(notes_of(scores), encoding="utf-8")
             name = "rsna_seq phantom model"
-            bundle.run(asked.out, PACKAGED, licence=_LICENCE, name=name, half=True, notes=notes)
+            made = Path(folder) / PACKAGED.name
+            bundle.run(asked.out, made, licence=_LICENCE, name=name, half=True, notes=notes)
+            shutil.copyfile(made, PACKAGED)
         scores |= {"bytes": PACKAGED.stat().st_size, "digest": read_bundle(PACKAGED).digest}
         if asked.real:
             scores["half"] = score_real(rsna_seq.TrainedRun(PACKAGED, device="cpu"), asked.real)

@@ -5,18 +5,19 @@ from the training data only the prevalence of each class and counts. Its manifes
 files that it holds. ``bundle.json`` lists every file with its BLAKE3; nothing in a bundle is code.
 
 1. :func:`write_bundle`: run -> zip; the same run gives the same bytes.
-2. :func:`read_bundle`: the description, checked, without extracting anything.
-3. :func:`extract_bundle`: every file into a folder, compared with its digest; then it is opened as a run.
+2. :func:`read_bundle`: the description, checked; :func:`extract_bundle`: the files, each against its digest.
 """
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 import polars as pl
+import yaml
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.numpy import load as load_tensors
@@ -114,7 +115,7 @@ def write_bundle(
 
     Args:
         run: The run, with ``2_cache`` to ``5_stack`` finished.
-        out: The zip file; it must not exist, or be a bundle.
+        out: The zip file; it must not exist, or be this bundle already.
         training: What is kept of the training data.
         card: Text of the model card, in Markdown.
         name: Name of the model.
@@ -127,12 +128,10 @@ def write_bundle(
     """
     if out.suffix != SUFFIX:
         raise UsageError(f"--out {out}: a bundle's name ends in {SUFFIX}")
-    if out.exists():
-        read_bundle(out)
     artifacts = run.open("cache", *_stages(run))
     files = _stage_files(run, artifacts, training, half=half)
     config = run.path / "config.yaml"
-    files |= {CARD: card.encode()} | ({"config.yaml": config.read_bytes()} if config.is_file() else {})
+    files |= {CARD: card.encode()} | ({"config.yaml": _without_paths(config)} if config.is_file() else {})
     info = BundleInfo(
         name=name,
         version=package_version(),
@@ -143,8 +142,19 @@ def write_bundle(
         stages={stage: artifact.manifest.content for stage, artifact in artifacts.items()},
         files={path: blake3(data).hexdigest() for path, data in sorted(files.items())},
     )
-    write_bytes(out, _packed({INFO: _json(info.model_dump(mode="json")), **files}))
+    packed = _packed({INFO: _json(info.model_dump(mode="json")), **files})
+    if not os.path.lexists(out):
+        write_bytes(out, packed)
+    elif not out.is_file() or out.read_bytes() != packed:
+        raise UsageError(f"--out {out}: exists with other content; move it, or choose another name")
     return info
+
+
+def _without_paths(config: Path) -> bytes:
+    """The config of a run without the section on its data, whose paths may name a hospital or a person."""
+    tree = yaml.safe_load(config.read_text(encoding="utf-8"))
+    kept = {name: section for name, section in tree.items() if name != "data"}
+    return yaml.safe_dump(kept, sort_keys=False).encode()
 
 
 def read_bundle(file: Path) -> BundleInfo:
@@ -287,5 +297,4 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
 
 def read_training(file: Path) -> TrainingSummary:
     """Read ``training.json`` of an extracted bundle."""
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return TrainingSummary(found["prior"], found["counts"], found["phantoms_only"])
+    return TrainingSummary(**json.loads(file.read_text(encoding="utf-8")))

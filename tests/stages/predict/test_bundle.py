@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -52,7 +53,7 @@ def test_the_same_run_gives_the_same_bytes_and_no_training_data(trained: Path, t
         ".npy",
     }
     slices = rsna_seq.read_index(trained / "run")
-    names = {*slices["patient"], *slices["study"]}
+    names = {*slices["patient"], *slices["study"], str(trained / "data")}
     assert len(names) > 6
     assert not [name for name in names if name.encode() in text]
 
@@ -99,9 +100,21 @@ def test_a_bundle_needs_a_licence_and_never_replaces_another_file(trained: Path,
     with pytest.raises(UsageError, match=r"\.zip"):
         bundle.run(trained / "run", tmp_path / "a.tar", licence="CC0-1.0")
     (tmp_path / "mine.zip").write_bytes(b"mine")
-    with pytest.raises(IntegrityError, match="not a bundle"):
-        bundle.run(trained / "run", tmp_path / "mine.zip", licence="CC0-1.0")
-    assert (tmp_path / "mine.zip").read_bytes() == b"mine"
+    shutil.copy(trained / "model.zip", tmp_path / "theirs.zip")
+    (tmp_path / "link.zip").symlink_to(tmp_path / "theirs.zip")
+    (tmp_path / "dangling.zip").symlink_to(tmp_path / "absent.zip")
+
+    def there() -> dict[str, tuple[int, ...]]:
+        found = {path.name: path.lstat() for path in tmp_path.iterdir()}
+        return {name: (s.st_ino, s.st_mode, s.st_size, s.st_mtime_ns) for name, s in found.items()}
+
+    before = there()
+    for name in before:
+        with pytest.raises(UsageError, match=f"{name}: exists with other content"):
+            bundle.run(trained / "run", tmp_path / name, licence="MIT")
+    assert there() == before
+    again = bundle.run(trained / "run", tmp_path / "theirs.zip", licence="CC0-1.0", name="model")
+    assert again == read_bundle(trained / "model.zip")  # the same bundle stays as it is
 
 
 def test_info_describes_runs_and_bundles(trained: Path) -> None:
