@@ -95,3 +95,26 @@ def write_set(root: Path, *, studies: int = 6, slices: int = 6, test_studies: in
     (root / "stage_2_train.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (root / "stage_2_sample_submission.csv").write_text("\n".join(sample) + "\n", encoding="utf-8")
     return root
+
+
+def frame_groups(frames: int) -> dict[str, list[Dataset]]:
+    """The functional groups of an axial multi-frame CT object: 2 mm pixels, frames every 5 mm."""
+    shared = _nested(
+        PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+        PixelMeasuresSequence={"PixelSpacing": [2.0, 2.0]},
+        PixelValueTransformationSequence={"RescaleSlope": 1, "RescaleIntercept": -1024},
+    )
+    places = ([-64.0, -64.0, 5.0 * i] for i in range(frames))
+    each = [_nested(PlanePositionSequence={"ImagePositionPatient": place}) for place in places]
+    return {"SharedFunctionalGroupsSequence": [shared], "PerFrameFunctionalGroupsSequence": each}
+
+
+def _nested(**groups: dict[str, object]) -> Dataset:
+    """An item of functional groups."""
+    item = Dataset()
+    for name, elements in groups.items():
+        inner = Dataset()
+        for keyword, value in elements.items():
+            setattr(inner, keyword, value)
+        setattr(item, name, [inner])
+    return item

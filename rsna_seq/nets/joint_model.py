@@ -22,11 +22,9 @@ from torch.utils.checkpoint import checkpoint
 from rsna_seq.config import EmbedConfig, JointConfig
 from rsna_seq.labels import N_CLASSES
 from rsna_seq.nets.cnn import Embedder, load_weights
-from rsna_seq.nets.sequence_model import study_geometry, study_views
+from rsna_seq.nets.sequence_model import VIEWS, study_geometry, study_gru, study_views
 from rsna_seq.nets.studies import Studies
 
-_VIEWS = 7
-"""Views of a study, see :func:`rsna_seq.nets.sequence_model.study_views`."""
 _MIX_RATE = 20.0
 """Factor by which the few weights of the mix learn faster than those of the GRU."""
 _CHUNK = 64
@@ -47,18 +45,8 @@ class JointModel(nn.Module):
         self.drop = nn.Dropout(cfg.dropout)
         self.norm = nn.LayerNorm(embedder.features, elementwise_affine=False)
         self.project = nn.Linear(embedder.features, cfg.projection_dim)
-        self.gru = nn.GRU(
-            cfg.projection_dim + N_CLASSES + 3,
-            cfg.hidden,
-            cfg.layers,
-            batch_first=True,
-            bidirectional=True,
-            dropout=cfg.dropout if cfg.layers > 1 else 0.0,
-        )
-        self.correct = nn.Linear(2 * cfg.hidden, N_CLASSES)
-        nn.init.zeros_(self.correct.weight)
-        nn.init.zeros_(self.correct.bias)
-        self.mix = nn.Parameter(torch.zeros(_VIEWS, N_CLASSES))
+        self.gru, self.correct = study_gru(cfg, cfg.projection_dim + N_CLASSES + 3)
+        self.mix = nn.Parameter(torch.zeros(VIEWS, N_CLASSES))
 
     def freeze(self, frozen: bool) -> None:
         """Exclude the CNN from training, or include it."""

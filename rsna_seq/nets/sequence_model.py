@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from rsna_seq.config import SequenceConfig
+from rsna_seq.config import JointConfig, SequenceConfig
 from rsna_seq.labels import N_CLASSES
 from rsna_seq.nets.recurrence import run_gru
 from rsna_seq.nets.studies import Studies
@@ -29,7 +29,7 @@ _WIDTHS = (3.0, 6.0, 12.0, 25.0)
 """Standard deviations, in mm, of the Gaussian averages in the residual path."""
 _INITIAL_WIDTH = 1
 """Index of the width to which the residual path is initialised."""
-_VIEWS = len(_WIDTHS) + 3
+VIEWS = len(_WIDTHS) + 3
 """Inputs of the residual path: the Gaussian averages, the slab itself, the study's maximum and mean."""
 _RESIDUAL_RATE = 20.0
 """Factor by which the few weights of the residual path learn faster than those of the GRU."""
@@ -96,18 +96,8 @@ class SequenceModel(nn.Module):
             nn.init.zeros_(self.refine.weight)
             nn.init.zeros_(self.refine.bias)
             inputs += 3 * cfg.projection_dim
-        self.gru = nn.GRU(
-            inputs,
-            cfg.hidden,
-            cfg.layers,
-            batch_first=True,
-            bidirectional=True,
-            dropout=cfg.dropout if cfg.layers > 1 else 0.0,
-        )
-        self.correct = nn.Linear(2 * cfg.hidden, N_CLASSES)
-        nn.init.zeros_(self.correct.weight)
-        nn.init.zeros_(self.correct.bias)
-        self.mix = nn.Parameter(torch.zeros(_VIEWS, N_CLASSES))
+        self.gru, self.correct = study_gru(cfg, inputs)
+        self.mix = nn.Parameter(torch.zeros(VIEWS, N_CLASSES))
         self.bias = nn.Parameter(torch.zeros(N_CLASSES))
 
     def forward(self, studies: Studies, drops: Drops | None = None) -> tuple[Tensor, Tensor]:
@@ -160,6 +150,16 @@ class SequenceModel(nn.Module):
         views = study_views(studies, mask)
         mixed: Tensor = (views * (start + _RESIDUAL_RATE * self.mix)).sum(-2) + _RESIDUAL_RATE * self.bias
         return mixed
+
+
+def study_gru(cfg: SequenceConfig | JointConfig, inputs: int) -> tuple[nn.GRU, nn.Linear]:
+    """Make a bidirectional GRU, and the correction of six logits from its states, which is zero at first."""
+    dropout = cfg.dropout if cfg.layers > 1 else 0.0
+    gru = nn.GRU(inputs, cfg.hidden, cfg.layers, batch_first=True, bidirectional=True, dropout=dropout)
+    correct = nn.Linear(2 * cfg.hidden, N_CLASSES)
+    nn.init.zeros_(correct.weight)
+    nn.init.zeros_(correct.bias)
+    return gru, correct
 
 
 def study_views(studies: Studies, mask: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsna_seq.arrays import Floats, sigmoid
-from rsna_seq.labels import CLASSES
-from rsna_seq.scoring.metric import class_log_loss, slice_losses
+from rsna_seq.labels import CLASS_WEIGHTS, CLASSES
+from rsna_seq.scoring.metric import class_log_loss
 
 Gates = dict[int, dict[str, bool]]
 """Whether a refinement is used, by crossed fold (or UNSEEN) and class."""
@@ -21,8 +21,10 @@ def decide(
     patients: NDArray[np.object_],
     folds: list[int],
     clear: float = 2.0,
+    *,
+    whole: bool = False,
 ) -> Gates:
-    """Decide per class whether a refinement is used.
+    """Decide per class whether a refinement is used, or by the official metric for all classes alike.
 
     The decision of a fold is made on the other folds; the decision for unseen studies on all folds.
 
@@ -34,62 +36,22 @@ def decide(
         patients: (row,) PatientID.
         folds: The crossed folds.
         clear: Minimum gain, in standard errors over patients.
+        whole: Decide by the official metric, with one answer for all classes.
 
     Returns:
         For each fold, and for :data:`UNSEEN`, whether each class is refined.
     """
     seen = own >= 0
-    gain = _class_gain(base[seen], boosted[seen], labels[seen])
+    truth = labels[seen]
+    gain = class_log_loss(truth, sigmoid(base[seen])) - class_log_loss(truth, sigmoid(boosted[seen]))
+    judged = [gain @ CLASS_WEIGHTS] if whole else list(gain.T)
     whose, fold_of = patients[seen], own[seen]
     decided = {}
     for fold in (*folds, UNSEEN):
         others = fold_of != fold
-        decided[fold] = {
-            name: _helps(gain[others, c], whose[others], clear) for c, name in enumerate(CLASSES)
-        }
+        helps = [_helps(each[others], whose[others], clear) for each in judged]
+        decided[fold] = dict(zip(CLASSES, helps * (len(CLASSES) if whole else 1), strict=True))
     return decided
-
-
-def decide_whole(
-    base: Floats,
-    refined: Floats,
-    labels: NDArray[np.int8],
-    own: NDArray[np.int16],
-    patients: NDArray[np.object_],
-    folds: list[int],
-    clear: float = 2.0,
-) -> dict[int, dict[str, bool]]:
-    """Decide by the official metric whether a refinement is used, for all classes alike.
-
-    Args:
-        base: (row, 6) logits without the refinement.
-        refined: (row, 6) logits with it, out of fold.
-        labels: (row, 6) of 0 and 1.
-        own: (row,) crossed fold of the row's patient; rows of held-out patients (-1) are ignored.
-        patients: (row,) PatientID.
-        folds: The crossed folds.
-        clear: Minimum gain, in standard errors over patients.
-
-    Returns:
-        As :func:`decide`.
-    """
-    seen = own >= 0
-    truth = labels[seen]
-    gain = slice_losses(truth, sigmoid(base[seen])) - slice_losses(truth, sigmoid(refined[seen]))
-    whose, fold_of = patients[seen], own[seen]
-    return {
-        fold: dict.fromkeys(CLASSES, _helps(gain[fold_of != fold], whose[fold_of != fold], clear))
-        for fold in (*folds, UNSEEN)
-    }
-
-
-def _class_gain(base: Floats, boosted: Floats, labels: NDArray[np.int8]) -> Floats:
-    """Reduction of the loss of each row and class by the refinement; (row, 6)."""
-
-    def loss(logits: Floats) -> Floats:
-        return class_log_loss(labels, sigmoid(logits))
-
-    return loss(base) - loss(boosted)
 
 
 def _helps(gain: Floats, patients: NDArray[np.object_], clear: float) -> bool:

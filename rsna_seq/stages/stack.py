@@ -39,7 +39,7 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.scoring.training_studies import training_fault, write_training
 from rsna_seq.stacking.calibration import cross_temperatures
 from rsna_seq.stacking.features import class_features, join_logits, stack_features
-from rsna_seq.stacking.gates import UNSEEN, Gates, decide, decide_whole, shut
+from rsna_seq.stacking.gates import UNSEEN, Gates, decide, shut
 from rsna_seq.stacking.stacker import Stacker, boost, read_booster, write_boosters
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact
 from rsna_seq.store.builds import ensure, reproduction_fault
@@ -245,7 +245,7 @@ def _build(
     gates = decide(base, boosted, **about, clear=_CLEAR)
     shut(boosted, base, gates, own, cross)
     calibrated, temperature = cross_temperatures(boosted, labels, own, folds)
-    helped = decide_whole(boosted, calibrated, **about, clear=_CLEAR)
+    helped = decide(boosted, calibrated, **about, clear=_CLEAR, whole=True)
     shut(calibrated, boosted, helped, own, cross)
     _write_logits(table, calibrated, folder / "logits.parquet")
     if any(opened["any"] for opened in helped.values()):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from dicoms import head, write_slice
+from dicoms import frame_groups, head, write_slice
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
@@ -92,29 +92,10 @@ def write_frames(folder: Path, study: str = "1.2.826.0.8.1", frames: int = 4) ->
     whole.SOPClassUID = whole.file_meta.MediaStorageSOPClassUID = ENHANCED
     whole.NumberOfFrames = frames
     whole.PixelData = (np.stack([head(5.0 * i) for i in range(frames)]) + 1024).astype("<i2").tobytes()
-    whole.SharedFunctionalGroupsSequence = [
-        _nested(
-            PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
-            PixelMeasuresSequence={"PixelSpacing": [2.0, 2.0]},
-            PixelValueTransformationSequence={"RescaleSlope": 1, "RescaleIntercept": -1024},
-        )
-    ]
-    whole.PerFrameFunctionalGroupsSequence = [
-        _nested(PlanePositionSequence={"ImagePositionPatient": [-64.0, -64.0, 5.0 * i]})
-        for i in range(frames)
-    ]
+    for keyword, items in frame_groups(frames).items():
+        setattr(whole, keyword, items)
     whole.save_as(path, enforce_file_format=True)
     return path
-
-
-def _nested(**groups: dict[str, object]) -> Dataset:
-    item = Dataset()
-    for name, elements in groups.items():
-        inner = Dataset()
-        for keyword, value in elements.items():
-            setattr(inner, keyword, value)
-        setattr(item, name, [inner])
-    return item
 
 
 def read(path: Path) -> Dataset:

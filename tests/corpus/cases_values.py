@@ -1,11 +1,10 @@
 """Bad inputs: rescale, units, wraps, padding, multi-frame objects and transfer syntaxes."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from case_list import case, one
-from dicoms import head
+from dicoms import frame_groups, head
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000
@@ -87,28 +86,9 @@ def _(folder: Path) -> None:
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
     dataset.NumberOfFrames = 4
     dataset.PixelData = (np.stack(frames) + 1024).astype("<i2").tobytes()
-    dataset.SharedFunctionalGroupsSequence = [
-        nested(
-            PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
-            PixelMeasuresSequence={"PixelSpacing": [2.0, 2.0]},
-            PixelValueTransformationSequence={"RescaleSlope": 1, "RescaleIntercept": -1024},
-        )
-    ]
-    dataset.PerFrameFunctionalGroupsSequence = [
-        nested(PlanePositionSequence={"ImagePositionPatient": [-64.0, -64.0, 5.0 * i]}) for i in range(4)
-    ]
+    for keyword, items in frame_groups(4).items():
+        setattr(dataset, keyword, items)
     dataset.save_as(folder / f"{folder.name}_a.dcm", enforce_file_format=True)
-
-
-def nested(**groups: dict[str, Any]) -> Dataset:
-    """An item of functional groups."""
-    item = Dataset()
-    for name, elements in groups.items():
-        inner = Dataset()
-        for keyword, value in elements.items():
-            setattr(inner, keyword, value)
-        setattr(item, name, [inner])
-    return item
 
 
 @case(34, "JPEG Lossless, JPEG-LS, JPEG 2000, HTJ2K, RLE, deflated", read=6)
