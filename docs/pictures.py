@@ -36,7 +36,7 @@ def main() -> None:
             )
             browser.picture(ASSETS / "study.jpg", height=round(top))
             high = browser.run("document.getElementById('viewer').getBoundingClientRect().height")
-            browser.picture(ASSETS / "viewer.jpg", top=round(end), height=round(high))
+            browser.picture(ASSETS / "viewer.jpg", top=round(end), height=round(high) + 24)
 
 
 def _rsna_seq(*words: object) -> None:
