@@ -196,6 +196,8 @@ class Matrix:
             # a manifest that is gone is an unfinished stage, and `evaluate` names those that it leaves out
             stage = case.file.split("/")[0].partition("_")[2]
             named |= code == 0 and f"{stage} is not finished and is not scored" in printed
+            # predict needs `evaluate` for its thresholds only, and says where they are those of the config
+            named |= code == 0 and stage == "evaluate" and "(predict.threshold): evaluate" in printed
             kind = "noticed" if named else "rebuilt" if same and "rebuilding" in printed else "harmless"
             return Outcome(case, kind if named or same else "silent", code, printed)
 
