@@ -8,9 +8,8 @@ import numpy as np
 import polars as pl
 
 from rsna_seq.imaging.volume import Volume
-from rsna_seq.labels import CLASSES
+from rsna_seq.labels import CLASSES, COLOURS
 from rsna_seq.reasons import Reason
-from rsna_seq.report.canvas import COLOURS
 from rsna_seq.report.strip import study_strip
 from rsna_seq.store.files import write_text
 from rsna_seq.store.provenance import package_version
@@ -19,12 +18,11 @@ _STRIPS, _LISTED = 12, 200
 """Largest number of studies of a prediction that are drawn, and that are listed, to limit the page size."""
 
 
-def render(template: str, out: Path, **values: Any) -> None:
-    """Fill a template with escaped values and write the page.
+def page_text(template: str, **values: Any) -> str:
+    """Fill a template with escaped values.
 
     Args:
         template: Name of a template in this folder.
-        out: Output file.
         values: Variables of the template; strings from :func:`markup` are not escaped.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -35,8 +33,18 @@ def render(template: str, out: Path, **values: Any) -> None:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    page = environment.get_template(template).render(classes=CLASSES, **values)
-    write_text(out, page)
+    return environment.get_template(template).render(classes=CLASSES, **{"version": package_version(), **values})
+
+
+def render(template: str, out: Path, **values: Any) -> None:
+    """Fill a template with escaped values and write the page.
+
+    Args:
+        template: Name of a template in this folder.
+        out: Output file.
+        values: As of :func:`page_text`.
+    """
+    write_text(out, page_text(template, **values))
 
 
 def markup(text: str) -> Any:
