@@ -51,8 +51,8 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     Yields:
         A function that advances the bar by the given number of steps.
     """
-    if _SILENT.get() or not console.is_terminal or not _LOG.handlers:  # no bar in a log file, or for a library's caller
-        yield lambda _: None
+    if _SILENT.get() or not console.is_terminal or not _LOG.handlers:
+        yield lambda _: None  # no bar in a log file, or for a library's caller
         return
     columns = (
         TextColumn("[bold]{task.description:<10}"),

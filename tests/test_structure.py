@@ -43,6 +43,7 @@ ORDER = (
         "clinic",
         "report",
         "stages",
+        "service",
     ),
     *("tools", "pipeline", "__main__"),
 )
