@@ -69,7 +69,7 @@ def _answered(worker: Worker, inbox: Inbox, options: Options, number: int, slice
     folder, queue = inbox.new(), worker.queue
     files = _study(options, folder, slices, number)
     study = f"study {number}"
-    kept, _ = put(queue, queue.arriving("bench", study, study), inbox, folder, files, None)
+    kept, _ = put(queue, ("bench", study, study), inbox, folder, files)
     assert worker.step()
     job = queue.job(kept)
     assert job is not None

@@ -221,14 +221,13 @@ TESTED_ELSEWHERE = {
     "stages.predict.scoring": "tests/stages/predict/test_run.py",
     "stages.predict.trained": "tests/stages/predict/test_run.py",
     "datasets.rsna2019.layout": "tests/stages/test_index.py",
-    "settings.data": "tests/test_config.py",
     "store.bundle": "tests/stages/predict/test_bundle.py, for bundles need a finished run",
     "tools.bundle": "tests/stages/predict/test_bundle.py",
     "tools.commands": "tests/test_cli.py and tests/stages/predict/test_bundle.py",
-    "settings.models": "tests/test_config.py",
-    "settings.faults": "tests/test_config.py",
-    "settings.types": "tests/test_config.py",
-    "settings.yaml_file": "tests/test_config.py",
+    **{
+        f"settings.{name}": "tests/test_config.py"
+        for name in ("data", "models", "faults", "service", "types", "yaml_file")
+    },
     "clinic.codes": "tests/clinic/test_structured_report.py",
     "clinic.collect": "tests/clinic/test_results.py",
     "clinic.equipment": "tests/clinic/test_write.py",
@@ -252,18 +251,31 @@ TESTED_ELSEWHERE = {
     "imaging.neighbours": "tests/stages/test_cache.py",
     "imaging.volume": "tests/stages/test_cache.py",
     "imaging.windows": "tests/tools/test_png.py",
-    "imaging.headers.batch": "tests/imaging/test_both_ways.py holds both readers to one law",
-    "imaging.headers.checks": "tests/imaging/test_both_ways.py",
-    "imaging.headers.frame": "tests/imaging/test_both_ways.py and tests/corpus",
-    "imaging.headers.fields": "tests/imaging/test_both_ways.py",
-    "imaging.headers.single": "tests/imaging/test_both_ways.py",
-    "imaging.headers.walk": "tests/imaging/test_both_ways.py",
+    **{
+        f"imaging.headers.{name}": "tests/imaging/test_both_ways.py holds both readers to one law"
+        for name in ("batch", "checks", "frame", "fields", "single", "walk")
+    },
     "nets.batches": "tests/nets/test_batched.py",
     "nets.loss_record": "tests/nets/test_loop.py",
     "nets.optimizer": "tests/nets/test_batched.py and tests/nets/test_loop.py",
     "nets.resume": "tests/nets/test_batched.py and tests/stages/test_learned.py",
     "nets.pretrained": "tests/nets/test_cnn.py",
     "nets.studies": "tests/nets/test_sequence_model.py",
+    **dict.fromkeys(("service.orthanc", "service.send"), "tests/service/test_orthanc_source.py"),
+    **{
+        f"service.{name}": "tests/service/test_queue.py, test_watch.py, test_api.py and test_serve.py"
+        for name in (
+            "jobs",
+            "queue_tables",
+            "commands",
+            "folder_source",
+            "scorer",
+            "source",
+            "view",
+            "worker",
+        )
+    },
+    **{f"service.{name}": "tests/service/test_api.py" for name in ("guard", "metrics", "uploads")},
     "store.array_file": "tests/store/test_files.py",
     "store.artifacts": "tests/store/test_builds.py",
     "store.pixel_cache": "tests/stages/test_cache.py",

@@ -70,7 +70,7 @@ class FolderSource:
         self.name = f"folder {self.folder}"
         self._known: dict[str, _Known] = {}
         self._seen: dict[str, tuple[str, float]] = {}
-        self._jobs: dict[str, int] = {}
+        self._arriving: set[str] = set()
         queue.forget_arriving(self.name)
 
     def poll(self) -> bool:
@@ -81,8 +81,9 @@ class FolderSource:
             signature = signature_of(unit.parts)
             if self.queue.mark(self.name, key) == signature:
                 continue
-            if key not in self._jobs:
-                self._jobs[key] = self.queue.arriving(self.name, key, unit.study)
+            if key not in self._arriving:
+                self.queue.arriving(self.name, key, unit.study)
+                self._arriving.add(key)
             before, since = self._seen.get(key, ("", 0.0))
             if before != signature:
                 self._seen[key] = (signature, time.monotonic())
@@ -91,9 +92,10 @@ class FolderSource:
                 arriving = True
             else:
                 self._complete(key, unit, signature)
-                arriving = arriving or key in self._jobs
-        for key in [key for key in self._jobs if key not in units]:
-            self.queue.forget(self._jobs.pop(key))
+                arriving = arriving or key in self._arriving
+        for key in self._arriving - set(units):
+            self.queue.forget(self.name, key)
+            self._arriving.discard(key)
             self._seen.pop(key, None)
         return arriving
 
@@ -105,7 +107,7 @@ class FolderSource:
 
     def _complete(self, key: str, unit: _Unit, signature: str) -> None:
         """Put a study that has not changed into the queue."""
-        mark = (self.name, key, signature)
+        arrived, mark = (self.name, key, unit.study), (self.name, key, signature)
         try:
             if any("!/" in path and not os.path.lexists(path) for path in unit.files):
                 folder = self.inbox.new()
@@ -114,25 +116,20 @@ class FolderSource:
                 except BaseException:
                     shutil.rmtree(folder, ignore_errors=True)
                     raise
-                put(self.queue, self._jobs[key], self.inbox, folder, files, mark)
+                put(self.queue, arrived, self.inbox, folder, files, mark)
             else:
                 files = [Path(path) for path in unit.files]
-                self.queue.complete(self._jobs[key], digest_of(files), files, mark=mark)
+                self.queue.complete(arrived, digest_of(files), files, mark=mark)
         except TooLargeError as error:
-            self._refuse(key, unit, signature, str(error))
+            kept, _ = self.queue.complete(arrived, signature, [], mark=mark)
+            self.queue.failed(kept, str(error))
+            say("watch", f"study {unit.study}: failed: {error}")
         except OSError as error:
             say("watch", f"study {unit.study}: not complete yet: {error}")
             self._seen.pop(key)  # a file has changed or gone meanwhile: look again
             return
-        self._jobs.pop(key)
+        self._arriving.discard(key)
         self._seen.pop(key)
-
-    def _refuse(self, key: str, unit: _Unit, signature: str, reason: str) -> None:
-        """A study that is not read at all has failed."""
-        digest = signature_of([("refused", signature)])
-        kept, _ = self.queue.complete(self._jobs[key], digest, [], mark=(self.name, key, signature))
-        self.queue.failed(kept, reason)
-        say("watch", f"study {unit.study}: failed: {reason}")
 
     def _units(self) -> dict[str, _Unit]:
         """The studies in the folder, by key."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rsna_seq.errors import EnvironmentFaultError
-from rsna_seq.service.addresses import Address
+from rsna_seq.service.addresses import Address, is_loopback
 
 MARK = 4173
 """Number of the user-defined metadata (1024 to 65535) of Orthanc by which series of results are known."""
@@ -15,10 +15,11 @@ _TIMEOUT_S = (5.0, 60.0)
 _BLOCK = 1 << 20
 
 
-def new_session(auth: tuple[str, str] | None) -> Any:
-    """A session of ``requests`` that sends credentials to the server itself only.
+def new_session(address: Address, auth: tuple[str, str] | None) -> Any:
+    """A session of ``requests`` for one server.
 
     Args:
+        address: The server; the proxies of the environment are not used for this machine.
         auth: User and password, or None.
 
     Raises:
@@ -31,7 +32,7 @@ def new_session(auth: tuple[str, str] | None) -> Any:
             "the package requests is not installed; run: pip install 'rsna-seq[clinic]'"
         ) from error
     session = requests.Session()
-    session.trust_env = auth is None  # otherwise ~/.netrc replaces the credentials
+    session.trust_env = not is_loopback(address.host)
     session.auth = auth
     return session
 
@@ -57,7 +58,7 @@ class Orthanc:
     """
 
     def __init__(self, address: Address, auth: tuple[str, str] | None) -> None:
-        self.address, self.session = address, new_session(auth)
+        self.address, self.session = address, new_session(address, auth)
 
     def get(self, path: str, **parameters: object) -> Any:
         """JSON of a resource; None if it does not exist.

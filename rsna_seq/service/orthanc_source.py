@@ -33,10 +33,13 @@ class OrthancSource:
         queue: Receives the studies.
         inbox: Receives the instances.
         cfg: Limits, and whether studies count that were there before the first start.
+        once: Tell whether studies are not yet stable, for which all studies of the server are listed.
     """
 
-    def __init__(self, server: Orthanc, queue: Queue, inbox: Inbox, cfg: ServiceConfig) -> None:
-        self.server, self.queue, self.inbox, self.cfg = server, queue, inbox, cfg
+    def __init__(
+        self, server: Orthanc, queue: Queue, inbox: Inbox, cfg: ServiceConfig, *, once: bool = False
+    ) -> None:
+        self.server, self.queue, self.inbox, self.cfg, self._once = server, queue, inbox, cfg, once
         self.name = f"orthanc {server.address.url}"
         queue.forget_arriving(self.name)
 
@@ -65,7 +68,7 @@ class OrthancSource:
                 since = int(change["Seq"])
                 self.queue.set_mark(self.name, _SINCE, str(since))
             if found["Done"] or not found["Changes"]:
-                return self._is_settling()
+                return self._once and self._is_settling()
 
     def _since(self) -> int:
         """The number of the last change that was read; 0 if the server was set up anew."""
@@ -99,17 +102,17 @@ class OrthancSource:
         if self.queue.mark(self.name, name) == signature:
             return
         uid = str(study["MainDicomTags"].get("StudyInstanceUID", "")) or name
-        job = self.queue.arriving(self.name, name, uid)
+        arrived, mark = (self.name, name, uid), (self.name, name, signature)
+        self.queue.arriving(*arrived)
         folder = self.inbox.new()
         try:
             files = self._retrieve(instances, folder)
-            mark = (self.name, name, signature)
             if files:
-                put(self.queue, job, self.inbox, folder, files, mark)
-            else:
-                self.queue.forget(job)  # it was deleted meanwhile
+                put(self.queue, arrived, self.inbox, folder, files, mark)
+            else:  # it was deleted meanwhile
+                self.queue.forget(self.name, name)
         except TooLargeError as error:
-            kept, _ = self.queue.complete(job, signature, [], mark=(self.name, name, signature))
+            kept, _ = self.queue.complete(arrived, signature, [], mark=mark)
             self.queue.failed(kept, str(error))
             say("watch", f"study {uid}: failed: {error}")
             shutil.rmtree(folder, ignore_errors=True)

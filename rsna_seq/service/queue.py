@@ -18,6 +18,10 @@ from rsna_seq.service.queue_tables import APPLICATION, COLUMNS, TABLES, VERSION,
 
 QUEUE = "queue.sqlite"
 """Name of the file."""
+Arrived = tuple[str, str, str]
+"""Source, key in that source, and StudyInstanceUID of a study."""
+Mark = tuple[str, str, str]
+"""Source, key and value of what a source notes; see :meth:`Queue.mark`."""
 
 
 class Queue:
@@ -80,21 +84,13 @@ class Queue:
             study: StudyInstanceUID.
         """
         with self._writing() as base:
-            found = base.execute(
-                "SELECT id FROM studies WHERE source = ? AND key = ? AND state = 'received'", (source, key)
-            ).fetchone()
-            if found:
-                return int(found[0])
-            made = base.execute(
-                "INSERT INTO studies(source, key, study, state, received) VALUES (?, ?, ?, 'received', ?)",
-                (source, key, study, time.time()),
-            )
-            return int(made.lastrowid or 0)
+            return _arriving(base, (source, key, study))
 
-    def forget(self, job: int) -> None:
+    def forget(self, source: str, key: str) -> None:
         """Remove a study of which instances have arrived, but which is not complete."""
         with self._writing() as base:
-            base.execute("DELETE FROM studies WHERE id = ? AND state = 'received'", (job,))
+            where = "source = ? AND key = ? AND state = 'received'"
+            base.execute(f"DELETE FROM studies WHERE {where}", (source, key))
 
     def forget_arriving(self, source: str) -> None:
         """Remove all studies of a source that are not complete; the source finds them again."""
@@ -103,52 +99,47 @@ class Queue:
 
     def complete(
         self,
-        job: int,
+        arrived: Arrived,
         digest: str,
         files: Sequence[Path],
         *,
         folder: Path | None = None,
-        mark: tuple[str, str, str] | None = None,
+        mark: Mark | None = None,
     ) -> tuple[int, bool]:
-        """A registered study is complete: it waits to be scored, unless the same instances were answered.
+        """A study is complete: it waits to be scored, unless the same instances were answered.
 
         If the same instances have failed, they are scored again.
 
         Args:
-            job: Number of the study.
+            arrived: Source, key and StudyInstanceUID, as in :meth:`arriving`.
             digest: Digest of its instances.
             files: Its files, or one folder.
             folder: A folder that belongs to this study and is deleted after the answer, or None.
-            mark: Source, key and value of a mark that is set at the same time, or None.
+            mark: A mark that is set at the same time, or None.
 
         Returns:
             The number under which the study is kept, and whether it will be scored now.
         """
-        named, own = json.dumps(list(map(str, files))), folder and str(folder)
+        values = (json.dumps(list(map(str, files))), folder and str(folder), time.time())
         with self._writing() as base:
             if mark is not None:
                 base.execute("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", mark)
-            known = base.execute(
-                "SELECT o.id, o.state, o.to_send FROM studies n JOIN studies o ON o.study = n.study "
-                "WHERE n.id = ? AND o.digest = ? AND o.id != n.id",
-                (job, digest),
-            ).fetchone()
-            if known is None:
-                base.execute(
-                    "UPDATE studies SET state = 'stable', digest = ?, files = ?, folder = ?, stable = ? "
-                    "WHERE id = ?",
-                    (digest, named, own, time.time(), job),
-                )
-                return job, True
-            base.execute("DELETE FROM studies WHERE id = ?", (job,))
-            again = known[1] == State.FAILED
-            if again:
-                base.execute(
-                    "UPDATE studies SET state = 'stable', files = ?, folder = ?, stable = ?, tries = 0, "
-                    "sends = 0, due = 0, reason = NULL WHERE id = ?",
-                    (named, own, time.time(), known[0]),
-                )
-            return int(known[0]), again
+            job, ask = (
+                _arriving(base, arrived),
+                "SELECT id, state FROM studies WHERE study = ? AND digest = ?",
+            )
+            known = base.execute(ask, (arrived[2], digest)).fetchone()
+            if known is not None:
+                base.execute("DELETE FROM studies WHERE id = ?", (job,))
+                job = int(known[0])
+                if known[1] != State.FAILED:
+                    return job, False
+            base.execute(
+                "UPDATE studies SET state = 'stable', files = ?, folder = ?, stable = ?, digest = ?, "
+                "tries = 0, sends = 0, due = 0, reason = NULL WHERE id = ?",
+                (*values, digest, job),
+            )
+        return job, True
 
     def claim(self) -> Job | None:
         """Take the next study that waits to be scored; its try is counted before it begins."""
@@ -278,3 +269,17 @@ class Queue:
         with self._lock:
             found = self._base.execute(f"SELECT {COLUMNS} FROM studies {where}", (value,)).fetchall()
         return [job_of(row) for row in found]
+
+
+def _arriving(base: sqlite3.Connection, arrived: Arrived) -> int:
+    """The number of a study that is registered as arriving, now or before."""
+    source, key, study = arrived
+    where = "source = ? AND key = ? AND state = 'received'"
+    found = base.execute(f"SELECT id FROM studies WHERE {where}", (source, key)).fetchone()
+    if found:
+        return int(found[0])
+    made = base.execute(
+        "INSERT INTO studies(source, key, study, state, received) VALUES (?, ?, ?, 'received', ?)",
+        (source, key, study, time.time()),
+    )
+    return int(made.lastrowid or 0)

@@ -49,7 +49,7 @@ class WebDestination:
 
     def __init__(self, address: Address, auth: tuple[str, str] | None) -> None:
         self.name, self._auth, self._address = address.url, auth, address
-        self._session = new_session(auth)
+        self._session = new_session(address, auth)
         self._server: Orthanc | None = None
         self._web: Any = None
         self._known = False

@@ -82,7 +82,8 @@ def run(
             work.start()
             at = Address("http", host, listening.getsockname()[1])
             say("serve", f"worklist: {at.url}/worklist; Ctrl-C ends it")
-            _serve(service, listening)
+            if not stop.is_set():  # it may have been told to end while the model was loaded
+                _serve(service, listening)
             stop.set()
             work.join()
 

@@ -14,7 +14,7 @@ from rsna_seq.errors import EnvironmentFaultError
 from rsna_seq.imaging.sources import open_file
 from rsna_seq.reasons import ExclusionError
 from rsna_seq.service.jobs import digest_of
-from rsna_seq.service.queue import Queue
+from rsna_seq.service.queue import Arrived, Mark, Queue
 from rsna_seq.store.files import disk_fault
 
 RECEIVED = "received"
@@ -127,18 +127,19 @@ class Inbox:
                 shutil.rmtree(entry.path, ignore_errors=True)
 
 
-Mark = tuple[str, str, str]
-"""Source, key and value of what a source notes; see :meth:`rsna_seq.service.queue.Queue.mark`."""
-
-
 def put(
-    queue: Queue, job: int, inbox: Inbox, folder: Path, files: Sequence[Path], mark: Mark | None
+    queue: Queue,
+    arrived: Arrived,
+    inbox: Inbox,
+    folder: Path,
+    files: Sequence[Path],
+    mark: Mark | None = None,
 ) -> tuple[int, bool]:
     """Put a study whose instances were received into the queue; delete them if they were answered before.
 
     Args:
         queue: The queue.
-        job: Number of the study, as :meth:`rsna_seq.service.queue.Queue.arriving` gave it.
+        arrived: Source, key and StudyInstanceUID.
         inbox: Where its instances are.
         folder: Its folder in the inbox.
         files: Its instances.
@@ -148,7 +149,7 @@ def put(
         The number under which the study is kept, and whether it will be scored now.
     """
     inbox.sync(files)
-    kept, fresh = queue.complete(job, digest_of(files), [folder], folder=folder, mark=mark)
+    kept, fresh = queue.complete(arrived, digest_of(files), [folder], folder=folder, mark=mark)
     if not fresh:
         shutil.rmtree(folder, ignore_errors=True)
     return kept, fresh

@@ -82,8 +82,8 @@ class StoreSource:
                 self.queue.arriving(self.name, study, study)
                 arriving = True
             else:
-                job = self.queue.arriving(self.name, study, study)
-                self.queue.complete(job, digest_of(files), files, mark=(self.name, study, signature))
+                mark = (self.name, study, signature)
+                self.queue.complete((self.name, study, study), digest_of(files), files, mark=mark)
         return arriving
 
     def close(self) -> None:

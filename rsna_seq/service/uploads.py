@@ -197,8 +197,7 @@ def sort_upload(upload: Upload, queue: Queue, inbox: Inbox) -> Sorted:
         folder = inbox.new()
         try:
             files = _taken(names, folder, inbox)
-            job = queue.arriving(SOURCE, folder.name, study)
-            kept, is_fresh = put(queue, job, inbox, folder, files, None)
+            kept, is_fresh = put(queue, (SOURCE, folder.name, study), inbox, folder, files)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

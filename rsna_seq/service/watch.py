@@ -82,7 +82,7 @@ def run(
             say("watch", PHANTOMS_ONLY)
         worker = Worker(queue, scorer, out, cfg.service, destination=destination)
         worker.recover()
-        opened = stack.enter_context(closing(_open(source, place, queue, out, cfg)))
+        opened = stack.enter_context(closing(_open(source, place, queue, out, cfg, once=once)))
         _Loop(opened, worker, once=once).run(stack.enter_context(stopping()))
         counts = {**queue.counts(), "unsent": queue.unsent()}
     if once and counts["unsent"]:
@@ -138,7 +138,7 @@ class _Loop:
         write_text(self.worker.out / WORKLIST, self._view.page(self._listed))
 
 
-def _open(source: str, place: Address | None, queue: Queue, out: Path, cfg: Config) -> Source:
+def _open(source: str, place: Address | None, queue: Queue, out: Path, cfg: Config, *, once: bool) -> Source:
     """Open the source that a user names."""
     inbox = Inbox(out, cfg.service)
     inbox.clear(queue)
@@ -148,7 +148,7 @@ def _open(source: str, place: Address | None, queue: Queue, out: Path, cfg: Conf
         from rsna_seq.service.store_source import StoreSource
 
         return StoreSource(place, queue, inbox, cfg.service)
-    return OrthancSource(Orthanc(place, credentials()), queue, inbox, cfg.service)
+    return OrthancSource(Orthanc(place, credentials()), queue, inbox, cfg.service, once=once)
 
 
 @contextmanager

@@ -5,27 +5,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from objects import write_whole
+from pydicom import dcmread
+from pynetdicom import AE
 
+from rsna_seq.service.addresses import Address
 from rsna_seq.service.jobs import Job
 from rsna_seq.service.queue import QUEUE, Queue
 
 QUICK = ["device=cpu", "service.stable_s=0.2", "service.poll_s=0.05", "service.retry_s=0.05"]
 """A study is complete after a fifth of a second."""
 CUT = 2000
-"""Bytes that a cut file loses: its header can be read, its pixels cannot."""
+"""Bytes that the pixels of a damaged study lack; the files are valid otherwise, so that a PACS takes them."""
 
 
 def write_head(folder: Path, number: int, *, damaged: bool = False) -> str:
     """Write a study of four slices, and return its StudyInstanceUID."""
     uid = f"1.2.826.0.7.{number}"
-    write_whole(folder, uid, PatientID=f"P{number}", PatientName=f"Doe^Number{number}")
-    if damaged:
-        for file in folder.glob(f"{uid}.1.*.dcm"):
-            file.write_bytes(file.read_bytes()[:-CUT])
+    less = {"PixelData": bytes(2 * 64 * 64 - CUT)} if damaged else {}
+    write_whole(folder, uid, PatientID=f"P{number}", PatientName=f"Doe^Number{number}", **less)
     return uid
 
 
@@ -59,6 +60,18 @@ def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> None:
     while not what():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+def send_all(to: Address, files: Sequence[Path]) -> list[int]:
+    """Send CT images by C-STORE, and return the status of each."""
+    entity = AE(ae_title="SENDER")
+    entity.add_requested_context("1.2.840.10008.5.1.4.1.1.2")
+    link = entity.associate(to.host, to.port, ae_title=to.aet)
+    assert link.is_established
+    try:
+        return [int(link.send_c_store(dcmread(file)).Status) for file in files]
+    finally:
+        link.release()
 
 
 def start(*words: object, **environment: str) -> subprocess.Popen[str]:

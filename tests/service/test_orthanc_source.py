@@ -1,5 +1,6 @@
 """``watch`` with a real Orthanc server: studies are found, answered, and the results are back in it."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -7,13 +8,19 @@ from objects import faults
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from servers import OrthancServer
-from studies import QUICK, all_states, jobs_of, kill, start, states_of, wait_for, write_head
+from studies import QUICK, all_states, kill, send_all, start, states_of, wait_for, write_head
 
 from rsna_seq.clinic.identifiers import valid_uid
 from rsna_seq.config import Config, SynthConfig, load_config
 from rsna_seq.service import addresses, watch
+from rsna_seq.service.addresses import parse_address
 from rsna_seq.service.orthanc import MARK
+from rsna_seq.service.queue import Queue
 from rsna_seq.service.scorer import Scorer
+from rsna_seq.service.send import WebDestination, destination_of
+from rsna_seq.service.source import Inbox
+from rsna_seq.service.store_source import StoreSource
+from rsna_seq.service.worker import SendError
 from rsna_seq.tools import synth
 
 pytest.importorskip("highdicom", reason="highdicom is not installed: pip install 'rsna-seq[clinic]'")
@@ -96,14 +103,15 @@ def test_a_real_study_is_answered_in_the_server(
     for file in mine:
         (tmp_path / "real" / file.name).symlink_to(file)
     orthanc.store(tmp_path / "real")
-    watch.run(quick, orthanc.url, tmp_path / "out", send=orthanc.url, once=True)
+    stow = f"{orthanc.url}/dicom-web"  # as any DICOMweb server: nothing of Orthanc's own is used
+    watch.run(quick, orthanc.url, tmp_path / "out", send=stow, once=True)
     _must_be_back(orthanc, tmp_path / "out", study, tmp_path)
 
 
 def test_killed_in_the_middle_every_study_is_answered_in_the_server_once(
     orthanc: OrthancServer, tmp_path: Path
 ) -> None:
-    studies = [write_head(tmp_path / "in", n, damaged=n == 3) for n in range(1, 7)]
+    studies = [write_head(tmp_path / "in", n, damaged=n == 3) for n in range(1, 5)]
     orthanc.store(tmp_path / "in")
     words = ("watch", orthanc.url, "--out", tmp_path / "out", "--send", orthanc.url, *QUICK)
     first = start(*words)
@@ -123,8 +131,8 @@ def test_what_stow_refuses_is_stored_by_rest_and_old_studies_can_be_left_out(
     orthanc: OrthancServer, tmp_path: Path, quick: Config
 ) -> None:
     """The competition's files have neither SOPClassUID nor valid UIDs: the results are another study."""
-    synth.run(ONE, tmp_path, seed=4, workers=1)
-    orthanc.store(tmp_path / "stage_2_train")
+    synth.run(ONE, tmp_path / "set", seed=4, workers=1)
+    orthanc.store(tmp_path / "set" / "stage_2_train")
     (source,) = orthanc.get("/studies?expand")
     study = source["MainDicomTags"]["StudyInstanceUID"]
     new_only = load_config(None, [*QUICK, "service.backlog=false"])
@@ -134,32 +142,30 @@ def test_what_stow_refuses_is_stored_by_rest_and_old_studies_can_be_left_out(
     watch.run(quick, orthanc.url, tmp_path / "out", send=orthanc.url, once=True)
     assert states_of(tmp_path / "out") == {study: ["sent"]}
     assert set(orthanc.series(valid_uid(study))) == {"SR", "KO", "OT"}
+    orthanc.empty()
+    server = parse_address(orthanc.url, "--send")
+    bare = next((tmp_path / "set" / "stage_2_train").glob("*.dcm"))  # STOW-RS refuses it
+    assert "SOPClassUID" not in dcmread(bare, stop_before_pixels=True)
+    destination_of(server, source=server).send([bare])
+    assert len(orthanc.series(study)["CT"]) == 1
+    with pytest.raises(SendError, match="401"):
+        WebDestination(server, ("tests", "wrong")).send([bare])
 
 
 def test_studies_arrive_by_c_store_and_results_leave_by_it(
-    orthanc: OrthancServer, tmp_path: Path, scorer: Scorer
+    orthanc: OrthancServer, tmp_path: Path, quick: Config
 ) -> None:
-    from pynetdicom import AE
-
     studies = [write_head(tmp_path / "in", n, damaged=n == 2) for n in (1, 2)]
-    source, target = "dicom://HERE@127.0.0.1:11119", f"dicom://{orthanc.title}@127.0.0.1:{orthanc.dicom_port}"
-    words = ("watch", source, "--out", tmp_path / "out", "--send", target, *QUICK)
-    process = start(*words)
-    entity = AE(ae_title="SENDER")
-    entity.add_requested_context("1.2.840.10008.5.1.4.1.1.2")
-
-    def sent() -> bool:
-        link = entity.associate("127.0.0.1", 11119, ae_title="HERE")
-        if not link.is_established:
-            return False
-        replies = [link.send_c_store(dcmread(file)).Status for file in sorted((tmp_path / "in").iterdir())]
-        link.release()
-        assert replies == [0] * 8
-        return True
-
-    wait_for(sent)
-    said = kill(process)  # what the sender was told to be stored survives
-    said += start(*words, "--once").communicate(timeout=120)[0]
-    assert states_of(tmp_path / "out") == {studies[0]: ["sent"], studies[1]: ["failed"]}, said
+    target = f"dicom://{orthanc.title}@127.0.0.1:{orthanc.dicom_port}"
+    here = parse_address("dicom://HERE@127.0.0.1:11119", "SOURCE")
+    with closing(Queue(tmp_path / "queue.sqlite")) as queue:
+        inbox = Inbox(tmp_path / "out", quick.service)
+        listener = StoreSource(here, queue, inbox, quick.service)
+        assert send_all(here, sorted((tmp_path / "in").iterdir())) == [0] * 8
+        listener.close()
+    # it has ended before the studies were complete: what the sender was told to be stored is scored
+    for _ in range(2):
+        watch.run(quick, here.url, tmp_path / "out", send=target, once=True)
+        assert states_of(tmp_path / "out") == {studies[0]: ["sent"], studies[1]: ["failed"]}
     assert set(orthanc.series(studies[0])) == {"SR", "KO", "OT"}
-    assert len(jobs_of(tmp_path / "out")) == 2
+    assert orthanc.series(studies[1]) == {}

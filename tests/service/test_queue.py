@@ -16,8 +16,7 @@ def queue(tmp_path: Path) -> Queue:
 
 
 def _stable(queue: Queue, study: str, digest: str = "d", **options: object) -> int:
-    job = queue.arriving("s", study, study)
-    return queue.complete(job, digest, [Path("/in")], **options)[0]  # type: ignore[arg-type]
+    return queue.complete(("s", study, study), digest, [Path("/in")], **options)[0]  # type: ignore[arg-type]
 
 
 def _claimed(queue: Queue) -> Job:
@@ -31,7 +30,7 @@ def test_a_study_passes_its_states_in_order(queue: Queue) -> None:
     assert queue.arriving("s", "k", "1.2") == number
     assert queue.counts()["received"] == 1
     assert queue.claim() is None
-    assert queue.complete(number, "d", [Path("/a"), Path("/b")]) == (number, True)
+    assert queue.complete(("s", "k", "1.2"), "d", [Path("/a"), Path("/b")]) == (number, True)
     job = _claimed(queue)
     assert (job.id, job.state, job.tries, job.files) == (number, State.SCORING, 1, (Path("/a"), Path("/b")))
     assert queue.waiting() == 1
@@ -55,8 +54,8 @@ def test_instances_that_failed_are_scored_again_when_they_come_again(queue: Queu
     first = _stable(queue, "1.2")
     _claimed(queue)
     queue.failed(first, "no readable CT slice")
-    job = queue.arriving("s", "k2", "1.2")
-    assert queue.complete(job, "d", [Path("/new")]) == (first, True)
+    assert queue.complete(("s", "k2", "1.2"), "d", [Path("/new")]) == (first, True)
+    assert len(queue.jobs(9)) == 1
     found = _claimed(queue)
     assert (found.reason, found.tries, found.files) == (None, 1, (Path("/new"),))
 
