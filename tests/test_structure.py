@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from service_modules import SERVICE
 
 from rsna_seq.config import Config, dump_config, load_config
 from rsna_seq.errors import UsageError
@@ -261,21 +262,7 @@ TESTED_ELSEWHERE = {
     "nets.resume": "tests/nets/test_batched.py and tests/stages/test_learned.py",
     "nets.pretrained": "tests/nets/test_cnn.py",
     "nets.studies": "tests/nets/test_sequence_model.py",
-    **dict.fromkeys(("service.orthanc", "service.send"), "tests/service/test_orthanc_source.py"),
-    **{
-        f"service.{name}": "tests/service/test_queue.py, test_watch.py, test_api.py and test_serve.py"
-        for name in (
-            "jobs",
-            "queue_tables",
-            "commands",
-            "folder_source",
-            "scorer",
-            "source",
-            "view",
-            "worker",
-        )
-    },
-    **{f"service.{name}": "tests/service/test_api.py" for name in ("guard", "metrics", "uploads")},
+    **SERVICE,
     "store.array_file": "tests/store/test_files.py",
     "store.artifacts": "tests/store/test_builds.py",
     "store.pixel_cache": "tests/stages/test_cache.py",
