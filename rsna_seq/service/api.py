@@ -4,9 +4,11 @@ Bodies are written to the disk as they arrive, so the memory does not depend on 
 runs in threads, so the event loop is never blocked.
 """
 
+import asyncio
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +34,7 @@ from rsna_seq.store.provenance import package_version
 
 _FIRST_GUESS_S = 5.0
 """Time per study for ``Retry-After``, before one was scored."""
+_LINGER_S = 5.0
 Number = Annotated[int, Parameter(ge=1, lt=2**63, description="Number of the study in the queue.")]
 Responses = dict[int | str, dict[str, Any]]
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -137,10 +140,6 @@ def make_app(service: Service) -> Any:
         responses={code: {"model": Refusal} for code in (400, 401, 403)},
     )
 
-    @app.exception_handler(HTTPException)
-    async def refused(_request: Request, error: HTTPException) -> Response:
-        return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
-
     _add_upload(app, service)
     _add_studies(app, service)
     _add_pages(app, service)
@@ -162,26 +161,43 @@ def _add_upload(app: FastAPI, service: Service) -> None:
     @app.post("/studies", status_code=202, responses=refusals, openapi_extra=_BODY)
     async def upload(request: Request) -> Uploaded:
         """Upload one or more studies: a zip file, a DICOM file, or several files as multipart."""
-        _must_have_room(service, request)
-        service.uploading += 1
         try:
-            brought = await _receive(request, service)
-        except TooLargeError as error:
-            raise HTTPException(413, str(error)) from None
-        except UploadError as error:
-            raise HTTPException(error.status, str(error)) from None
-        except ClientDisconnect:
-            raise HTTPException(400, "the connection was closed") from None
-        except (EnvironmentFaultError, OSError):
-            raise HTTPException(507, "the disk of the server is full") from None
-        finally:
-            service.uploading -= 1
+            brought = await _received(request, service)
+        except HTTPException:
+            await _drain(request)
+            raise
 
         def states() -> list[StudyState]:
             jobs = [job for number in brought.jobs if (job := service.queue.job(number))]
             return [service.view.state(job) for job in jobs]
 
         return Uploaded(studies=await run_in_threadpool(states), ignored=brought.ignored)
+
+
+async def _received(request: Request, service: Service) -> Sorted:
+    """Receive an upload, or refuse it."""
+    _must_have_room(service, request)
+    service.uploading += 1
+    try:
+        return await _receive(request, service)
+    except TooLargeError as error:
+        raise HTTPException(413, str(error)) from None
+    except UploadError as error:
+        raise HTTPException(error.status, str(error)) from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the connection was closed") from None
+    except (EnvironmentFaultError, OSError):
+        raise HTTPException(507, "the disk of the server is full") from None
+    finally:
+        service.uploading -= 1
+
+
+async def _drain(request: Request) -> None:
+    """Drop the rest of a refused body for a while: a client that still sends does not read the reply."""
+    with suppress(ClientDisconnect, TimeoutError, RuntimeError):
+        async with asyncio.timeout(_LINGER_S):
+            async for _ in request.stream():
+                pass
 
 
 def _must_have_room(service: Service, request: Request) -> None:
@@ -248,7 +264,7 @@ def _add_pages(app: FastAPI, service: Service) -> None:
         """Get the studies in order of urgency, as a page."""
         return HTMLResponse(service.view.page(service.cfg.listed))
 
-    @app.get("/health", responses=down)
+    @app.get("/health", response_model=Health, responses=down)
     def health() -> Response:
         """Tell whether studies are scored; needs no token."""
         up = service.progress.working()
