@@ -114,11 +114,12 @@ def test_the_references_are_complete(site: Path) -> None:
 
 
 def test_every_option_is_in_the_command_line_reference(site: Path) -> None:
-    from rsna_seq.__main__ import app
+    from rsna_seq.__main__ import app, service, tools
 
     text = (site / "reference" / "cli.html").read_text(encoding="utf-8")
     parts = dict(re.findall(r'<h2 id="([\w-]+)">(.*?)(?=<h2|</article>)', text, re.DOTALL))
-    names = [c.name or (c.callback and c.callback.__name__) for c in app.registered_commands]
+    commands = [c for each in (app, tools, service) for c in each.registered_commands]
+    names = [c.name or (c.callback and c.callback.__name__) for c in commands]
     assert sorted(parts) == sorted(names)
     for name, part in parts.items():
         shown = CliRunner().invoke(app, [name, "--help"], env={"TERM": "dumb", "COLUMNS": "200"}).output
