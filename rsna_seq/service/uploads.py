@@ -238,7 +238,8 @@ def _names(upload: Upload) -> list[str]:
         except ExclusionError as error:
             raise UploadError(422, f"the zip file cannot be read: {error.reason.sentence}") from None
         except IntegrityError as error:
-            raise UploadError(422, f"the zip file is refused: {str(error).split('refused: ')[-1]}") from None
+            why = str(error).split("refused: ")[-1].split("; if you trust")[0]
+            raise UploadError(422, f"the zip file is refused: {why}") from None
         names += [joined(str(file), name) for name, _ in found]
         left -= sum(size for _, size in found)
         if left < 0:

@@ -15,7 +15,7 @@ from rsna_seq.config import Config, SynthConfig, load_config
 from rsna_seq.service import addresses, watch
 from rsna_seq.service.addresses import parse_address
 from rsna_seq.service.orthanc import MARK
-from rsna_seq.service.queue import Queue
+from rsna_seq.service.queue import QUEUE, Queue
 from rsna_seq.service.scorer import Scorer
 from rsna_seq.service.send import WebDestination, destination_of
 from rsna_seq.service.source import Inbox
@@ -158,7 +158,8 @@ def test_studies_arrive_by_c_store_and_results_leave_by_it(
     studies = [write_head(tmp_path / "in", n, damaged=n == 2) for n in (1, 2)]
     target = f"dicom://{orthanc.title}@127.0.0.1:{orthanc.dicom_port}"
     here = parse_address("dicom://HERE@127.0.0.1:11119", "SOURCE")
-    with closing(Queue(tmp_path / "queue.sqlite")) as queue:
+    (tmp_path / "out").mkdir()
+    with closing(Queue(tmp_path / "out" / QUEUE)) as queue:
         inbox = Inbox(tmp_path / "out", quick.service)
         listener = StoreSource(here, queue, inbox, quick.service)
         assert send_all(here, sorted((tmp_path / "in").iterdir())) == [0] * 8
