@@ -210,6 +210,7 @@ TESTED_ELSEWHERE = {
     "__main__": "tests/test_cli.py",
     "scoring.baselines": "tests/stages/test_evaluate.py",
     "scoring.scores": "tests/stages/test_evaluate.py",
+    "stages.predict.inputs": "tests/stages/predict/test_run.py",
     "scoring.training_studies": "tests/scoring/test_novelty.py and tests/stages/test_learned.py",
     "stacking.features": "tests/stages/test_learned.py, and against pandas in tests/benchmarks",
     "stacking.gates": "tests/stages/test_learned.py and tests/test_canaries.py",
@@ -223,21 +224,16 @@ TESTED_ELSEWHERE = {
     "stages.predict.trained": "tests/stages/predict/test_run.py",
     "datasets.rsna2019.layout": "tests/stages/test_index.py",
     "store.bundle": "tests/stages/predict/test_bundle.py, for bundles need a finished run",
+    "store.bundle_content": "tests/stages/predict/test_bundle.py",
     "tools.bundle": "tests/stages/predict/test_bundle.py",
     "tools.commands": "tests/test_cli.py and tests/stages/predict/test_bundle.py",
-    **{
-        f"settings.{name}": "tests/test_config.py"
-        for name in ("data", "models", "faults", "service", "types", "yaml_file")
-    },
     "clinic.codes": "tests/clinic/test_structured_report.py",
     "clinic.collect": "tests/clinic/test_results.py",
     "clinic.equipment": "tests/clinic/test_write.py",
     "clinic.extra": "tests/clinic/test_write.py",
     "clinic.sources": "tests/clinic/test_write.py",
-    "terminal.failures": "tests/test_cli.py",
+    **{f"terminal.{name}": "tests/test_cli.py" for name in ("failures", "paths", "streams")},
     "terminal.summary": "tests/test_json.py",
-    "terminal.paths": "tests/test_cli.py",
-    "terminal.streams": "tests/test_cli.py",
     "imaging.codec_process": "tests/imaging/test_decoder.py",
     "imaging.codec_server": "tests/imaging/test_decoder.py",
     "imaging.reading": "tests/imaging/test_sources.py and tests/imaging/test_archives.py",
@@ -252,10 +248,6 @@ TESTED_ELSEWHERE = {
     "imaging.neighbours": "tests/stages/test_cache.py",
     "imaging.volume": "tests/stages/test_cache.py",
     "imaging.windows": "tests/tools/test_png.py",
-    **{
-        f"imaging.headers.{name}": "tests/imaging/test_both_ways.py holds both readers to one law"
-        for name in ("batch", "checks", "frame", "fields", "single", "walk")
-    },
     "nets.batches": "tests/nets/test_batched.py",
     "nets.loss_record": "tests/nets/test_loop.py",
     "nets.optimizer": "tests/nets/test_batched.py and tests/nets/test_loop.py",
@@ -276,6 +268,15 @@ TESTED_ELSEWHERE = {
     "report.figures": "tests/report/test_page.py",
     "report.run": "tests/stages/test_evaluate.py",
     "report.strip": "tests/report/test_page.py",
+    "report.study": "tests/report/test_prediction.py",
+    **dict.fromkeys(
+        (f"imaging.headers.{name}" for name in ("batch", "checks", "fields", "frame", "single", "walk")),
+        "tests/imaging/test_both_ways.py holds both readers to one law; tests/corpus",
+    ),
+    **dict.fromkeys(
+        (f"settings.{name}" for name in ("data", "faults", "models", "service", "types", "yaml_file")),
+        "tests/test_config.py",
+    ),
     **dict.fromkeys(
         ("bleeds", "brain", "clots", "fields", "noise", "patient", "scanner", "skull", "tissue"),
         "tests/phantom/test_render.py",

@@ -55,7 +55,7 @@ def watch(
         typer.Argument(
             metavar="SOURCE",
             help="A folder, the address of an Orthanc server (http://HOST:PORT; credentials: RSNA_SEQ_USER, "
-            "RSNA_SEQ_PASSWORD), or dicom://AET@HOST:PORT to receive studies by C-STORE there."
+            "RSNA_SEQ_PASSWORD), or dicom://AET@HOST:PORT to receive studies by C-STORE there.",
         ),
     ],
     out: Out,

@@ -59,7 +59,8 @@ class Scorer:
         if self.dicom:
             must_have_highdicom()
         ctx = Context.of(cfg)
-        self._ctx = replace(ctx, workers=1, limit=None)  # one study is read faster than a process starts
+        # one study is read faster than a process starts; what is there is of a try that did not end
+        self._ctx = replace(ctx, workers=1, limit=None, rebuild=True)
         self.trained = [TrainedRun(run, ctx.device) for run in runs or [packaged_model()]]
 
     @property
@@ -68,7 +69,7 @@ class Scorer:
         return any(run.phantoms_only for run in self.trained)
 
     def answer(self, files: Sequence[Path], out: Path) -> Answer:
-        """Score one study, and write the results; what is up to date is not written again.
+        """Score one study, and write the results; those of an earlier try are replaced.
 
         Args:
             files: The files of one study, or one folder that holds nothing else.

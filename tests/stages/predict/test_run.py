@@ -165,6 +165,26 @@ def test_a_single_file_is_scored(walked: Path, tmp_path: Path, here: Callable[..
     assert pl.read_csv(tmp_path / "out" / "slices.csv")["file"].to_list() == [file.name]
 
 
+def test_the_result_of_another_input_is_replaced_only_by_rebuild(
+    walked: Path, tmp_path: Path, here: Callable[..., str]
+) -> None:
+    one, two, out = (tmp_path / name for name in ("in/one", "in/two", "out"))
+    write_study(one, "ID_one")
+    write_study(two, "ID_two")
+    words = ["--run", walked / "run", "--out", out]
+    here(one, *words)
+    known = (out / "slices.csv").read_bytes()
+    for inputs in ([two], [one, two], [tmp_path / "in"]):
+        said = here(*inputs, *words, code=2)
+        assert f"contains the result of another input ({one})" in said
+        assert "--rebuild" in said
+    assert (out / "slices.csv").read_bytes() == known
+    (tmp_path / "link").symlink_to(one)
+    assert "up to date" in here(tmp_path / "link", one, *words)
+    here(two, *words, "--rebuild")
+    assert pl.read_csv(out / "studies.csv")["study"].to_list() == ["ID_two"]
+
+
 def test_several_inputs_are_one_index(walked: Path, tmp_path: Path, here: Callable[..., str]) -> None:
     write_study(tmp_path / "in" / "a", "ID_good")
     write_study(tmp_path / "in" / "a", "ID_mixed", patient="ID_one")
