@@ -157,7 +157,7 @@ class StoreSource:
 
     def _size(self, folder: Path) -> tuple[int, int]:
         """Number of instances of a study, and their bytes."""
-        sizes = [entry.stat().st_size for entry in os.scandir(folder)]
+        sizes = [entry.stat().st_size for entry in os.scandir(folder) if entry.name.endswith(".dcm")]
         return len(sizes), sum(sizes)
 
 
