@@ -120,7 +120,7 @@ class Queue:
         Returns:
             The number under which the study is kept, and whether it will be scored now.
         """
-        values = (json.dumps(list(map(str, files))), folder and str(folder), time.time())
+        values = (json.dumps(list(map(str, files))), str(folder) if folder else None, time.time())
         with self._writing() as base:
             if mark is not None:
                 base.execute("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", mark)
@@ -149,7 +149,7 @@ class Queue:
                 f"WHERE state = 'stable' AND due <= ? ORDER BY due, id LIMIT 1) RETURNING {COLUMNS}",
                 (time.time(),),
             ).fetchone()
-        return row and job_of(row)
+        return job_of(row) if row else None
 
     def recover(self, tries: int) -> list[Job]:
         """Take back studies whose process has ended while it scored them.
@@ -258,7 +258,7 @@ class Queue:
         with self._lock:
             ask = "SELECT value FROM marks WHERE source = ? AND key = ?"
             found = self._base.execute(ask, (source, key)).fetchone()
-        return found and str(found[0])
+        return str(found[0]) if found else None
 
     def set_mark(self, source: str, key: str, value: str) -> None:
         """Note something under a key of a source."""

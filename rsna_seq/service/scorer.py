@@ -80,12 +80,19 @@ class Scorer:
             UsageError: A file does not exist any more.
             EnvironmentFaultError: The disk is full.
         """
-        dicom = out / DICOM if self.dicom else None
         result, cfg = out / RESULT, self.cfg
-        options = {"indexing": cfg.index, "dicom": dicom}
+        dicom = out / DICOM if self.dicom else None
         try:
             with silent():
-                stage.run(cfg.predict, self._ctx, list(files), self.trained, result, **options)
+                stage.run(
+                    cfg.predict,
+                    self._ctx,
+                    list(files),
+                    self.trained,
+                    result,
+                    indexing=cfg.index,
+                    dicom=dicom,
+                )
         except NothingUsableError as error:
             raise NothingUsableError(_reasons(result)) from error
         found = read_results(result)

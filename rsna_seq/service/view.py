@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -79,8 +80,8 @@ class View:
             state=job.state,
             reason=job.reason,
             received=_iso(job.received),
-            answered=job.answered and _iso(job.answered),
-            sent=job.sent and _iso(job.sent),
+            answered=_iso(job.answered) if job.answered else None,
+            sent=_iso(job.sent) if job.sent else None,
             report=self.href(job) if results else None,
             result=results.studies[0] if results else None,
             notices=results.notices if results else [],
@@ -95,8 +96,10 @@ class View:
 
     def report(self, job: Job) -> Path | None:
         """The page of an answered study, or None."""
-        page = job.answer and self.out / job.answer / RESULT / "report.html"
-        return page if page and page.is_file() else None
+        if job.answer is None:
+            return None
+        page = self.out / job.answer / RESULT / "report.html"
+        return page if page.is_file() else None
 
     def _row(self, job: Job) -> WorklistRow:
         results = self._of(job)
@@ -107,7 +110,7 @@ class View:
         if job.state == State.ANSWERED and not job.reason:
             return row
         marks = (*row.marks, job.reason) if job.reason else row.marks
-        return WorklistRow(**{**vars(row), "state": job.state.value, "marks": marks})
+        return replace(row, state=job.state.value, marks=marks)
 
     def _of(self, job: Job) -> Results | None:
         """The results of a study; None until it is answered, or if they cannot be read."""
