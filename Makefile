@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test coverage test-lowest lock docs pictures soak foreign fuzz faults lint clean
+.PHONY: demo test coverage test-lowest lock docs pictures soak foreign fuzz faults service lint clean
 
 demo: $(READY)
 	$(BIN)/python cli.py demo --config configs/demo.yaml --out runs/demo
@@ -66,6 +66,10 @@ fuzz: $(READY)
 # every file of a finished run, damaged in four ways, read by every later command
 faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/corpus/walk_faults.py
+
+# 200 studies in Orthanc, every tenth damaged, with `watch` killed three times; needs root for a network namespace
+service: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/service/many_studies.py 200
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ BENCHES = (
     "sequence",
     "stack",
     "predict",
+    "watch",
     "memory",
     "scaling",
     "gpu",

@@ -153,7 +153,8 @@ def cli_page() -> str:
         "[exit codes and reasons](codes.md).",
         "",
     ]
-    for command in app.registered_commands:
+    groups = [group.typer_instance for group in app.registered_groups if group.typer_instance]
+    for command in [command for each in (app, *groups) for command in each.registered_commands]:
         assert command.callback is not None
         name = command.name or command.callback.__name__
         rows = list(_parameters(command.callback))

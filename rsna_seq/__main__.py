@@ -14,6 +14,7 @@ try:
     import typer.core
 
     from rsna_seq.console import show_log
+    from rsna_seq.service.commands import app as service
     from rsna_seq.terminal.failures import tell
     from rsna_seq.terminal.paths import exists, require_file, require_folder
     from rsna_seq.terminal.streams import secure_streams
@@ -50,6 +51,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(tools)
+app.add_typer(service)
 
 
 def _a_folder(path: Path) -> Path:

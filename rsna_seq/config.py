@@ -18,6 +18,7 @@ from rsna_seq.errors import UsageError
 from rsna_seq.settings.data import CacheConfig, DataConfig, IndexConfig, SynthConfig
 from rsna_seq.settings.faults import describe_fault
 from rsna_seq.settings.models import EmbedConfig, FitConfig, JointConfig, SequenceConfig, StackConfig
+from rsna_seq.settings.service import ServiceConfig
 from rsna_seq.settings.types import Millimetres, Section
 from rsna_seq.settings.yaml_file import put_override, read_yaml
 
@@ -32,6 +33,7 @@ __all__ = [
     "JointConfig",
     "PredictConfig",
     "SequenceConfig",
+    "ServiceConfig",
     "StackConfig",
     "SynthConfig",
     "dump_config",
@@ -115,6 +117,8 @@ class Config(Section):
     """Scores and report."""
     predict: PredictConfig = PredictConfig()
     """Predictions for unseen studies."""
+    service: ServiceConfig = ServiceConfig()
+    """``watch`` and ``serve``."""
 
     @model_validator(mode="after")
     def _refit_is_read_by_logits(self) -> "Config":

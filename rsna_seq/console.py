@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import (
@@ -26,6 +27,19 @@ console = Console(stderr=True, highlight=False, soft_wrap=True, width=None if _T
 """Messages go to standard error, so that standard output contains only tables and YAML."""
 
 
+_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Log nothing and show no progress in this block and thread; other threads are not affected."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
 @contextmanager
 def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a progress bar with an estimate of the remaining time.
@@ -37,8 +51,8 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     Yields:
         A function that advances the bar by the given number of steps.
     """
-    if not console.is_terminal or not _LOG.handlers:  # no bar in a log file, or for a library's caller
-        yield lambda _: None
+    if _SILENT.get() or not console.is_terminal or not _LOG.handlers:
+        yield lambda _: None  # no bar in a log file, or for a library's caller
         return
     columns = (
         TextColumn("[bold]{task.description:<10}"),
@@ -60,7 +74,8 @@ def say(title: str, text: str) -> None:
         title: The stage's name, or an empty string.
         text: What happened; control characters are escaped.
     """
-    _LOG.info("%s", printable(text), extra={"stage": title})
+    if not _SILENT.get():
+        _LOG.info("%s", printable(text), extra={"stage": title})
 
 
 class _Lines(logging.Handler):

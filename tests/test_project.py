@@ -24,7 +24,9 @@ CONSTRAINTS = [
     if not line.startswith("#")
 ]
 EXTRAS = PROJECT["optional-dependencies"]
-DECLARED = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["clinic"]]
+DECLARED = [
+    Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["clinic"] + EXTRAS["serve"]
+]
 RANGES = {"torch", "torchvision"}
 OLDEST = PROJECT["requires-python"].removeprefix(">=")
 

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from service_modules import SERVICE
 
 from rsna_seq.config import Config, dump_config, load_config
 from rsna_seq.errors import UsageError
@@ -43,6 +44,7 @@ ORDER = (
         "clinic",
         "report",
         "stages",
+        "service",
     ),
     *("tools", "pipeline", "__main__"),
 )
@@ -230,10 +232,8 @@ TESTED_ELSEWHERE = {
     "clinic.equipment": "tests/clinic/test_write.py",
     "clinic.extra": "tests/clinic/test_write.py",
     "clinic.sources": "tests/clinic/test_write.py",
-    "terminal.failures": "tests/test_cli.py",
+    **{f"terminal.{name}": "tests/test_cli.py" for name in ("failures", "paths", "streams")},
     "terminal.summary": "tests/test_json.py",
-    "terminal.paths": "tests/test_cli.py",
-    "terminal.streams": "tests/test_cli.py",
     "imaging.codec_process": "tests/imaging/test_decoder.py",
     "imaging.codec_server": "tests/imaging/test_decoder.py",
     "imaging.reading": "tests/imaging/test_sources.py and tests/imaging/test_archives.py",
@@ -254,6 +254,7 @@ TESTED_ELSEWHERE = {
     "nets.resume": "tests/nets/test_batched.py and tests/stages/test_learned.py",
     "nets.pretrained": "tests/nets/test_cnn.py",
     "nets.studies": "tests/nets/test_sequence_model.py",
+    **SERVICE,
     "store.array_file": "tests/store/test_files.py",
     "store.artifacts": "tests/store/test_builds.py",
     "store.pixel_cache": "tests/stages/test_cache.py",
@@ -273,7 +274,7 @@ TESTED_ELSEWHERE = {
         "tests/imaging/test_both_ways.py holds both readers to one law; tests/corpus",
     ),
     **dict.fromkeys(
-        (f"settings.{name}" for name in ("data", "faults", "models", "types", "yaml_file")),
+        (f"settings.{name}" for name in ("data", "faults", "models", "service", "types", "yaml_file")),
         "tests/test_config.py",
     ),
     **dict.fromkeys(

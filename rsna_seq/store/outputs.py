@@ -22,7 +22,9 @@ _PARTS_OF_A_RUN = re.compile(r"\d_[a-z]+|phantoms|unseen_phantoms")
 """Subfolders of a run; a run may contain no other output."""
 
 
-def must_be_safe(out: Path, kind: str, sources: Sequence[Path] = (), *, option: str = "--out") -> None:
+def must_be_safe(
+    out: Path, kind: str, sources: Sequence[Path] = (), *, option: str = "--out", own: str | None = None
+) -> None:
     """Refuse an output folder in which files that this package did not write could be lost.
 
     Args:
@@ -30,6 +32,7 @@ def must_be_safe(out: Path, kind: str, sources: Sequence[Path] = (), *, option: 
         kind: First word of the stage whose artefact it may already contain.
         sources: Input folders and files: images, labels, runs.
         option: The option that names the folder, for messages.
+        own: A file by which the folder is known instead of by a manifest, or None.
 
     Raises:
         UsageError: ``out`` is a file; is or contains ``/``, the home folder, a checkout or a run; is inside a
@@ -42,7 +45,7 @@ def must_be_safe(out: Path, kind: str, sources: Sequence[Path] = (), *, option: 
         or _protected(place)
         or _overlaps_input(place, sources)
         or _inside_a_run(place, kind)
-        or _other_content(place, kind)
+        or (None if own and (place / own).is_file() else _other_content(place, kind))
     )
     if fault is not None:
         raise UsageError(f"{option} {out}: refused: {fault}; nothing was changed. Choose another folder")

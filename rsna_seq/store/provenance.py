@@ -33,7 +33,15 @@ def source_digest(module: str) -> str:
 _NO_RESULT = frozenset(
     f"rsna_seq.{name}"
     for name in (
-        *("config", "console", "errors", "reasons", "settings.types", "settings.yaml_file"),
+        *(
+            "config",
+            "console",
+            "errors",
+            "reasons",
+            "settings.service",
+            "settings.types",
+            "settings.yaml_file",
+        ),
         *(
             f"store.{name}"
             for name in ("artifacts", "builds", "files", "outputs", "provenance", "run_folder")

@@ -17,6 +17,8 @@ from rsna_seq.reasons import Reason
 
 GENERATED = {f"reference/{name}.md" for name in ("config", "cli", "codes", "api")}
 """Pages that ``docs/hooks.py`` writes."""
+COMPOSE = "compose.yml"
+"""A file of another program: tests/docs/test_service_files.py reads it."""
 
 
 def test_every_page_is_in_the_navigation_and_exists() -> None:
@@ -34,7 +36,7 @@ def test_the_settings_on_the_pages_are_a_config(tmp_path: Path) -> None:
         block
         for page in set(pages_in(read_site()["nav"])) - GENERATED
         for block in blocks_of(page)
-        if block.kind == "yaml"
+        if block.kind == "yaml" and block.title != COMPOSE
     ]
     assert files
     for block in files:
@@ -112,11 +114,12 @@ def test_the_references_are_complete(site: Path) -> None:
 
 
 def test_every_option_is_in_the_command_line_reference(site: Path) -> None:
-    from rsna_seq.__main__ import app
+    from rsna_seq.__main__ import app, service, tools
 
     text = (site / "reference" / "cli.html").read_text(encoding="utf-8")
     parts = dict(re.findall(r'<h2 id="([\w-]+)">(.*?)(?=<h2|</article>)', text, re.DOTALL))
-    names = [c.name or (c.callback and c.callback.__name__) for c in app.registered_commands]
+    commands = [c for each in (app, tools, service) for c in each.registered_commands]
+    names = [c.name or (c.callback and c.callback.__name__) for c in commands]
     assert sorted(parts) == sorted(names)
     for name, part in parts.items():
         shown = CliRunner().invoke(app, [name, "--help"], env={"TERM": "dumb", "COLUMNS": "200"}).output

@@ -26,6 +26,7 @@ NOT_RUN = {
     "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu": "needs a network",
     "make demo": "takes minutes; the commands that it runs are tested one by one",
     "rsna-seq demo --out runs/demo": "takes minutes; the tutorials run its stages",
+    "rsna-seq serve --out out/service": "runs until it is told to stop; tests/service/test_serve.py runs it",
 }
 """Commands that are not run, and why."""
 
@@ -46,6 +47,8 @@ def test_blocks_run_in_order(page: str, reader: Path, monkeypatch: pytest.Monkey
         elif block.kind == "sh":
             for words in block.commands():
                 _run(words, block, monkeypatch)
+        elif block.kind in {"ini", "json"}:
+            continue  # files of other programs: tests/docs/test_service_files.py reads them
         elif block.kind == "python":
             exec(compile("\n" * block.line + block.text, str(DOCS / page), "exec"), names)
         else:

@@ -15,7 +15,7 @@ the manifest names that folder as ``config.root``.
 The only stage that imports others.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ def run(
     cfg: PredictConfig,
     ctx: Context,
     folders: list[Path],
-    runs: list[Path],
+    runs: Sequence[Path | TrainedRun],
     out: Path,
     *,
     indexing: IndexConfig,
@@ -81,7 +81,7 @@ def run(
         cfg: Averaging, clipping, the report's threshold.
         ctx: Device, workers, limit.
         folders: Folders of DICOM studies, zip files or DICOM files.
-        runs: Folders of finished runs; their probabilities are averaged.
+        runs: Folders of finished runs, bundles, or runs that are loaded; their probabilities are averaged.
         out: Receives the tables and the report.
         indexing: How headers are read.
         sample: The competition's sample submission, for which ``submission.csv`` is written.
@@ -95,7 +95,8 @@ def run(
     """
     for folder in folders:
         must_exist(folder)
-    sources = [*folders, *runs, *([sample] if sample else [])]
+    models = [each.folder if isinstance(each, TrainedRun) else each for each in runs]
+    sources = [*folders, *models, *([sample] if sample else [])]
     must_be_safe(out, "predict", sources)
     if not ctx.rebuild:
         must_be_of_input(out, folders)
@@ -103,7 +104,7 @@ def run(
         _must_take_dicom(dicom, out, sources)
     if sample is not None:
         read_sample(sample)  # a sample that is none is refused before hours of work, not after
-    trained = [TrainedRun(folder, ctx.device) for folder in runs]
+    trained = [each if isinstance(each, TrainedRun) else TrainedRun(each, ctx.device) for each in runs]
     if any(t.phantoms_only for t in trained):
         say("predict", PHANTOMS_ONLY)
     scan = index.scan(folders, indexing, workers=ctx.workers, limit=ctx.limit, title="predict")
