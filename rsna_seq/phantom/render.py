@@ -44,8 +44,8 @@ class Study:
     scan: Scan
     bleeds: tuple[Bleed, ...]
     masks: NDArray[np.uint8] | None = None
-    """Share of each pixel's slab that is blood of each type, in 1/255 (slice, type, row, column), where it was
-    asked for. Blur and motion of the image are not in it."""
+    """Share of each pixel's slab that is blood of each type, in 1/255 (slice, type, row, column), where
+    it was asked for. Blur and motion of the image are not in it."""
 
     @property
     def labels(self) -> NDArray[np.bool_]:

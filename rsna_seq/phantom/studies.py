@@ -120,9 +120,7 @@ def make_study(task: StudyTask, *, masks: bool = False) -> MadeStudy:
     return MadeStudy(study, make_ids(task.seed, task.plan.patient, task.study, len(study.hu)), style)
 
 
-def _render(
-    rng: np.random.Generator, patient: Patient, scan: Scan, task: StudyTask, *, masks: bool
-) -> Study:
+def _render(rng: np.random.Generator, patient: Patient, scan: Scan, task: StudyTask, *, masks: bool) -> Study:
     """Render a study; a planned bleed that no slice shows is drawn again, larger."""
     hygroma: tuple[Bleed, ...] = ()
     if patient.hygroma:
