@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,9 @@ def run_all(
     return rows
 
 
-def figures(rows: list[dict[str, Any]], level: int, seed: int) -> dict[str, Any]:
+def figures(rows: list[dict[str, Any]], levels: Sequence[float], level: int) -> dict[str, Any]:
     """Pointing accuracy and Dice coefficient of one method, over all findings and per type."""
-    draws = Bootstrap(np.array([row["study"] for row in rows]), SAMPLES, seed)
+    draws = Bootstrap(np.array([row["study"] for row in rows]), SAMPLES)
     hit = np.array([row["distance_mm"] <= REACH_MM for row in rows])
     overlap = np.array([row["dice"][level] for row in rows])
     kinds = np.array([row["kind"] for row in rows])
@@ -113,7 +113,7 @@ def figures(rows: list[dict[str, Any]], level: int, seed: int) -> dict[str, Any]
         }
     return row | {
         "seconds": float(np.mean([r["seconds"] for r in rows])),
-        "level": LEVELS[level],
+        "level": levels[level],
     }
 
 
@@ -174,7 +174,7 @@ def _measure_all(asked: argparse.Namespace) -> dict[str, Any]:
 
     rows = rows_of("choose", "varied", asked.choose, METHODS)
     levels = {name: best_level(of_method(rows, name)) for name in METHODS}
-    chosen_of = {name: figures(of_method(rows, name), levels[name], 0) for name in METHODS}
+    chosen_of = {name: figures(of_method(rows, name), LEVELS, levels[name]) for name in METHODS}
     print(table("choosing", chosen_of))
     networks = [name for name in METHODS if name != "brightest"]
     chosen = max(networks, key=lambda name: chosen_of[name]["all"]["pointing"]["value"])
@@ -182,7 +182,7 @@ def _measure_all(asked: argparse.Namespace) -> dict[str, Any]:
     for scanners in ("standard", "unseen") if asked.report else ():
         rows = rows_of("report", scanners, asked.report, (chosen, *REFERENCES))
         found = {
-            name: figures(of_method(rows, name), levels[name], 0)
+            name: figures(of_method(rows, name), LEVELS, levels[name])
             for name in dict.fromkeys((chosen, *REFERENCES))
         }
         print(table(f"{scanners} scanners", found))

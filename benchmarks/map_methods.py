@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from rsna_seq.imaging.skull import inside_skull
 from rsna_seq.nets.cnn import Embedder
+from rsna_seq.phantom import KINDS
 
 Method = Callable[[Embedder, Tensor, int], Tensor]
 BRAIN_HU = 31.0
@@ -60,16 +61,25 @@ def cam(net: Embedder, hu: Tensor, kind: int, *, block: int, rule: str) -> Tenso
 
 
 def integrated(
-    net: Embedder, hu: Tensor, kind: int, *, baseline: Callable[[Tensor], Tensor], steps: int, blur: float
+    net: Embedder,
+    hu: Tensor,
+    kind: int,
+    *,
+    baseline: Callable[[Tensor], Tensor],
+    steps: int,
+    blur: float,
+    contrast: bool = False,
 ) -> Tensor:
-    """Integrated gradients in HU, summed over the slices, blurred."""
+    """Integrated gradients in HU, summed over the slices; ``contrast``: less the mean of the others."""
     start = baseline(hu)
     change = hu - start
     total = torch.zeros_like(hu)
     with torch.enable_grad():
         for step in range(steps):
             at = (start + change * ((step + 0.5) / steps)).requires_grad_()
-            logit = net(at[None])[1][0, kind]
+            logits = net(at[None])[1][0]
+            others = [k for k in range(len(KINDS)) if k != kind] if contrast else []
+            logit = logits[kind] - (logits[others].mean() if others else 0)
             total += torch.autograd.grad(logit, at)[0]
     return blurred((total * change / steps).sum(0), blur).clamp(min=0)
 
@@ -165,10 +175,9 @@ METHODS: dict[str, Method] = {
     "layer_cam_32": partial(cam, block=1, rule="layer"),
     "integrated_dense": partial(_CLIP, blur=1.5),
     "integrated_dense_3": partial(_CLIP, blur=3.0),
+    "integrated_contrast": partial(_CLIP, blur=1.5, contrast=True),
     "integrated_mirror": partial(integrated, baseline=mirrored, steps=8, blur=2.0),
     "occlusion_dense_16": partial(occlusion, baseline=without_dense, side=16, stride=8),
-    "occlusion_dense_12": partial(occlusion, baseline=without_dense, side=12, stride=4),
-    "occlusion_mirror_16": partial(occlusion, baseline=mirrored, side=16, stride=8),
     "layer_8_x_dense": partial(
         product, parts=(partial(cam, block=4, rule="layer"), partial(_CLIP, blur=2.0))
     ),
