@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from rsna_seq.report.canvas import COLOURS, INK, SOFT, canvas, svg
+from rsna_seq.labels import COLOURS
+from rsna_seq.report.canvas import INK, SOFT, canvas, svg
 from rsna_seq.scoring.bootstrap import Bootstrap
 from rsna_seq.scoring.metric import Interval, slice_losses
 from rsna_seq.scoring.scores import Scope

@@ -9,7 +9,7 @@ keys and values out of bounds are errors. This module does not import torch.
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -38,6 +38,8 @@ __all__ = [
     "load_config",
 ]
 
+ClassName = Literal["epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any"]
+Prevalence = Annotated[float, Field(gt=0, lt=1)]
 _SHOWN = 20
 """Largest number of faults listed in a message."""
 
@@ -60,8 +62,26 @@ class PredictConfig(Section):
     """Test-time augmentation: average over the study and its left-right flip."""
     prob_clip: float = Field(1e-5, ge=1e-8, lt=0.5)
     """Probabilities are clipped to [prob_clip, 1 - prob_clip]; CSV files have eight decimals."""
+    operating_point: Literal["youden", "sensitivity95", "fixed"] = "youden"
+    """Threshold of each class for the probability of a study, above which the results list the class: the one
+    with the largest sum of sensitivity and specificity (``youden``), or the highest with a sensitivity of at
+    least 95 % (``sensitivity95``), both chosen out of fold by ``evaluate``; or ``threshold`` (``fixed``)."""
     threshold: float = Field(0.5, gt=0, lt=1)
-    """Probability above which the report lists a class, with its slices."""
+    """Threshold of all classes if ``operating_point`` is ``fixed``, and of classes for which the run has
+    chosen none."""
+    prevalence: Prevalence | dict[ClassName, Prevalence] | None = None
+    """Share of your studies that have a haemorrhage: a number for ``any``, or one for each class, such as
+    ``{any: 0.1, subdural: 0.04}``. The predictive values (PPV, NPV) are given for it."""
+    pages: int = Field(50, ge=0, le=100_000)
+    """Number of studies, the most urgent first, that get a page with images and a viewer."""
+    image_size: int = Field(384, ge=64, le=1024)
+    """Rows and columns of the images in the viewer of a page; a page takes about 3 MB at 384."""
+
+    def prevalence_of(self, name: str) -> float | None:
+        """The prevalence of a class that the user named, or None."""
+        if isinstance(self.prevalence, dict):
+            return {str(of): share for of, share in self.prevalence.items()}.get(name)
+        return self.prevalence if name == "any" else None
 
 
 class Config(Section):

@@ -17,7 +17,7 @@ from rsna_seq.clinic.key_objects import place, stated
 from rsna_seq.clinic.results import Finding, KeyImage, Results, Study
 from rsna_seq.clinic.sources import Source
 from rsna_seq.imaging.windows import WINDOWS, apply_window
-from rsna_seq.report.canvas import COLOURS
+from rsna_seq.labels import COLOURS
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -7,12 +7,14 @@ import polars as pl
 
 from rsna_seq.clinic.results import (
     RESEARCH_ONLY,
+    ClassThreshold,
     Excluded,
     Finding,
     KeyImage,
     Model,
     Results,
     Study,
+    Thresholds,
     Uncertainty,
 )
 from rsna_seq.clinic.sources import replaced_uids
@@ -32,8 +34,9 @@ def collect(
     *,
     models: Sequence[Model],
     root: str,
-    threshold: float,
+    thresholds: Thresholds,
     seconds: Mapping[str, float],
+    numbers: pl.DataFrame | None = None,
 ) -> Results:
     """Gather the results of a prediction.
 
@@ -45,19 +48,25 @@ def collect(
         excluded: QUARANTINE.
         models: The models whose probabilities were averaged.
         root: Folder that files are relative to.
-        threshold: Threshold of the report.
+        thresholds: Threshold of each class.
         seconds: Time for each study.
+        numbers: InstanceNumber (``number``) of each ``slice`` of each ``study``, where it is known.
     """
     patients = dict(indexed.select("study", "patient").unique("study").iter_rows())
     lost = dict(excluded.drop_nulls("study").group_by("study").len().iter_rows())
+    if numbers is None:
+        numbers = slices.select("study", "slice", number=pl.lit(None, pl.Int64))
+    about = slices.join(numbers, on=["study", "slice"], how="left", maintain_order="left")
     keys = {
         (row["study"], row["slice"]): KeyImage(**{k: row[k] for k in KeyImage.model_fields})
-        for row in slices.select("study", *KeyImage.model_fields).iter_rows(named=True)
+        for row in about.select("study", *KeyImage.model_fields).iter_rows(named=True)
     }
     found = []
     for row in studies.iter_rows(named=True):
         name = row["study"]
-        findings = {c: _finding(row[c], keys[name, row[f"{c}_slice"]], threshold) for c in CLASSES}
+        findings = {
+            c: _finding(row[c], keys[name, row[f"{c}_slice"]], thresholds.classes[c]) for c in CLASSES
+        }
         images = [each.key_image for each in findings.values()]
         found.append(
             Study(
@@ -77,6 +86,7 @@ def collect(
         notices=[*notices, RESEARCH_ONLY],
         models=list(models),
         root=root,
+        thresholds=thresholds,
         studies=found,
         excluded=[Excluded(**row) for row in excluded.select(*Excluded.model_fields).iter_rows(named=True)],
         seconds=round(sum(seconds.values()), 3),
@@ -95,7 +105,8 @@ def _uncertainty(row: Mapping[str, Any]) -> Uncertainty | None:
     )
 
 
-def _finding(probability: float, key: KeyImage, threshold: float) -> Finding:
+def _finding(probability: float, key: KeyImage, at: ClassThreshold) -> Finding:
     """One class of a study, with the probability that the tables show."""
     shown = round(probability, _DECIMALS)
-    return Finding(probability=shown, threshold=threshold, above=shown > threshold, key_image=key)
+    known = at.model_dump(include={"threshold", "sensitivity", "specificity", "ppv", "npv"})
+    return Finding(probability=shown, above=shown > at.threshold, key_image=key, **known)

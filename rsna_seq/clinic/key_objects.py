@@ -58,7 +58,7 @@ def described(study: Study) -> list[str]:
 def stated(name: str, found: Finding) -> str:
     """A class with its probability and threshold, in words."""
     sign = "above" if found.above else "not above"
-    return f"{name}: probability {found.probability:.3f}, {sign} the threshold {found.threshold:g}"
+    return f"{name}: probability {found.probability:.3f}, {sign} the threshold {found.threshold:.3g}"
 
 
 def place(z_mm: float | None) -> str:

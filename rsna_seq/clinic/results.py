@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rsna_seq.errors import IntegrityError
+from rsna_seq.scoring.operating_points import OperatingPoint
 
 STUDIES = "studies.json"
 """Name of the file."""
@@ -37,6 +38,8 @@ class KeyImage(_Plain):
     """Path relative to ``root``."""
     z_mm: float | None
     """Position along the slice normal in mm, rising to the vertex."""
+    number: int | None = None
+    """InstanceNumber; null if the header has none."""
 
 
 class Finding(_Plain):
@@ -45,10 +48,47 @@ class Finding(_Plain):
     probability: float
     """Highest probability of the class over the slices of the study."""
     threshold: float
-    """Threshold of the report (``predict.threshold``)."""
+    """Threshold of the class; ``thresholds`` says where it comes from."""
     above: bool
     """Whether the probability is above the threshold."""
     key_image: KeyImage
+    sensitivity: float | None = None
+    """Share of studies with the class that are above the threshold; null if it is not known."""
+    specificity: float | None = None
+    """Share of studies without the class that are not above the threshold; null if it is not known."""
+    ppv: float | None = None
+    """Positive predictive value at the prevalence that the user named; null without one."""
+    npv: float | None = None
+    """Negative predictive value at the prevalence that the user named; null without one."""
+
+
+class ClassThreshold(_Plain):
+    """The threshold of one class."""
+
+    threshold: float
+    """A study is above it if its highest probability is."""
+    scope: Literal["held_out", "out_of_fold"] | None = None
+    """Studies of the run that ``sensitivity`` and ``specificity`` are of; null if they are not known."""
+    sensitivity: float | None = None
+    specificity: float | None = None
+    prevalence: float | None = None
+    """Share of studies with the class, as the user named it."""
+    ppv: float | None = None
+    """Positive predictive value at this prevalence."""
+    npv: float | None = None
+    """Negative predictive value at this prevalence."""
+    point: OperatingPoint | None = None
+    """How the threshold was chosen, with counts and intervals; null if it is ``predict.threshold``."""
+
+
+class Thresholds(_Plain):
+    """The thresholds of all classes."""
+
+    operating_point: Literal["youden", "sensitivity95", "fixed"]
+    """How they were chosen."""
+    note: str
+    """The same in words, with the reason if they are fixed."""
+    classes: dict[str, ClassThreshold]
 
 
 class Uncertainty(_Plain):
@@ -127,6 +167,8 @@ class Results(_Plain):
     """Probabilities are averaged over these."""
     root: str
     """Folder that files are relative to."""
+    thresholds: Thresholds | None = None
+    """Thresholds of the findings."""
     studies: list[Study]
     """In the order of ``studies.csv``."""
     excluded: list[Excluded]

@@ -5,13 +5,9 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from rsna_seq.labels import CLASSES
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = dict(zip(CLASSES, ("#d55e00", "#e69f00", "#009e73", "#0072b2", "#cc79a7", "#1d2731"), strict=True))
-"""One colour per class, from a palette for colour-blind readers (Okabe & Ito 2008); ``any`` is dark."""
 INK, SOFT, LINE = "#1d2731", "#5d6b78", "#dde3e8"
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsna_seq.arrays import Floats
-from rsna_seq.labels import CLASSES
-from rsna_seq.report.canvas import COLOURS, INK, LINE, SOFT, canvas, svg
+from rsna_seq.labels import CLASSES, COLOURS
+from rsna_seq.report.canvas import INK, LINE, SOFT, canvas, svg
 
 Figures = Mapping[str, Mapping[str, float]]
 """Figures by model or by step, each with ``low`` and ``high``."""

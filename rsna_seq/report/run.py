@@ -20,6 +20,7 @@ from rsna_seq.report.figures import (
     steps_figure,
 )
 from rsna_seq.report.page import markup, reasons_of, render
+from rsna_seq.scoring.operating_points import OperatingPoints
 from rsna_seq.scoring.scores import Scope
 from rsna_seq.store.provenance import commit, package_version
 
@@ -34,6 +35,7 @@ def write_run_report(
     strips: Sequence[Mapping[str, str]],
     excluded: pl.DataFrame,
     configs: Mapping[str, Mapping[str, Any]],
+    points: OperatingPoints | None,
 ) -> None:
     """Write ``report.html``, with the headline scope first.
 
@@ -44,6 +46,7 @@ def write_run_report(
         strips: Example studies: ``why`` the study was selected, and its ``figure``.
         excluded: QUARANTINE of index and cache.
         configs: Config of each stage, by folder.
+        points: Thresholds of the final model; None where ``stack`` is not finished.
     """
     order = sorted(scopes, key=lambda name: name != metrics["scope"])
     render(
@@ -57,6 +60,7 @@ def write_run_report(
         seed=configs["6_evaluate"].get("seed"),
         smooth_mm=configs["6_evaluate"].get("smooth_mm"),
         bootstrap=configs["6_evaluate"].get("bootstrap"),
+        points=points.criteria if points else {},
         version=package_version(),
         commit=commit(),
     )

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from rsna_seq.arrays import Floats
 from rsna_seq.imaging.windows import WINDOWS, apply_window
-from rsna_seq.labels import ANY, CLASSES
-from rsna_seq.report.canvas import COLOURS, INK, LINE, quiet, svg
+from rsna_seq.labels import ANY, CLASSES, COLOURS
+from rsna_seq.report.canvas import INK, LINE, quiet, svg
 
 _SHOWN = 10
 """Largest number of slices side by side."""

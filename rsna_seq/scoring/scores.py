@@ -71,6 +71,27 @@ def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
     }
 
 
+def by_study(
+    studies: NDArray[np.generic], *tables: NDArray[Any]
+) -> tuple[NDArray[np.intp], list[NDArray[Any]]]:
+    """Maxima over the slices of each study.
+
+    Args:
+        studies: (slice,) study of each.
+        tables: (slice, n) values, such as probabilities or labels.
+
+    Returns:
+        (study,) index of the first slice of each study, in sorted order, and (study, n) maxima of each table.
+    """
+    _, first, group = np.unique(studies, return_index=True, return_inverse=True)
+    highest = []
+    for table in tables:
+        most = table[first]
+        np.maximum.at(most, group, table)
+        highest.append(most)
+    return first, highest
+
+
 def _each(losses: Mapping[str, Floats], draws: Bootstrap) -> dict[str, dict[str, float]]:
     return {name: _named(draws.mean(loss), "log_loss") for name, loss in losses.items()}
 
@@ -163,22 +184,15 @@ def _study(scope: Scope, draws: Bootstrap) -> dict[str, Any]:
         The AUC of ``any`` for the final model and by model (``models``), the number of positive studies, and
         the calibration of the final model by class (``classes``).
     """
-    names, first, group = np.unique(scope.studies, return_index=True, return_inverse=True)
-
-    def highest(values: NDArray[Any]) -> NDArray[Any]:
-        """Maxima over the slices of each study, (study, 6)."""
-        most = np.zeros((len(names), len(CLASSES)), dtype=values.dtype)
-        np.maximum.at(most, group, values)
-        return most
-
-    truth, patients = highest(scope.labels), scope.patients[first]
+    first, (truth, *highest) = by_study(scope.studies, scope.labels, *scope.models.values())
+    patients = scope.patients[first]
     models: dict[str, dict[str, float | None]] = {}
-    for name, p in scope.models.items():
-        area = draws.auc(truth[:, ANY], highest(p)[:, ANY], patients)
+    for name, p in zip(scope.models, highest, strict=True):
+        area = draws.auc(truth[:, ANY], p[:, ANY], patients)
         models[name] = dict.fromkeys(("auc_any", "low", "high"))
         if area is not None:
             models[name].update(_named(area, "auc_any"))
-    over_studies, top = draws.over(patients), highest(scope.top)
+    over_studies, top = draws.over(patients), highest[-1]
     return {
         **models[list(models)[-1]],
         "positive": int(truth[:, ANY].sum()),

@@ -4,7 +4,8 @@
    joint where it is finished, stack, and the calibrated stack if a temperature is used.
 2. Scores (:mod:`rsna_seq.scoring.scores`): the official metric with its interval over patients, per class,
    calibration over slices and studies, out of fold and, where patients were held out, on them.
-3. ``metrics.json``, ``report.html``, and a table on the screen.
+3. Where ``stack`` is finished, thresholds for ``predict`` (:mod:`rsna_seq.scoring.operating_points`).
+4. ``metrics.json``, ``operating_points.json``, ``report.html``, and a table on the screen.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,8 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.report.run import pick_studies, write_run_report
 from rsna_seq.report.strip import study_strip
 from rsna_seq.scoring.baselines import network_spread, read_models, scopes
-from rsna_seq.scoring.scores import score
+from rsna_seq.scoring.operating_points import FILE, OperatingPoints, operating_points
+from rsna_seq.scoring.scores import by_study, score
 from rsna_seq.store.artifacts import Artifact, BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json
@@ -72,13 +74,23 @@ def _build(cfg: EvaluateConfig, artifacts: Mapping[str, Artifact], out: Path, se
     headline = "held_out" if scored["held_out"] else "out_of_fold"
     metrics = {"scope": headline, **scored[headline], **scored}
     write_json(out / "metrics.json", metrics)
+    points = _points(slices, list(models.values())[-1]) if "stack" in artifacts else None
+    if points is not None:
+        write_json(out / FILE, points.model_dump(mode="json"))
     strips = _strips(PixelCache(artifacts["cache"].folder), slices, models, headline, cfg.strips)
     aside = [read_table(artifacts[s].file("quarantine.parquet"), QUARANTINE) for s in ("index", "cache")]
     configs = {artifact.folder.name: artifact.manifest.config for artifact in artifacts.values()}
     configs["6_evaluate"] = {**cfg.model_dump(mode="json"), "seed": seed}
-    write_run_report(out / "report.html", cut, metrics, strips, pl.concat(aside), configs)
+    write_run_report(out / "report.html", cut, metrics, strips, pl.concat(aside), configs, points)
     show(metrics)
     return BuildSummary({"slices scored": metrics["counts"]["slices"]}, {})
+
+
+def _points(slices: pl.DataFrame, p: Floats) -> OperatingPoints:
+    """Thresholds of the final model, from (slice, 6) probabilities."""
+    labels, folds = slices.select(CLASSES).to_numpy(), slices["fold"].to_numpy()
+    first, (truth, highest) = by_study(slices["study"].to_numpy().astype(str), labels, p)
+    return operating_points(truth, highest, folds[first])
 
 
 def _strips(

@@ -8,7 +8,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +63,14 @@ class Scan:
         slices: SLICES; labels and folds are null.
         studies: STUDIES; labels and folds are null.
         quarantine: QUARANTINE.
+        numbers: InstanceNumber (``number``, or null) of each ``slice`` of each ``study``.
     """
 
     root: Path
     slices: pl.DataFrame
     studies: pl.DataFrame
     quarantine: pl.DataFrame
+    numbers: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,9 @@ def arrange(
     if limit is not None:
         slices = slices.filter(pl.col("study").rank("dense") <= limit)
     quarantine = from_rows(aside + more, QUARANTINE).sort("file", "slice")
-    return Scan(root, check(slices.select(list(SLICES)), SLICES, "slices"), _studies(slices), quarantine)
+    checked = check(slices.select(list(SLICES)), SLICES, "slices")
+    numbers = slices.select("study", "slice", "number")
+    return Scan(root, checked, _studies(slices), quarantine, numbers)
 
 
 def _read(chunks: list[_Chunk], workers: int) -> Iterator[tuple[_Chunk, tuple[pl.DataFrame, Rows]]]:
@@ -232,11 +236,7 @@ def _arrange(headers: pl.DataFrame, cfg: IndexConfig, root: Path) -> tuple[pl.Da
     return flag(order(split_passes(placed))).with_columns(nameless, *_BARE), copies + others + lost
 
 
-_BARE = [
-    pl.lit(None, kind).alias(name)
-    for name, kind in SLICES.items()
-    if name in {*CLASSES, "fold", "cross_fold"}
-]
+_BARE = [pl.lit(None, SLICES[name]).alias(name) for name in (*CLASSES, "fold", "cross_fold")]
 
 
 def _studies(slices: pl.DataFrame) -> pl.DataFrame:
@@ -286,7 +286,7 @@ def with_labels(scanned: Scan, truth: pl.DataFrame, cfg: IndexConfig, seed: int)
     )
     studies = scanned.studies.drop(CLASSES, "fold", "cross_fold").join(merged, on="study", how="left")
     checked = check(slices.select(list(SLICES)), SLICES, "slices")
-    return Scan(scanned.root, checked, check(studies, STUDIES, "studies"), scanned.quarantine)
+    return replace(scanned, slices=checked, studies=check(studies, STUDIES, "studies"))
 
 
 def write(scanned: Scan, out: Path, *, phantoms: bool) -> BuildSummary:

@@ -13,39 +13,23 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-import polars as pl
-import yaml
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from rsna_seq.errors import IntegrityError, UsageError
-from rsna_seq.store.artifacts import Artifact, Manifest, open_artifact
+from rsna_seq.store.bundle_content import TrainingSummary, config_of, json_bytes, kept_stages, stage_files
 from rsna_seq.store.files import write_bytes
-from rsna_seq.store.outputs import MANIFEST
 from rsna_seq.store.provenance import package_version
-from rsna_seq.store.run_folder import RunFolder, open_folds
+from rsna_seq.store.run_folder import RunFolder
 
 SUFFIX = ".zip"
-INFO, CARD, TRAINING = "bundle.json", "MODEL_CARD.md", "training.json"
+INFO, CARD = "bundle.json", "MODEL_CARD.md"
 _KINDS = {".safetensors", ".json", ".txt", ".md", ".yaml", ".parquet", ".npy"}
 """Kinds of files that a bundle may hold: weights, plain text, and tables of numbers."""
-_KEPT = {".safetensors", ".json", ".txt"}
-"""Kinds of files of a stage that ``predict`` reads; other tables and arrays hold training data."""
-_UNUSED = {"best.safetensors", "history.json"}
-"""Files of a training that no later stage reads."""
-_STUDIES, _VECTORS = "training.parquet", "training_vectors.npy"
-"""Numbers of the training studies with which unseen ones are compared; kept without identifiers."""
 _MOST_FILES, _MOST_BYTES = 10_000, 20_000_000_000
-_UNSEEN = "-1"
-"""Key of the gates for unseen studies in ``gates.json``."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_BY_FOLD = {"embed", "joint"}
-"""Stages whose folds are artefacts of their own."""
 
 
 class BundleInfo(BaseModel):
@@ -81,21 +65,6 @@ class BundleInfo(BaseModel):
         return blake3(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class TrainingSummary:
-    """What a bundle keeps of the training data.
-
-    Attributes:
-        prior: (6,) prevalence of each class in the slices.
-        counts: Numbers of studies, slices and patients.
-        phantoms_only: All studies are phantoms.
-    """
-
-    prior: list[float]
-    counts: dict[str, int]
-    phantoms_only: bool
-
-
 def is_bundle(path: Path) -> bool:
     """Whether a path is a file that is named as bundles are."""
     return path.suffix == SUFFIX and path.is_file()
@@ -128,10 +97,8 @@ def write_bundle(
     """
     if out.suffix != SUFFIX:
         raise UsageError(f"--out {out}: a bundle's name ends in {SUFFIX}")
-    artifacts = run.open("cache", *_stages(run))
-    files = _stage_files(run, artifacts, training, half=half)
-    config = run.path / "config.yaml"
-    files |= {CARD: card.encode()} | ({"config.yaml": _without_paths(config)} if config.is_file() else {})
+    artifacts = run.open("cache", *kept_stages(run))
+    files = stage_files(run, artifacts, training, half=half) | {CARD: card.encode()} | config_of(run)
     info = BundleInfo(
         name=name,
         version=package_version(),
@@ -142,19 +109,12 @@ def write_bundle(
         stages={stage: artifact.manifest.content for stage, artifact in artifacts.items()},
         files={path: blake3(data).hexdigest() for path, data in sorted(files.items())},
     )
-    packed = _packed({INFO: _json(info.model_dump(mode="json")), **files})
+    packed = _packed({INFO: json_bytes(info.model_dump(mode="json")), **files})
     if not os.path.lexists(out):
         write_bytes(out, packed)
     elif not out.is_file() or out.read_bytes() != packed:
         raise UsageError(f"--out {out}: exists with other content; move it, or choose another name")
     return info
-
-
-def _without_paths(config: Path) -> bytes:
-    """The config of a run without the section on its data, whose paths may name a hospital or a person."""
-    tree = yaml.safe_load(config.read_text(encoding="utf-8"))
-    kept = {name: section for name, section in tree.items() if name != "data"}
-    return yaml.safe_dump(kept, sort_keys=False).encode()
 
 
 def read_bundle(file: Path) -> BundleInfo:
@@ -166,7 +126,7 @@ def read_bundle(file: Path) -> BundleInfo:
     try:
         with zipfile.ZipFile(file) as archive:
             held = {entry.filename: entry.file_size for entry in archive.infolist()}
-            info = BundleInfo.model_validate_json(archive.read(INFO))
+            info = BundleInfo.model_validatejson_bytes(archive.read(INFO))
     except FileNotFoundError:
         raise UsageError(f"{file}: there is no such bundle") from None
     except (OSError, zipfile.BadZipFile, KeyError, ValidationError, ValueError, NotImplementedError) as error:
@@ -211,77 +171,6 @@ def _allowed(name: str) -> bool:
     return inside and path.suffix in _KINDS
 
 
-def _stages(run: RunFolder) -> list[str]:
-    """The learned stages that ``predict`` reads; ``joint`` only if a result of the stack depends on it."""
-    stack = open_artifact(run["stack"])
-    saved = json.loads(stack.file("gates.json").read_text(encoding="utf-8"))
-    boosted = any(saved["gates"][_UNSEEN].values()) and "joint" in stack.manifest.config["sources"]
-    averaged = any(saved.get("joint", {}).get(_UNSEEN, {}).values())
-    return ["embed", "sequence", *(["joint"] if boosted or averaged else []), "stack"]
-
-
-def _stage_files(
-    run: RunFolder, artifacts: Mapping[str, Artifact], training: TrainingSummary, *, half: bool
-) -> dict[str, bytes]:
-    """The files of all stages with new manifests, by path in the bundle."""
-    table = _json(asdict(training))
-    files, new = _artifact(run["cache"].name, artifacts["cache"].manifest, {TRAINING: table}, {})
-    contents = {"cache": new.content}
-    for stage in (name for name in artifacts if name != "cache"):
-        inputs = dict(contents)
-        if stage in _BY_FOLD:
-            for fold, part in open_folds(run[stage]).items():
-                where = f"{run[stage].name}/fold{fold}"
-                more, made = _artifact(where, part.manifest, _kept(part, half=half), contents)
-                files |= more
-                inputs[f"fold{fold}"] = made.content
-        artifact = artifacts[stage]
-        more, new = _artifact(run[stage].name, artifact.manifest, _kept(artifact, half=half), inputs)
-        files |= more
-        contents[stage] = new.content
-    return files
-
-
-def _kept(artifact: Artifact, *, half: bool) -> dict[str, bytes]:
-    """The files of an artefact that ``predict`` reads."""
-    kept = {}
-    for name in artifact.manifest.files:
-        read = PurePosixPath(name).suffix in _KEPT and PurePosixPath(name).name not in _UNUSED
-        if read or name in {_STUDIES, _VECTORS}:
-            data = artifact.file(name).read_bytes()
-            data = _anonymous(data) if name == _STUDIES else data
-            kept[name] = _halved(data) if half and name.endswith(".safetensors") else data
-    return kept
-
-
-def _anonymous(data: bytes) -> bytes:
-    """The table of the training studies with numbers for their names."""
-    table, buffer = pl.read_parquet(data), io.BytesIO()
-    table.with_columns(study=pl.int_range(table.height).cast(pl.String())).write_parquet(buffer)
-    return buffer.getvalue()
-
-
-def _halved(data: bytes) -> bytes:
-    """Matrices and filters in half precision; vectors, such as norms and biases, stay as they are."""
-    tensors = load_tensors(data)
-    return save_tensors({k: v.astype("float16") if v.ndim > 1 else v for k, v in sorted(tensors.items())})
-
-
-def _artifact(
-    where: str, old: Manifest, kept: Mapping[str, bytes], contents: Mapping[str, str]
-) -> tuple[dict[str, bytes], Manifest]:
-    """The files of an artefact of the bundle by path, and its manifest."""
-    changed = {name: contents.get(name, content) for name, content in old.inputs.items()}
-    digests = {name: blake3(data).hexdigest() for name, data in kept.items()}
-    manifest = old.model_copy(update={"files": digests, "inputs": changed}).sealed()
-    files = {f"{where}/{name}": data for name, data in kept.items()}
-    return files | {f"{where}/{MANIFEST}": _json(manifest.model_dump(mode="json"))}, manifest
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
 def _packed(files: Mapping[str, bytes]) -> bytes:
     """A zip file of these files; the same files give the same bytes."""
     buffer = io.BytesIO()
@@ -293,8 +182,3 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
             entry.compress_type = zipfile.ZIP_DEFLATED if text else zipfile.ZIP_STORED
             archive.writestr(entry, files[name], compresslevel=9)
     return buffer.getvalue()
-
-
-def read_training(file: Path) -> TrainingSummary:
-    """Read ``training.json`` of an extracted bundle."""
-    return TrainingSummary(**json.loads(file.read_text(encoding="utf-8")))

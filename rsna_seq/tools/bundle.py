@@ -12,7 +12,8 @@ from rsna_seq.labels import CLASSES
 from rsna_seq.models import PHANTOMS_ONLY
 from rsna_seq.scoring.baselines import prior_of
 from rsna_seq.store.artifacts import load_manifest, open_artifact
-from rsna_seq.store.bundle import BundleInfo, TrainingSummary, is_bundle, read_bundle, write_bundle
+from rsna_seq.store.bundle import BundleInfo, is_bundle, read_bundle, write_bundle
+from rsna_seq.store.bundle_content import TrainingSummary
 from rsna_seq.store.outputs import MANIFEST, is_run
 from rsna_seq.store.run_folder import STAGES, RunFolder, is_phantom_run
 from rsna_seq.store.tables import SLABS, read_table

@@ -14,7 +14,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 
 from rsna_seq.clinic.collect import collect
-from rsna_seq.clinic.results import Model, Results
+from rsna_seq.clinic.results import ClassThreshold, Model, Results, Thresholds
 from rsna_seq.clinic.write import Written, WrittenList, write_dicom
 from rsna_seq.config import IndexConfig
 from rsna_seq.datasets.rsna2019.submission import studies_table
@@ -23,6 +23,9 @@ from rsna_seq.stages import index
 
 CT, ENHANCED = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1"
 PHANTOM = Model(name="phantom", version="0.1.0", digest="ab" * 32, phantoms_only=True)
+FIXED = Thresholds(
+    operating_point="fixed", note="fixed", classes={name: ClassThreshold(threshold=0.5) for name in CLASSES}
+)
 WHOLE = {
     "SOPClassUID": CT,
     "PatientName": "Doe^Jane",
@@ -67,7 +70,7 @@ def predicted(root: Path, *, model: Model = PHANTOM, seed: int = 0, most: float 
         scan.quarantine,
         models=[model],
         root=str(root),
-        threshold=0.5,
+        thresholds=FIXED,
         seconds={},
     )
     return Predicted(scan.root, scan.slices, slices, results)

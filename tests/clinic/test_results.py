@@ -46,7 +46,10 @@ def test_results_repeat_the_slices_with_the_highest_probabilities(tmp_path: Path
             best = rows.row(rows[name].arg_max(), named=True)
             assert found.probability == round(best[name], 8)
             assert found.above == (found.probability > 0.5)
-            assert found.key_image.model_dump() == {k: best[k] for k in ("slice", "series", "file", "z_mm")}
+            assert found.key_image.model_dump() == {
+                **{k: best[k] for k in ("slice", "series", "file", "z_mm")},
+                "number": None,  # the index of these files is not passed on
+            }
     replaced = {study.study: set(study.replaced_uids) for study in made.results.studies}
     assert replaced["ID_s1"] == {"ID_s1", "ID_s1_series", "ID_a"}
     assert replaced["1.2.826.0.7.1"] == replaced["1.2.826.0.8.1"] == set()

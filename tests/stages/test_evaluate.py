@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from browser import Browser
 from builders import replace_table
 from scored import scored_run, write_logits
 
@@ -229,18 +228,13 @@ def test_the_report_is_self_contained(page: str) -> None:
 
 
 def test_no_table_of_the_report_overflows_at_1200_px(page: str, tmp_path: Path) -> None:
-    browser = shutil.which("chromium")
-    if browser is None:
-        pytest.skip("chromium is not installed")
-    measure = "[...document.querySelectorAll('.wide')].map(e => e.scrollWidth - e.clientWidth)"
     file = tmp_path / "page.html"
-    file.write_text(page.replace("</body>", f"<script>document.title = {measure}</script></body>"), "utf-8")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += ["--disable-component-update", "--disable-sync", "--disable-quic", "--no-first-run"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,900", "--dump-dom"]
-    done = subprocess.run([*command, file.as_uri()], capture_output=True, text=True, check=True, timeout=60)
-    (title,) = re.findall("<title>(.*)</title>", done.stdout)
-    overflow = [int(pixels) for pixels in title.split(",")]
+    file.write_text(page, encoding="utf-8")
+    with Browser(tmp_path) as browser:
+        browser.open(file)
+        overflow = browser.run(
+            "[...document.querySelectorAll('.wide')].map(e => e.scrollWidth - e.clientWidth)"
+        )
     assert len(overflow) == page.count('<div class="wide">')
     assert max(overflow) <= 0
 

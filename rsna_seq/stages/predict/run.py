@@ -5,8 +5,8 @@
    every pair of network and sequence model ``sequence.apply`` and ``stack.apply`` -> logits.
 3. Probabilities are averaged over the pairs, never embeddings; then over the runs.
 4. Each study is compared with the training studies of each run (:mod:`rsna_seq.scoring.novelty`).
-5. ``slices.csv``, ``studies.csv``, ``studies.json``, ``report.html``, ``quarantine.parquet``; with a sample
-   ``submission.csv``.
+5. ``slices.csv``, ``studies.csv``, ``studies.json``, ``quarantine.parquet``; ``report.html``, of several
+   studies with ``studies/``; with a sample ``submission.csv``.
 6. With ``dicom`` a folder of DICOM results (:mod:`rsna_seq.clinic.write`), from ``studies.json``.
 
 ``file`` in the tables is relative to the input folder, of several to the deepest folder that holds them all;
@@ -15,6 +15,7 @@ the manifest names that folder as ``config.root``.
 The only stage that imports others.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ import polars as pl
 
 from rsna_seq.clinic.collect import collect
 from rsna_seq.clinic.extra import must_have_highdicom
-from rsna_seq.clinic.results import STUDIES, read_results
+from rsna_seq.clinic.results import STUDIES, Results, Study, read_results
 from rsna_seq.clinic.write import KIND, write_dicom
 from rsna_seq.config import IndexConfig, PredictConfig
 from rsna_seq.console import say
@@ -38,12 +39,15 @@ from rsna_seq.datasets.rsna2019.submission import (
 from rsna_seq.errors import UsageError
 from rsna_seq.imaging.folders import escaped
 from rsna_seq.imaging.sources import must_exist
-from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.models import PHANTOMS_ONLY
-from rsna_seq.report.page import write_prediction_report
-from rsna_seq.stages import cache, index
+from rsna_seq.report.images import Images, read_images
+from rsna_seq.report.prediction import write_prediction_report
+from rsna_seq.report.worklist import order_by_urgency, row_of
+from rsna_seq.stages import index
+from rsna_seq.stages.predict.inputs import inputs_of, must_be_of_input
 from rsna_seq.stages.predict.scoring import Prediction, score_studies
+from rsna_seq.stages.predict.thresholds import thresholds_for
 from rsna_seq.stages.predict.trained import TrainedRun
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
@@ -93,6 +97,8 @@ def run(
         must_exist(folder)
     sources = [*folders, *runs, *([sample] if sample else [])]
     must_be_safe(out, "predict", sources)
+    if not ctx.rebuild:
+        must_be_of_input(out, folders)
     if dicom is not None:
         _must_take_dicom(dicom, out, sources)
     if sample is not None:
@@ -101,17 +107,8 @@ def run(
     if any(t.phantoms_only for t in trained):
         say("predict", PHANTOMS_ONLY)
     scan = index.scan(folders, indexing, workers=ctx.workers, limit=ctx.limit, title="predict")
-    shared = _shared_patients(scan, trained)
-    if shared:
-        say(
-            "predict",
-            f"{shared:,} patients are in the training data: they are not unseen, and their probabilities are "
-            "too good",
-        )
-    inputs = {f"{i} {name}": digest for i, t in enumerate(trained) for name, digest in t.content.items()}
-    inputs |= {"slices": table_digest(scan.slices), "quarantine": table_digest(scan.quarantine)}
-    inputs |= {"sample": digest_file(sample)} if sample else {}
-    config = {**cfg.model_dump(mode="json"), "limit": ctx.limit, "root": escaped(str(scan.root.resolve()))}
+    _say_of_patients(scan, trained)
+    key = _key(cfg, ctx, folders, trained, scan, sample)
 
     def build(target: Path) -> BuildSummary:
         prediction = score_studies(cfg, scan, trained)
@@ -122,12 +119,48 @@ def run(
             say("predict", f"{what}: every row of the submission is the prevalence of its class")
         return _write(cfg, prediction, trained, scan, sample, target)
 
-    key = Key("predict", config, inputs, source_digest(__name__))
     manifest = ensure(out, key, build, rebuild=ctx.rebuild, sources=sources)
+    found = read_results(out)
+    _say_most_urgent(found, out)
     if dicom is not None:
-        found = read_results(out)
         write_dicom(found, scan.slices, scan.root, dicom, sources=sources, rebuild=ctx.rebuild)
     return manifest
+
+
+def _key(
+    cfg: PredictConfig,
+    ctx: Context,
+    folders: list[Path],
+    trained: list[TrainedRun],
+    scan: index.Scan,
+    sample: Path | None,
+) -> Key:
+    """What a prediction depends on."""
+    inputs = {f"{i} {name}": digest for i, t in enumerate(trained) for name, digest in t.content.items()}
+    inputs |= {f"{i} thresholds": t.points.digest for i, t in enumerate(trained)}
+    inputs |= {"slices": table_digest(scan.slices), "quarantine": table_digest(scan.quarantine)}
+    inputs |= {"sample": digest_file(sample)} if sample else {}
+    about = {"limit": ctx.limit, "root": escaped(str(scan.root.resolve())), "inputs": inputs_of(folders)}
+    return Key("predict", {**cfg.model_dump(mode="json"), **about}, inputs, source_digest(__name__))
+
+
+def _say_of_patients(scan: index.Scan, trained: list[TrainedRun]) -> None:
+    """Print how many patients of the scan are in the training data."""
+    shared = _shared_patients(scan, trained)
+    if shared:
+        say(
+            "predict",
+            f"{shared:,} patients are in the training data: they are not unseen, and their probabilities are "
+            "too good",
+        )
+
+
+def _say_most_urgent(results: Results, out: Path) -> None:
+    """Print where the report is, and the answer of the most urgent study; PatientIDs are not printed."""
+    if results.studies:
+        first = order_by_urgency([row_of(study, None) for study in results.studies])[0]
+        say("predict", f"most urgent: study {first.study}: {first.line}")
+    say("predict", f"report: {out / 'report.html'}")
 
 
 def _must_take_dicom(dicom: Path, out: Path, sources: list[Path]) -> None:
@@ -160,7 +193,7 @@ def _write(
     studies = studies_table(prediction.slices).with_columns(classes)
     studies = studies.join(prediction.checks, on="study", how="left", maintain_order="left")
     write_csv(studies, out / "studies.csv")
-    _write_results(cfg, prediction, studies, slices, trained, scan, out)
+    results = _write_results(cfg, prediction, studies, slices, trained, scan, out)
     write_table(prediction.excluded, out / "quarantine.parquet", QUARANTINE)
     counts = {"studies": len(studies), "slices": len(slices)}
     if sample is not None:
@@ -175,14 +208,7 @@ def _write(
             "from the prior": unanswered,
         }
 
-    def read(study: str) -> Volume | None:
-        rows = scan.slices.filter(pl.col("study") == study, pl.col("pass") == 0)
-        return cache.apply(rows, scan.root, trained[0].cache).volume if len(rows) else None
-
-    notice = PHANTOMS_ONLY if any(t.phantoms_only for t in trained) else None
-    write_prediction_report(
-        slices, prediction.checks, read, cfg.threshold, out / "report.html", prediction.excluded, notice
-    )
+    _write_report(cfg, results, prediction.excluded, slices, scan, out)
     report_exclusions(prediction.excluded, scan.studies["flags"].to_list())
     unwrapped = int(prediction.passes["unwrapped"].sum())
     counts |= report_wraps(scan.slices, unwrapped, prediction.excluded)
@@ -202,7 +228,7 @@ def _write_results(
     trained: list[TrainedRun],
     scan: index.Scan,
     out: Path,
-) -> None:
+) -> Results:
     """Write ``studies.json``."""
     results = collect(
         studies,
@@ -211,10 +237,36 @@ def _write_results(
         prediction.excluded,
         models=[t.identity for t in trained],
         root=escaped(str(scan.root.resolve())),
-        threshold=cfg.threshold,
+        thresholds=thresholds_for(cfg, [t.points for t in trained]),
         seconds=prediction.seconds,
+        numbers=scan.numbers,
     )
     write_text(out / STUDIES, results.model_dump_json(indent=1) + "\n")
+    if (
+        cfg.operating_point != "fixed"
+        and results.thresholds
+        and results.thresholds.operating_point == "fixed"
+    ):
+        say("predict", results.thresholds.note)
+    return results
+
+
+def _write_report(
+    cfg: PredictConfig,
+    results: Results,
+    excluded: pl.DataFrame,
+    slices: pl.DataFrame,
+    scan: index.Scan,
+    out: Path,
+) -> None:
+    """Write ``report.html``, and pages of several studies; images are read again at their own resolution."""
+
+    def read(study: Study, keys: Collection[str]) -> Images | None:
+        answered = slices.filter(pl.col("study") == study.study)["slice"]
+        rows = scan.slices.filter(pl.col("study") == study.study, pl.col("slice").is_in(answered.implode()))
+        return read_images(rows.sort("z_mm", maintain_order=True), scan.root, cfg.image_size, keys)
+
+    write_prediction_report(results, slices, scan.numbers, excluded, read, out, pages=cfg.pages)
 
 
 def _report_unlike(checks: pl.DataFrame) -> dict[str, int]:

@@ -26,8 +26,10 @@ from rsna_seq.scoring.baselines import prior_of
 from rsna_seq.scoring.novelty import Training
 from rsna_seq.stacking.features import join_logits
 from rsna_seq.stages import embed, joint, sequence, stack
+from rsna_seq.stages.predict.thresholds import read_points
 from rsna_seq.store.artifacts import Manifest
-from rsna_seq.store.bundle import TRAINING, extract_bundle, is_bundle, read_bundle, read_training
+from rsna_seq.store.bundle import extract_bundle, is_bundle, read_bundle
+from rsna_seq.store.bundle_content import TRAINING, read_training
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import package_version, source_digest
 from rsna_seq.store.run_folder import RunFolder, is_phantom_run
@@ -82,6 +84,7 @@ class TrainedRun:
         self.bundled = read_training(artifacts["cache"].file(TRAINING)) if bundled else None
         self.phantoms_only = self.bundled.phantoms_only if self.bundled else is_phantom_run(run)
         self.identity = self._identity(made)
+        self.points = read_points(run, made)
 
     def _identity(self, made: Mapping[str, Manifest]) -> Model:
         """Name, version and digest of the model, for results."""

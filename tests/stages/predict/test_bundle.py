@@ -123,7 +123,7 @@ def test_info_describes_runs_and_bundles(trained: Path) -> None:
     assert described["licence"] == "CC0-1.0"
     assert described["phantoms_only"] is False
     assert described["training"]["studies"] == 6
-    assert set(described["stages"]) == {"cache", "embed", "sequence", "joint", "stack"}
+    assert set(described["stages"]) == {"cache", "embed", "sequence", "joint", "stack", "evaluate"}
     text = cli("info", trained / "run").stdout
     assert "embed: 2 networks" in text
     cli("info", trained / "data", code=2)

@@ -59,7 +59,7 @@ def test_a_study_unlike_training_is_reported_with_the_reason(
     assert "unlike the training data: 2 of 3 studies" in said
     assert read_manifest(tmp_path / "out").counts["unlike the training data"] == 2
     studies = {r["study"]: r for r in pl.read_csv(tmp_path / "out" / "studies.csv").iter_rows(named=True)}
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = "".join(file.read_text(encoding="utf-8") for file in (tmp_path / "out" / "studies").iterdir())
     for study, words in (
         ("ID_bright", "brain tissue at 4"),
         ("ID_gaps", "slices every 16.0 mm (training 5.0 to"),
