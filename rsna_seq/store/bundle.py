@@ -126,7 +126,7 @@ def read_bundle(file: Path) -> BundleInfo:
     try:
         with zipfile.ZipFile(file) as archive:
             held = {entry.filename: entry.file_size for entry in archive.infolist()}
-            info = BundleInfo.model_validatejson_bytes(archive.read(INFO))
+            info = BundleInfo.model_validate_json(archive.read(INFO))
     except FileNotFoundError:
         raise UsageError(f"{file}: there is no such bundle") from None
     except (OSError, zipfile.BadZipFile, KeyError, ValidationError, ValueError, NotImplementedError) as error:
