@@ -117,6 +117,15 @@ def figures(rows: list[dict[str, Any]], levels: Sequence[float], level: int) -> 
     }
 
 
+def difference(rows: list[dict[str, Any]], one: str, other: str) -> dict[str, float]:
+    """Pointing accuracy of a method minus that of another on the same findings, with its interval."""
+    first, second = of_method(rows, one), of_method(rows, other)
+    hits = [[row["distance_mm"] <= REACH_MM for row in part] for part in (first, second)]
+    assert [(r["study"], r["kind"]) for r in first] == [(r["study"], r["kind"]) for r in second]
+    draws = Bootstrap(np.array([row["study"] for row in first]), SAMPLES)
+    return draws.mean(np.array(hits[0], float) - np.array(hits[1], float))._asdict()
+
+
 def best_level(rows: list[dict[str, Any]]) -> int:
     """Index of the threshold with the highest mean Dice coefficient."""
     return int(np.mean([row["dice"] for row in rows], axis=0).argmax())
@@ -178,7 +187,13 @@ def _measure_all(asked: argparse.Namespace) -> dict[str, Any]:
     print(table("choosing", chosen_of))
     networks = [name for name in METHODS if name != "brightest"]
     chosen = max(networks, key=lambda name: chosen_of[name]["all"]["pointing"]["value"])
-    result: dict[str, Any] = {"benchmark": "maps", "chosen": chosen, "choose": chosen_of, "report": {}}
+    result: dict[str, Any] = {
+        "benchmark": "maps",
+        "chosen": chosen,
+        "choose": chosen_of,
+        "report": {},
+        "difference": {},
+    }
     for scanners in ("standard", "unseen") if asked.report else ():
         rows = rows_of("report", scanners, asked.report, (chosen, *REFERENCES))
         found = {
@@ -187,6 +202,8 @@ def _measure_all(asked: argparse.Namespace) -> dict[str, Any]:
         }
         print(table(f"{scanners} scanners", found))
         result["report"][scanners] = found
+        result["difference"][scanners] = difference(rows, chosen, "brightest")
+        print(f"pointing above that of the brightest spot: {shown(result['difference'][scanners])}")
     return result
 
 

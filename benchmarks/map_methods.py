@@ -22,18 +22,10 @@ from torch.nn import functional as F
 
 from rsna_seq.imaging.skull import inside_skull
 from rsna_seq.nets.cnn import Embedder
+from rsna_seq.nets.maps import blurred, integrated_gradients, without_dense
 from rsna_seq.phantom import KINDS
 
 Method = Callable[[Embedder, Tensor, int], Tensor]
-BRAIN_HU = 31.0
-"""Mode of brain tissue after the shift of the cache."""
-_DENSER, _BONE_FROM, _BONE_AT = 5.0, 100.0, 140.0
-
-
-def without_dense(hu: Tensor) -> Tensor:
-    """Baseline: tissue denser than brain becomes brain tissue; bone stays."""
-    excess = (hu - (BRAIN_HU + _DENSER)).clamp(min=0)
-    return hu - excess * ((_BONE_AT - hu) / (_BONE_AT - _BONE_FROM)).clamp(0, 1)
 
 
 def mirrored(hu: Tensor) -> Tensor:
@@ -71,17 +63,11 @@ def integrated(
     contrast: bool = False,
 ) -> Tensor:
     """Integrated gradients in HU, summed over the slices; ``contrast``: less the mean of the others."""
-    start = baseline(hu)
-    change = hu - start
-    total = torch.zeros_like(hu)
-    with torch.enable_grad():
-        for step in range(steps):
-            at = (start + change * ((step + 0.5) / steps)).requires_grad_()
-            logits = net(at[None])[1][0]
-            others = [k for k in range(len(KINDS)) if k != kind] if contrast else []
-            logit = logits[kind] - (logits[others].mean() if others else 0)
-            total += torch.autograd.grad(logit, at)[0]
-    return blurred((total * change / steps).sum(0), blur).clamp(min=0)
+    share = integrated_gradients(net, hu, baseline(hu), kind, steps)
+    for other in range(len(KINDS)) if contrast else ():
+        if other != kind:
+            share -= integrated_gradients(net, hu, baseline(hu), other, steps) / (len(KINDS) - 1)
+    return blurred(share.sum(0), blur).clamp(min=0)
 
 
 @torch.inference_mode()
@@ -126,18 +112,6 @@ def product(net: Embedder, hu: Tensor, kind: int, *, parts: tuple[Method, ...]) 
     maps = [part(net, hu, kind) for part in parts]
     scaled = torch.stack([m / m.max().clamp(min=1e-9) for m in maps])
     return scaled.prod(0).pow(1 / len(maps))
-
-
-def blurred(image: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur of a (y, x) image."""
-    if not sigma:
-        return image
-    reach = int(3 * sigma) + 1
-    x = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
-    kernel = (kernel / kernel.sum())[None, None, None]
-    padded = F.pad(image[None, None], (reach,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel), kernel.transpose(-1, -2))[0, 0]
 
 
 def _resized(image: Tensor, size: int) -> Tensor:
