@@ -73,7 +73,7 @@
       context.stroke();
     }
     context.setLineDash([]);
-    line(across(z[state.at], wide), margin.top, across(z[state.at], wide), high - margin.bottom, "#d55e00", 2);
+    line(across(z[state.at], wide), margin.top, across(z[state.at], wide), high - margin.bottom, "rgba(29, 39, 49, 0.45)", 3);
   }
 
   function drawWords() {

@@ -77,9 +77,10 @@ class OperatingPoint(_Plain):
     def scope(self) -> Literal["held_out", "out_of_fold"] | None:
         """Whose figures are shown: held-out ones if there are at least 20 studies of either kind."""
         held = self.held_out
-        if held is not None and min(held.sensitivity.of, held.specificity.of) >= _ENOUGH:
-            return "held_out"
-        return "out_of_fold" if self.out_of_fold is not None else None
+        enough = held is not None and min(held.sensitivity.of, held.specificity.of) >= _ENOUGH
+        if self.out_of_fold is not None and not enough:
+            return "out_of_fold"
+        return "held_out" if held is not None else None
 
     @property
     def figures(self) -> Figures | None:

@@ -74,7 +74,7 @@ def thresholds_for(cfg: PredictConfig, runs: Sequence[RunPoints]) -> Thresholds:
         note = f"All classes have the threshold {cfg.threshold:g} (predict.threshold): {reason}."
         return Thresholds(operating_point="fixed", note=note, classes=classes)
     note = (
-        f"Chosen out of fold: {_CRITERION[cfg.operating_point]}. Sensitivity and specificity are those of "
+        f"Thresholds were chosen out of fold: {_CRITERION[cfg.operating_point]}. Sensitivity and specificity are those of "
         "studies that did not choose the threshold."
     )
     if without := [name for name in CLASSES if name not in chosen]:

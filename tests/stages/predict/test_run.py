@@ -168,20 +168,21 @@ def test_a_single_file_is_scored(walked: Path, tmp_path: Path, here: Callable[..
 def test_the_result_of_another_input_is_replaced_only_by_rebuild(
     walked: Path, tmp_path: Path, here: Callable[..., str]
 ) -> None:
-    for name in ("one", "two"):
-        write_study(tmp_path / name, f"ID_{name}")
-    words = ["--run", walked / "run", "--out", tmp_path / "out"]
-    here(tmp_path / "one", *words)
-    known = (tmp_path / "out" / "slices.csv").read_bytes()
-    for inputs in ([tmp_path / "two"], [tmp_path / "one", tmp_path / "two"], [tmp_path]):
+    one, two, out = (tmp_path / name for name in ("in/one", "in/two", "out"))
+    write_study(one, "ID_one")
+    write_study(two, "ID_two")
+    words = ["--run", walked / "run", "--out", out]
+    here(one, *words)
+    known = (out / "slices.csv").read_bytes()
+    for inputs in ([two], [one, two], [tmp_path / "in"]):
         said = here(*inputs, *words, code=2)
-        assert f"contains the result of another input ({tmp_path / 'one'})" in said
+        assert f"contains the result of another input ({one})" in said
         assert "--rebuild" in said
-    assert (tmp_path / "out" / "slices.csv").read_bytes() == known
-    (tmp_path / "link").symlink_to(tmp_path / "one")
-    assert "up to date" in here(tmp_path / "link", tmp_path / "one", *words)
-    here(tmp_path / "two", *words, "--rebuild")
-    assert pl.read_csv(tmp_path / "out" / "studies.csv")["study"].to_list() == ["ID_two"]
+    assert (out / "slices.csv").read_bytes() == known
+    (tmp_path / "link").symlink_to(one)
+    assert "up to date" in here(tmp_path / "link", one, *words)
+    here(two, *words, "--rebuild")
+    assert pl.read_csv(out / "studies.csv")["study"].to_list() == ["ID_two"]
 
 
 def test_several_inputs_are_one_index(walked: Path, tmp_path: Path, here: Callable[..., str]) -> None:
