@@ -11,7 +11,7 @@ from rsna_seq.labels import COLOURS
 
 _SIDE = 384
 """Rows and columns of the picture."""
-_OPACITY = 0.45
+_OPACITY = 0.6
 _SMALLEST = 0.15
 """Share of the maximum from which the map is coloured."""
 
@@ -19,7 +19,7 @@ _SMALLEST = 0.15
 def overlay(
     hu: NDArray[np.generic], found: NDArray[np.float32], name: str, square: tuple[int, int, int]
 ) -> str:
-    """Draw a slice in the brain window, coloured by a map, with a circle around the map's maximum.
+    """Draw a slice in the subdural window, coloured by a map, with a circle around the map's maximum.
 
     Args:
         hu: (row, column) HU of the slice.
@@ -35,7 +35,7 @@ def overlay(
     scale = side / extent
     shift = (-left * scale + (scale - 1) / 2, -top * scale + (scale - 1) / 2)
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    grey = apply_window(hu, *WINDOWS["brain"])
+    grey = apply_window(hu, *WINDOWS["subdural"])
     drawn = cv2.warpAffine(grey, matrix, (side, side), flags=cv2.INTER_LINEAR)
     large = np.clip(cv2.resize(found, (side, side), interpolation=cv2.INTER_CUBIC), 0, 1)
     colour = np.array([int(COLOURS[name][i : i + 2], 16) for i in (5, 3, 1)])  # blue, green, red

@@ -26,8 +26,8 @@ def _picture(
 
 @pytest.mark.parametrize("square", [(0, 0, 128), (32, 16, 96), (-20, -30, 160)])
 def test_colour_and_circle_are_where_the_map_has_its_maximum(square: tuple[int, int, int]) -> None:
-    hu = np.zeros((128, 128), np.int16)
-    hu[60, 70] = 80  # a white pixel in the slice, and the map at the same place
+    hu = np.full((128, 128), -20, np.int16)
+    hu[60, 70] = 180  # a white pixel in the slice, and the map at the same place
     scale = square[2] / 64
     found = np.zeros((64, 64), np.float32)
     y, x = int((60.5 - square[1]) / scale), int((70.5 - square[0]) / scale)
@@ -45,7 +45,7 @@ def test_colour_and_circle_are_where_the_map_has_its_maximum(square: tuple[int, 
 
 
 def test_an_empty_map_leaves_the_slice_as_it_is() -> None:
-    hu = np.full((64, 64), 40, np.int16)
+    hu = np.full((64, 64), 80, np.int16)
     picture = _picture(hu, np.zeros((32, 32), np.float32), (0, 0, 64))
     assert (picture[4:-4, 4:-4] == 128).all()
 
