@@ -33,6 +33,7 @@ from rsna_seq.imaging.neighbours import neighbour_indices
 from rsna_seq.labels import CLASSES
 from rsna_seq.models import packaged_model
 from rsna_seq.nets.cnn import Embedder
+from rsna_seq.nets.maps import LOWEST
 from rsna_seq.scoring.bootstrap import Bootstrap
 from rsna_seq.stages.predict.trained import TrainedRun
 from rsna_seq.store.files import write_json
@@ -42,7 +43,7 @@ REACH_MM = 5.0
 """Largest distance of the maximum from the mask."""
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """Thresholds of a map as shares of its maximum, of which one is chosen."""
-FOUND = 0.5
+FOUND = LOWEST
 """Probability above which a type is found."""
 REFERENCES = ("brightest", "grad_cam_4")
 SEEDS = {"choose": 7100, "report": 7200}

@@ -69,7 +69,7 @@ class Finding(_Plain):
     """Whether the probability is above the threshold."""
     key_image: KeyImage
     location: Location | None = None
-    """Where in the key image; null if the class is not above its threshold or nothing was located."""
+    """Where in the key image; null if the class is not above its threshold and 0.5, or was not located."""
     sensitivity: float | None = None
     """Share of studies with the class that are above the threshold; null if it is not known."""
     specificity: float | None = None

@@ -27,6 +27,8 @@ BRAIN_HU = 31.0
 """Mode of brain tissue after the shift of the cache, in HU (the default of ``cache.brain_hu``)."""
 SHOWN: tuple[str, ...] = CLASSES[:5]
 """Classes whose maps are accurate enough on phantoms (``docs/localization.md``)."""
+LOWEST = 0.5
+"""Probability above which findings were measured, and are shown."""
 _DENSER, _BONE_FROM, _BONE_AT = 5.0, 100.0, 140.0
 """HU above the mode that is still brain; HU at which the change fades out, and from which nothing changes."""
 _STEPS = 8

@@ -1,4 +1,6 @@
-"""Where the networks found a class: maps of the key images of the findings above their thresholds.
+"""Where the networks found a class: maps of the key images of the findings.
+
+Findings are the types above their thresholds and above 0.5, which is where the maps were measured.
 
 1. The pass that holds the key image is read as the networks see it.
 2. :func:`rsna_seq.nets.maps.class_map`: the map of the class in the slab of the key image.
@@ -21,7 +23,7 @@ from rsna_seq.console import progress
 from rsna_seq.imaging.neighbours import neighbour_indices
 from rsna_seq.imaging.pixels import read_hu, series_is_wrapped
 from rsna_seq.labels import CLASSES
-from rsna_seq.nets.maps import BRAIN_HU, SHOWN, class_map
+from rsna_seq.nets.maps import BRAIN_HU, LOWEST, SHOWN, class_map
 from rsna_seq.reasons import ExclusionError
 from rsna_seq.report.overlay import overlay
 from rsna_seq.report.worklist import order_by_urgency, row_of
@@ -46,7 +48,7 @@ class Located(NamedTuple):
 def with_locations(
     results: Results, scan: index.Scan, run: TrainedRun, pages: int
 ) -> tuple[Results, Pictures]:
-    """Add the locations of all findings above their thresholds.
+    """Add the locations of all findings.
 
     Args:
         results: The prediction.
@@ -73,7 +75,8 @@ def with_locations(
 
 def _wanted(study: Study) -> dict[str, Finding]:
     """The findings that are located."""
-    return {name: found for name, found in study.findings.items() if found.above and name in SHOWN}
+    above = {name: found for name, found in study.findings.items() if found.above and name in SHOWN}
+    return {name: found for name, found in above.items() if found.probability > LOWEST}
 
 
 def _with(study: Study, found: Mapping[str, Located]) -> Study:
@@ -100,7 +103,7 @@ def _pictures(study: Study, found: Mapping[str, Located], slices: pl.DataFrame, 
 
 
 def locate(study: Study, slices: pl.DataFrame, root: Path, run: TrainedRun) -> dict[str, Located]:
-    """Compute the maps of a study's findings above their thresholds.
+    """Compute the maps of a study's findings.
 
     Args:
         study: Its result.
