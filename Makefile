@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test coverage test-lowest lock docs soak foreign fuzz faults lint clean
+.PHONY: demo test coverage test-lowest lock docs pictures soak foreign fuzz faults lint clean
 
 demo: $(READY)
 	$(BIN)/python cli.py demo --config configs/demo.yaml --out runs/demo
@@ -17,6 +17,10 @@ test: $(READY) lint
 # the documentation site, into build/docs; a warning is an error
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# the pictures of reports in docs/assets, from phantoms, by headless Chromium
+pictures: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/pictures.py
 
 # the tests with the lines that they reach, commands and workers included; fails below 90 %
 coverage: $(READY)

@@ -142,11 +142,11 @@ def predict(
         typer.Option("--out", help="Receives slices.csv, studies.csv, report.html.", callback=_a_folder),
     ],
     run: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--run",
-            help="A finished run or a bundle; several are averaged. Default: the model in this package, "
-            "which was trained on phantoms only.",
+            help="A finished run, a bundle, or a bundle on the internet (https:// or hf://, with #DIGEST); "
+            "several are averaged. Default: the model in this package, which was trained on phantoms only.",
         ),
     ] = None,
     sample: Annotated[

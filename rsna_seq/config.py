@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from rsna_seq.errors import UsageError
 from rsna_seq.settings.data import CacheConfig, DataConfig, IndexConfig, SynthConfig
@@ -118,6 +118,15 @@ class Config(Section):
     """Scores and report."""
     predict: PredictConfig = PredictConfig()
     """Predictions for unseen studies."""
+
+    @model_validator(mode="after")
+    def _refit_is_read_by_logits(self) -> "Config":
+        if self.embed.refit and self.sequence.vectors:
+            raise ValueError(
+                "embed.refit needs sequence.vectors=false: no sequence model is trained on the vectors of a "
+                "network that has seen all patients"
+            )
+        return self
 
 
 def load_config(file: str | os.PathLike[str] | None = None, overrides: Iterable[str] = ()) -> Config:

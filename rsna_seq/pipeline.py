@@ -12,6 +12,8 @@
 ==============  ==========================================================================
 """
 
+import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -136,7 +138,7 @@ def _keep(cfg: Config, file: Path) -> None:
 
 def predict(
     folders: list[Path],
-    runs: list[Path],
+    runs: Sequence[str | os.PathLike[str]],
     out: Path,
     cfg: Config,
     *,
@@ -148,7 +150,8 @@ def predict(
 
     Args:
         folders: Folders of DICOM studies, zip files or DICOM files.
-        runs: Finished runs or bundles, averaged; none for the model in the package (:mod:`rsna_seq.models`).
+        runs: Finished runs, bundles, or bundles on the internet (:mod:`rsna_seq.store.remote`), averaged;
+            none for the model in the package (:mod:`rsna_seq.models`).
         out: Receives the tables and the report.
         cfg: The resolved config.
         sample: The competition's sample submission, for which ``submission.csv`` is written.
@@ -160,9 +163,10 @@ def predict(
     """
     from rsna_seq.models import packaged_model
     from rsna_seq.stages.predict import run as stage
+    from rsna_seq.store.remote import local_model
 
     ctx = Context.of(cfg, rebuild=rebuild)
-    models = runs or [packaged_model()]
+    models = [local_model(run) for run in runs] or [packaged_model()]
     return stage.run(cfg.predict, ctx, folders, models, out, indexing=cfg.index, sample=sample, dicom=dicom)
 
 

@@ -59,8 +59,13 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._session = None
+        try:  # a killed browser leaves processes that still write into its folder
+            self.call("Browser.close")
+            self._process.wait(timeout=10)
+        finally:
+            self._process.kill()
+            self._process.wait()
         os.close(self._in)
         os.close(self._out)
         self._log.close()
@@ -152,9 +157,12 @@ class Browser:
             mobile=False,
         )
 
-    def picture(self, file: Path, height: int | None = None) -> None:
-        """Write the page, or its upper part, as a PNG."""
+    def picture(self, file: Path, height: int | None = None, top: int = 0) -> None:
+        """Write the page, or its upper part, from ``top``, as a PNG or, by the name of the file, a JPEG."""
         box = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": box["width"], "height": height or box["height"], "scale": 1}
-        shot = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
+        clip = {"x": 0, "y": top, "width": box["width"], "height": height or box["height"], "scale": 1}
+        kind: dict[str, Any] = {"format": "png"}
+        if file.suffix == ".jpg":
+            kind = {"format": "jpeg", "quality": 82}
+        shot = self.call("Page.captureScreenshot", **kind, clip=clip, captureBeyondViewport=True)
         file.write_bytes(base64.b64decode(shot["data"]))

@@ -5,6 +5,7 @@ Other modules read through :mod:`rsna_seq.imaging.sources`, where a path may als
 
 import os
 import zipfile
+from collections.abc import Iterable
 from typing import Any, BinaryIO, NamedTuple
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -60,6 +61,33 @@ def read_at(path: str, offset: int, buffer: Any) -> tuple[int, Status]:
     finally:
         os.close(handle)
     return count, Status(status.st_size, status.st_mtime_ns)
+
+
+def read_starts(paths: Iterable[str], buffers: Iterable[Any]) -> list[tuple[int, int] | None]:
+    """Read the first bytes of many files, as :func:`read_at` does, in one loop: a third of the time is calls.
+
+    Args:
+        paths: The files; links are refused.
+        buffers: Contiguous memory for each file.
+
+    Returns:
+        Size in bytes and modification time in ns of each file after reading; None where it cannot be read.
+    """
+    open_, read, stat, close, flags = os.open, os.preadv, os.fstat, os.close, _FLAGS
+    found: list[tuple[int, int] | None] = []
+    for path, buffer in zip(paths, buffers, strict=True):
+        try:
+            handle = open_(path, flags)
+            try:
+                read(handle, (buffer,), 0)
+                status = stat(handle)
+            finally:
+                close(handle)
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_size, status.st_mtime_ns))
+    return found
 
 
 def status_of(path: str) -> Status:

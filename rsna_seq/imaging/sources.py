@@ -13,6 +13,7 @@ import os
 import stat
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -29,7 +30,7 @@ from rsna_seq.imaging.folders import (
     must_have_time,
     words_of,
 )
-from rsna_seq.imaging.reading import Status, open_path, read_at, status_of
+from rsna_seq.imaging.reading import Status, open_path, read_at, read_starts, status_of
 from rsna_seq.imaging.zip_files import Member
 from rsna_seq.reasons import ExclusionError, Reason
 
@@ -190,6 +191,20 @@ def read_range(path: str, offset: int, buffer: Any) -> tuple[int, Status]:
             file.seek(offset)
             return file.readinto(buffer), Status(file.size, file.mtime_ns)
     return read_at(path, offset, buffer)
+
+
+def read_first(paths: Sequence[str], buffers: Sequence[Any]) -> list[tuple[int, int] | None]:
+    """Read the first bytes of many files or archive members, each into its buffer, as ``read_starts`` does.
+
+    Returns:
+        Size in bytes and modification time in ns of each after reading; None where it cannot be read.
+    """
+    found = read_starts(paths, buffers)
+    for i, path in enumerate(paths):
+        if found[i] is None and MARK in path:
+            with suppress(OSError, ExclusionError):
+                found[i] = read_range(path, 0, buffers[i])[1]
+    return found
 
 
 def verify(file: BinaryIO) -> None:

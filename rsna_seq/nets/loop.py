@@ -67,7 +67,7 @@ class State:
     skipped: int = 0
     pieces: int = 1
     """Pieces into which a batch is split, so that it fits into the device's memory."""
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, float | None]] = field(default_factory=list)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -124,11 +124,13 @@ def fit(job: Job, cfg: FitConfig, folder: Path, *, device: torch.device, seed: i
             loss = training.epoch(advance)
             score = job.score(training.kept.eval())
             better, state.best = score < state.best, min(state.best, score)
-            state.history.append({"epoch": epoch + 1, "loss": loss, "score": score})
+            scored = math.isfinite(score)  # there may be no studies that were left out
+            state.history.append({"epoch": epoch + 1, "loss": loss, "score": score if scored else None})
             state.epoch = epoch + 1
             if first:
                 training.save(folder, better=better)
-            say(job.name, f"epoch {epoch + 1} of {cfg.epochs}: loss {loss:.4f}, validation {score:.4f}")
+            validation = f", validation {score:.4f}" if scored else ""
+            say(job.name, f"epoch {epoch + 1} of {cfg.epochs}: loss {loss:.4f}{validation}")
     if first:
         write_json(folder / "history.json", state.history)
         (folder / "state.pt").unlink(missing_ok=True)

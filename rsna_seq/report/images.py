@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -103,7 +104,7 @@ def picture(images: Images, at: int, window: str) -> str:
     Returns:
         A ``data:`` address.
     """
-    grey = np.rint(apply_window(images.hu[at], *WINDOWS[window]) * 255).astype(np.uint8)
+    grey: NDArray[Any] = np.rint(apply_window(images.hu[at], *WINDOWS[window]) * 255).astype(np.uint8)
     if abs(images.aspect - 1) > 0.01:
         grey = cv2.resize(grey, (grey.shape[1], max(1, round(grey.shape[0] * images.aspect))))
     done, file = cv2.imencode(".png", grey)

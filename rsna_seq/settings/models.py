@@ -53,6 +53,10 @@ class EmbedConfig(FitConfig):
     """Window level and width in HU; the defaults are brain, subdural and bone."""
     folds: Annotated[tuple[Fold, ...], AfterValidator(some_once)] | None = None
     """Folds to train, for example one per cluster job; ``null`` trains all."""
+    refit: bool = False
+    """Train one more network, on all patients that are not held out. ``predict`` averages it with those of
+    the folds; no out-of-fold result contains it. Its number is the highest fold plus 1. Needs
+    ``sequence.vectors=false``: no sequence model was trained on its vectors."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout before the classifier."""
     compile: bool = False

@@ -2,12 +2,13 @@
 
 1. For each fold, :func:`fit` trains a network on the other folds; the held-out patients are in none.
 2. :func:`apply` gives each slab of the fold left out, and of the held-out patients, a vector and six logits.
-3. ``fold{k}/``: ``last.safetensors``, ``vectors.npy`` (row, feature) and ``logits.parquet`` in the same
+3. With ``refit``, a last network is trained on all folds, for ``predict`` and for held-out patients.
+4. ``fold{k}/``: ``last.safetensors``, ``vectors.npy`` (row, feature) and ``logits.parquet`` in the same
    order; ``logits.parquet`` beside them holds all folds. A fold is an artefact of its own, so jobs can share.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
 from rsna_seq.nets.pretrained import start_digest
 from rsna_seq.scoring.metric import log_loss
-from rsna_seq.store.array_file import ArrayWriter, array_writer
+from rsna_seq.store.array_file import array_writer
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact, read_manifest
 from rsna_seq.store.builds import reproduction_fault
 from rsna_seq.store.by_fold import ensure_by_fold
@@ -44,6 +45,8 @@ from rsna_seq.store.tables import LOGITS, logit_table, read_table, write_table
 
 _CHECKED_STUDIES = 3
 """Stored studies on which weights are checked when the code has changed."""
+_CHECK = "check.parquet"
+"""Logits of those studies by a network that was trained on all patients: no study was left out."""
 _CHUNK = 64
 """Slices a forward pass at inference: enough to fill a device, few enough for a long study."""
 
@@ -81,7 +84,9 @@ def run(cfg: EmbedConfig, ctx: Context, run: RunFolder) -> Manifest | None:
         raise NothingUsableError(
             f"embed: labelled studies in {len(folds)} folds; out of fold needs at least two patients"
         )
-    config = {**cfg.model_dump(mode="json", exclude={"folds"}), **ctx.key}
+    folds += [folds[-1] + 1] if cfg.refit else []  # a number that no patient has: all are trained on
+    unused = {"folds"} if cfg.refit else {"folds", "refit"}  # networks of earlier versions stay valid
+    config = {**cfg.model_dump(mode="json", exclude=unused), **ctx.key}
     key = Key("embed", config, inputs, source_digest(__name__))
     build = functools.partial(_build, cfg, ctx, pixels, slabs)
     check = functools.partial(_reproduces, cfg, ctx, pixels)
@@ -91,7 +96,8 @@ def run(cfg: EmbedConfig, ctx: Context, run: RunFolder) -> Manifest | None:
 def _reproduces(cfg: EmbedConfig, ctx: Context, cache: PixelCache, folder: Path) -> str | None:
     """Apply stored weights to a few stored studies; a sentence if the logits differ from the stored ones."""
     fold = open_artifact(folder)
-    table = read_table(fold.file("logits.parquet"), LOGITS)
+    refitted = _CHECK in fold.manifest.files
+    table = read_table(fold.file(_CHECK if refitted else "logits.parquet"), LOGITS)
     net = load_embedder(cfg, fold.file("last.safetensors")).on(resolve_device(ctx.device), compiled=True)
     worst = 0.0
     for study in table["study"].unique(maintain_order=True).head(_CHECKED_STUDIES):
@@ -219,25 +225,33 @@ def _build(
         device=ctx.device,
         workers=ctx.workers,
     )
+    if unseen.is_empty():
+        some = train["study"].unique(maintain_order=True).head(_CHECKED_STUDIES)
+        seen = _embed(net, cache, train.filter(pl.col("study").is_in(some.implode())), fold)
+        write_table(seen, folder / _CHECK, LOGITS)
     rows = pl.concat([unseen, left_out])
     with array_writer(folder / "vectors.npy", np.float32, (net.features,), rows=len(rows)) as vectors:
-        logits = _embed(net, cache, rows, fold, vectors)
+        logits = _embed(net, cache, rows, fold, vectors.append)
     write_table(logits, folder / "logits.parquet", LOGITS)
     counts = {"studies trained on": train["study"].n_unique(), "slices embedded": len(rows)}
     return BuildSummary(counts, {}, str(device_of(net)))
 
 
 def _embed(
-    net: Embedder, cache: PixelCache, rows: pl.DataFrame, fold: int, vectors: ArrayWriter
+    net: Embedder,
+    cache: PixelCache,
+    rows: pl.DataFrame,
+    fold: int,
+    keep: Callable[[NDArray[np.float32]], None] = lambda vectors: None,
 ) -> pl.DataFrame:
-    """Write the vectors study by study and return the logits in the same order."""
+    """Pass on the vectors study by study and return the logits in the same order."""
     studies = dict(rows.group_by("study", maintain_order=True))
     volumes = read_studies(cache, [str(study) for (study,) in studies], device_of(net))
     parts = []
     with progress("embed", len(studies)) as advance:
         for slabs, volume in zip(studies.values(), volumes, strict=True):
             embedding = apply(net, volume)
-            vectors.append(embedding.vectors)
+            keep(embedding.vectors)
             parts.append(logit_table(slabs, embedding.logits, net=fold))
             advance(1)
     return pl.concat(parts) if parts else pl.DataFrame(schema=dict(LOGITS))

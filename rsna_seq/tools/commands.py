@@ -97,11 +97,17 @@ def bundle(
 
 @app.command(rich_help_panel=_PANEL)
 def info(
-    path: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="A run's folder, or a bundle.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_BUNDLE", help="A run's folder, a bundle, or one on the internet (https, hf)."
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Describe a run or a bundle: stages, versions, counts, digest."""
+    from rsna_seq.store.remote import local_model
     from rsna_seq.tools import bundle as tool
 
-    described = tool.info(path)
+    described = tool.info(local_model(path))
     typer.echo(json.dumps(described, indent=1) if as_json else tool.text_of(described))

@@ -1,9 +1,10 @@
 """Every file of a finished run, damaged in every way, read by every command: noticed, or without effect.
 
 ``python tests/corpus/fault_matrix.py RUN DATA`` prints a row per damage and consumer; ``make faults`` makes
-the run and walks the whole matrix. A case is *noticed* when the command ends with exit code 6 and names the
-file or its stage, *rebuilt* when it says so and its result is that of the undamaged run, *harmless* when its
-result is that of the undamaged run, and *silent* when it is not: there may be none of those.
+the run and walks the whole matrix. A case is *noticed* when the command ends with exit code 6 (2 for
+``config.yaml``) and names the file or its stage, *rebuilt* when it says so and its result is that of the
+undamaged run, *harmless* when its result is that of the undamaged run, and *silent* when it is not: there may
+be none of those.
 """
 
 import contextlib
@@ -189,10 +190,14 @@ class Matrix:
             DAMAGES[case.damage](run / case.file, self.other / case.file)
             code, printed = call(self.command(case.consumer, run))
             same = code == 0 and self.result(case.consumer, run) == baseline
-            named = code == 6 and (Path(case.file).name in printed or case.file.split("/")[0] in printed)
+            # config.yaml is the user's to edit: what is no longer YAML, or no config, is a usage error
+            fault = code == 6 or (code == 2 and case.file == "config.yaml")
+            named = fault and (Path(case.file).name in printed or case.file.split("/")[0] in printed)
             # a manifest that is gone is an unfinished stage, and `evaluate` names those that it leaves out
             stage = case.file.split("/")[0].partition("_")[2]
             named |= code == 0 and f"{stage} is not finished and is not scored" in printed
+            # predict needs `evaluate` for its thresholds only, and says where they are those of the config
+            named |= code == 0 and stage == "evaluate" and "(predict.threshold): evaluate" in printed
             kind = "noticed" if named else "rebuilt" if same and "rebuilding" in printed else "harmless"
             return Outcome(case, kind if named or same else "silent", code, printed)
 

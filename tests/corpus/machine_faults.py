@@ -1,8 +1,9 @@
-"""Every stage on a machine that fails: a full disk, no inodes, a read-only folder, SIGTERM, kill -9.
+"""Every stage on a machine that fails: a full disk, no inodes, a read-only disk, signals, a clock in 2260.
 
-``make faults`` walks them after the fault matrix. A full disk and a read-only folder must end in exit code 5
+``make faults`` walks them after the fault matrix. A full disk and a read-only one must end in exit code 5
 without a partial file, a signal in its own code, and the same command afterwards in the bytes of a run that
-nothing interrupted.
+nothing interrupted. In the year 2260 (Debian package ``faketime``) the bytes are the same at once; Python
+does not start after 2262, when 64 bits of nanoseconds end.
 """
 
 import os
@@ -24,10 +25,12 @@ _SIZES = (2_000, 20_000, 200_000)
 """Bytes after which a file cannot grow; each is changed a little from stage to stage."""
 
 
-def command(stage: str, run: Path, data: Path, words: list[str], **about: object) -> tuple[int, str]:
-    """A stage in a process of its own: exit code and output."""
+def command(
+    stage: str, run: Path, data: Path, words: list[str], before: tuple[str, ...] = (), **about: object
+) -> tuple[int, str]:
+    """A stage in a process of its own, below the command ``before``: exit code and output."""
     done = subprocess.run(
-        [sys.executable, "-m", "rsna_seq", stage, "--out", str(run), f"data.root={data}", *words],
+        [*before, sys.executable, "-m", "rsna_seq", stage, "--out", str(run), f"data.root={data}", *words],
         capture_output=True,
         text=True,
         check=False,
@@ -46,10 +49,9 @@ def prepared(whole: Path, place: Path, stage: str) -> Path:
 
 
 @contextmanager
-def few_inodes(place: Path, inodes: int) -> Iterator[bool]:
-    """Mount a file system with few inodes; False if this user may not."""
+def mounted_at(place: Path, options: str = "size=1g") -> Iterator[bool]:
+    """Mount a file system of its own; False if this user may not."""
     place.mkdir()
-    options = f"size=1g,nr_inodes={inodes}"
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=False
     ).returncode
@@ -105,6 +107,8 @@ def walk(whole: Path, data: Path, words: list[str]) -> int:
                 count += 1
             again(f"{stage}, signals", stage, run, data, words, whole)
         count += _without_inodes(stage, whole, data, words)
+        count += _read_only(stage, whole, data, words)
+        count += _in_2260(stage, whole, data, words)
     return count
 
 
@@ -114,7 +118,7 @@ def _without_inodes(stage: str, whole: Path, data: Path, words: list[str]) -> in
         source = prepared(whole, Path(folder), stage)
         files = sum(1 for _ in source.rglob("*"))
         place = Path(folder) / "small"
-        with few_inodes(place, files + 6) as mounted:
+        with mounted_at(place, f"size=1g,nr_inodes={files + 6}") as mounted:
             if not mounted or os.geteuid() != 0:
                 print(f"{stage}, no inodes: skipped, a file system cannot be mounted here")
                 return 0
@@ -122,4 +126,35 @@ def _without_inodes(stage: str, whole: Path, data: Path, words: list[str]) -> in
             shutil.copytree(source, run)
             code, printed = command(stage, run, data, words)
             check(f"{stage}, no inodes", code, {0, 5}, printed, run)
+    return 1
+
+
+def _read_only(stage: str, whole: Path, data: Path, words: list[str]) -> int:
+    """A stage on a file system that is read-only, and the same command once it is not."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, place = prepared(whole, Path(folder), stage), Path(folder) / "disk"
+        with mounted_at(place) as mounted:
+            if not mounted:
+                print(f"{stage}, read-only: skipped, a file system cannot be mounted here")
+                return 0
+            run = place / "run"
+            shutil.copytree(source, run)
+            subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+            code, printed = command(stage, run, data, words)
+            check(f"{stage}, read-only", code, {5}, printed, run)
+            subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
+            again(f"{stage}, read-only", stage, run, data, words, whole)
+    return 1
+
+
+def _in_2260(stage: str, whole: Path, data: Path, words: list[str]) -> int:
+    """A stage on a machine whose clock is set to the year 2260."""
+    if shutil.which("faketime") is None:
+        print(f"{stage}, clock in 2260: skipped, the Debian package faketime is not installed")
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        run = prepared(whole, Path(folder), stage)
+        code, printed = command(stage, run, data, words, ("faketime", "2260-01-01 12:00:00"))
+        check(f"{stage}, clock in 2260", code, {0}, printed, run)
+        assert digests(run / RESULTS[stage]) == digests(whole / RESULTS[stage]), f"{stage} in 2260"
     return 1

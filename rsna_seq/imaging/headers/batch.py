@@ -12,6 +12,7 @@ An accepted header has the same values that ``read_headers`` reads from the same
 """
 
 from collections.abc import Sequence
+from operator import eq
 
 import numpy as np
 import polars as pl
@@ -20,8 +21,7 @@ from numpy.typing import NDArray
 from rsna_seq.imaging.headers.checks import plain_headers
 from rsna_seq.imaging.headers.fields import SHORTS, TEXTS
 from rsna_seq.imaging.headers.walk import LONGEST, Walked, cut, walk
-from rsna_seq.imaging.sources import read_range
-from rsna_seq.reasons import ExclusionError
+from rsna_seq.imaging.sources import read_first
 
 FIRST = (2048, 8192)
 """Bytes that are read of each file, first and second try; headers of the competition take 700 to 1,100."""
@@ -74,15 +74,10 @@ def _heads(
     """Read the first bytes of each file, and check that it did not change since it was listed."""
     wide = first + LONGEST  # values are extracted from a row without checking where the row ends
     heads = np.zeros((len(names), wide), dtype=np.uint8)
-    same = np.zeros(len(names), dtype=bool)
-    prefix, bytes_ = root.rstrip("/") + "/", memoryview(heads.reshape(-1))  # type: ignore[arg-type]
-    for i, name in enumerate(names):
-        row = bytes_[i * wide : i * wide + first]
-        try:
-            status = read_range(prefix + name, 0, row)[1]
-            same[i] = status == (sizes[i], mtimes_ns[i])
-        except (OSError, ExclusionError):
-            continue
+    prefix, memory = root.rstrip("/") + "/", memoryview(heads.reshape(-1))  # type: ignore[arg-type]
+    rows = [memory[at : at + first] for at in range(0, heads.size, wide)]
+    found = read_first([prefix + name for name in names], rows)
+    same = np.fromiter(map(eq, found, zip(sizes, mtimes_ns, strict=True)), dtype=bool, count=len(names))
     return heads, same
 
 

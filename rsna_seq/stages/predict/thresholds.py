@@ -47,13 +47,13 @@ def read_points(run: RunFolder, made: Mapping[str, Manifest]) -> RunPoints:
         IntegrityError: The file of the thresholds is damaged.
     """
     if not run.is_finished("evaluate"):
-        return RunPoints(None, f"the run has no thresholds ({_AGAIN})")
+        return RunPoints(None, f"evaluate is not finished in this run ({_AGAIN})")
     stage = Artifact(run["evaluate"], load_manifest(run["evaluate"]))
     if FILE not in stage.manifest.files:
-        return RunPoints(None, f"the run was evaluated without thresholds ({_AGAIN})")
+        return RunPoints(None, f"evaluate wrote no thresholds in this run ({_AGAIN})")
     known = stage.manifest.inputs
     if any(name in known and known[name] != manifest.content for name, manifest in made.items()):
-        return RunPoints(None, f"the evaluation of the run is of other weights ({_AGAIN})")
+        return RunPoints(None, f"evaluate scored other weights than those of this run ({_AGAIN})")
     return RunPoints(OperatingPoints.model_validate_json(stage.file(FILE).read_bytes()))
 
 
@@ -74,8 +74,8 @@ def thresholds_for(cfg: PredictConfig, runs: Sequence[RunPoints]) -> Thresholds:
         note = f"All classes have the threshold {cfg.threshold:g} (predict.threshold): {reason}."
         return Thresholds(operating_point="fixed", note=note, classes=classes)
     note = (
-        f"Thresholds were chosen out of fold: {_CRITERION[cfg.operating_point]}. Sensitivity and specificity are those of "
-        "studies that did not choose the threshold."
+        f"Thresholds were chosen out of fold: {_CRITERION[cfg.operating_point]}. Sensitivity and specificity "
+        "are those of studies that did not choose the threshold."
     )
     if without := [name for name in CLASSES if name not in chosen]:
         note += f" {', '.join(without)}: too few studies, so {cfg.threshold:g} (predict.threshold)."

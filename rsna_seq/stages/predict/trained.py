@@ -32,6 +32,7 @@ from rsna_seq.store.bundle import extract_bundle, is_bundle, read_bundle
 from rsna_seq.store.bundle_content import TRAINING, read_training
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import package_version, source_digest
+from rsna_seq.store.remote import local_model
 from rsna_seq.store.run_folder import RunFolder, is_phantom_run
 from rsna_seq.store.tables import logit_table
 
@@ -49,16 +50,17 @@ class TrainedRun:
     """A finished run or a bundle, loaded once: all networks and boosters that score a study.
 
     Args:
-        folder: The folder of the run, with ``2_cache`` to ``5_stack``, or a bundle (``.zip``). ``4_joint`` is
-            needed only if the stack uses it.
+        folder: The folder of the run, with ``2_cache`` to ``5_stack``, or a bundle (``.zip``), also one
+            on the internet (:mod:`rsna_seq.store.remote`). ``4_joint`` is needed only if the stack uses it.
         device: ``auto`` or a torch device.
 
     Raises:
         IntegrityError: A stage is not finished or damaged, or the stages do not belong together.
+        EnvironmentFaultError: A bundle cannot be downloaded.
     """
 
     def __init__(self, folder: str | os.PathLike[str], device: str = "auto") -> None:
-        self.folder, self.device = Path(folder), device
+        self.folder, self.device = local_model(folder), device
         with _as_run(self.folder) as run:
             self._load(run, device)
 
