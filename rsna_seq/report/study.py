@@ -11,7 +11,11 @@ from rsna_seq.report.images import Images, packed, picture
 from rsna_seq.report.page import markup
 from rsna_seq.report.worklist import UNCERTAIN, marks_of, one_line_answer, place_of
 
-LOCATED = "TODO"
+LOCATED = (
+    "In colour: where dense tissue raised the answer of the networks for the type; the circle is around the "
+    "maximum. On phantoms the maximum was within 5 mm of the haemorrhage in 59 of 60 findings on standard "
+    "scanners and in 60 of 61 on others; on patients this was not measured. It is no outline."
+)
 """What the coloured key images show."""
 _DECIMALS = 4
 """Of the probabilities in the viewer."""

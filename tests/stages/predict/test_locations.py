@@ -39,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[MadeStudy, Path]:
 @pytest.fixture(scope="module")
 def located(made: tuple[MadeStudy, Path]) -> Path:
     """Its prediction by the model in the package."""
-    return _predict(made[1], made[1].parent / "out", PredictConfig(operating_point="fixed"))
+    return _predict(made[1], made[1].parent / "out", PredictConfig(operating_point="fixed", locate=True))
 
 
 def _predict(folder: Path, out: Path, cfg: PredictConfig) -> Path:
