@@ -74,6 +74,9 @@ class PredictConfig(Section):
     prevalence: Prevalence | dict[ClassName, Prevalence] | None = None
     """Share of your studies that have a haemorrhage: a number for ``any``, or one for each class, such as
     ``{any: 0.1, subdural: 0.04}``. The predictive values (PPV, NPV) are given for it."""
+    locate: bool = False
+    """Show where in its key image each type above its threshold and 0.5 was found, about half a second of one
+    core for each. Off, because one of the rules for showing it is undecided (docs/localization.md)."""
     pages: int = Field(50, ge=0, le=100_000)
     """Number of studies, the most urgent first, that get a page with images and a viewer."""
     image_size: int = Field(384, ge=64, le=1024)

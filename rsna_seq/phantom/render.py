@@ -43,6 +43,9 @@ class Study:
     """Area of each of the five types in each slice, mm2 (slice, type); 0 where it is absent."""
     scan: Scan
     bleeds: tuple[Bleed, ...]
+    masks: NDArray[np.uint8] | None = None
+    """Share of each pixel's slab that is blood of each type, in 1/255 (slice, type, row, column), where
+    it was asked for. Blur and motion of the image are not in it."""
 
     @property
     def labels(self) -> NDArray[np.bool_]:
@@ -52,7 +55,13 @@ class Study:
 
 
 def render_study(
-    patient: Patient, scan: Scan, bleeds: tuple[Bleed, ...], matrix: int, rng: np.random.Generator
+    patient: Patient,
+    scan: Scan,
+    bleeds: tuple[Bleed, ...],
+    matrix: int,
+    rng: np.random.Generator,
+    *,
+    masks: bool = False,
 ) -> Study:
     """Render a study.
 
@@ -62,6 +71,7 @@ def render_study(
         bleeds: The bleeds.
         matrix: Rows and columns.
         rng: Random generator of the noise.
+        masks: Keep the mask of each type of bleed; the image is the same.
     """
     offsets, thickness = np.array(scan.offsets), np.array(scan.thickness)
     faces = np.concatenate([offsets - thickness / 2, offsets + thickness / 2]).round(3)
@@ -72,6 +82,7 @@ def render_study(
     hu = np.empty((len(offsets), matrix, matrix), np.int16)
     area = np.empty((len(offsets), len(KINDS)), np.float32)
     box = _box(fields["head"], work)
+    blood = np.zeros((len(offsets), len(KINDS), matrix, matrix), np.uint8) if masks else None
     ready: dict[int, dict[str, F32]] = {}
     for i in range(len(offsets)):
         pair = int(which[i]), int(which[i + len(offsets)])
@@ -80,9 +91,13 @@ def render_study(
             ready[pair[0]], ready[pair[1]], 0.55 * scan.field_of_view / work, scan.field_of_view / work,
             noise_slice(rng, texture.fine, work)[box.fine], noise_slice(rng, texture.cells, work)[box.fine],
         )  # fmt: skip
-        image, area[i], dense = compose(slab, patient, bleeds)
-        hu[i] = _acquire(_whole(image, box, -1000), _whole(dense, box, 0), scan, i, texture, rng)
-    return Study(hu, area, scan, bleeds)
+        made = compose(slab, patient, bleeds)
+        area[i] = made.area
+        hu[i] = _acquire(_whole(made.hu, box, -1000), _whole(made.dense, box, 0), scan, i, texture, rng)
+        if blood is not None:
+            for kind, part in made.blood.items():
+                blood[i, KINDS.index(kind)] = _mask(part, box, matrix)
+    return Study(hu, area, scan, bleeds, blood)
 
 
 @dataclass(frozen=True)
@@ -192,6 +207,12 @@ def _whole(part: F32, box: _Box, outside: float) -> F32:
     image = np.full((box.size, box.size), outside, np.float32)
     image[box.fine] = part
     return image
+
+
+def _mask(part: F32, box: _Box, matrix: int) -> NDArray[np.uint8]:
+    """The share of blood in a box as a whole image of the matrix, in 1/255."""
+    share = np.rint(255 * np.clip(_whole(part, box, 0), 0, 1)).astype(np.uint8)
+    return cast(NDArray[np.uint8], cv2.resize(share, (matrix, matrix), interpolation=cv2.INTER_LINEAR))
 
 
 def _face(fields: dict[str, F32], plane: int, box: _Box) -> dict[str, F32]:

@@ -101,27 +101,34 @@ def plan_set(cfg: SynthConfig, seed: int) -> tuple[list[StudyTask], list[StudyTa
     return splits[0], splits[1]
 
 
-def make_study(task: StudyTask) -> MadeStudy:
-    """Draw and render one study."""
+def make_study(task: StudyTask, *, masks: bool = False) -> MadeStudy:
+    """Draw and render one study.
+
+    Args:
+        task: Which.
+        masks: Keep the masks of the bleeds (:attr:`rsna_seq.phantom.render.Study.masks`); the images are the
+            same.
+    """
     cv2.setNumThreads(1)
     patient = draw_patient(np.random.default_rng([task.seed, 1, task.plan.patient]))
     rng = np.random.default_rng([task.seed, 2, task.study])
     # the scanner has a generator of its own, so that one seed gives the same patients and haemorrhages on all
     scan = vary(np.random.default_rng([task.seed, 5, task.study]), draw_scan(rng, patient), task.cfg.scanners)
-    study = _render(rng, patient, scan, task)
+    study = _render(rng, patient, scan, task, masks=masks)
     offset = float(np.random.default_rng([task.seed, 3]).random())
     style = draw_style(rng, task.study, offset)
     return MadeStudy(study, make_ids(task.seed, task.plan.patient, task.study, len(study.hu)), style)
 
 
-def _render(rng: np.random.Generator, patient: Patient, scan: Scan, task: StudyTask) -> Study:
+def _render(rng: np.random.Generator, patient: Patient, scan: Scan, task: StudyTask, *, masks: bool) -> Study:
     """Render a study; a planned bleed that no slice shows is drawn again, larger."""
     hygroma: tuple[Bleed, ...] = ()
     if patient.hygroma:
         hygroma = (draw_hygroma(rng, patient.hygroma, patient.hygroma_side),)
     bleeds = {kind: draw_bleed(rng, kind) for kind in task.plan.kinds}
     for grow in _GROW[1:]:
-        study = render_study(patient, scan, hygroma + sum(bleeds.values(), ()), task.cfg.matrix, rng)
+        drawn = hygroma + sum(bleeds.values(), ())
+        study = render_study(patient, scan, drawn, task.cfg.matrix, rng, masks=masks)
         missing = [kind for kind in bleeds if not study.area[:, KINDS.index(kind)].any()]
         if not missing:
             return study

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,19 +40,27 @@ class Slab:
         return middle
 
 
+class Composed(NamedTuple):
+    """A slab in HU, and what is known of it."""
+
+    hu: F32
+    """(row, column)."""
+    area: F32
+    """Area of each of :data:`KINDS`, mm2, 0 if it is too small to be drawn, (5,)."""
+    dense: F32
+    """Share of dense bone, (row, column)."""
+    blood: dict[str, F32]
+    """By type that is drawn, the share of each pixel's slab that is blood of it, (row, column)."""
+
+
 def blend(under: F32, over: F32 | float, part: F32) -> F32:
     """Blend ``over`` onto ``under`` with opacity ``part``."""
     result: F32 = under + (over - under) * part
     return result
 
 
-def compose(slab: Slab, patient: Patient, bleeds: Sequence[Bleed]) -> tuple[F32, F32, F32]:
-    """Compute the HU of a slab.
-
-    Returns:
-        HU (row, column); area of each of :data:`KINDS` in mm2, 0 if it is too small to be drawn, (5,);
-        and the fraction of dense bone (row, column).
-    """
+def compose(slab: Slab, patient: Patient, bleeds: Sequence[Bleed]) -> Composed:
+    """Compute the HU of a slab."""
     outside = _outside(slab, patient)
     bone = _bone(slab, patient)
     part_bone = slab.part("bone")
@@ -60,9 +69,9 @@ def compose(slab: Slab, patient: Patient, bleeds: Sequence[Bleed]) -> tuple[F32,
     image = blend(image, -1000.0, slab.part("air"))
     brain, fluid = _brain(slab, patient)
     cavity = slab.part("cavity")
-    brain, area = _bleed(slab, brain, fluid, cavity, bleeds)
+    brain, area, blood = _bleed(slab, brain, fluid, cavity, bleeds)
     dense = part_bone * (1 - cavity) * smoothstep(bone, 800, 1700)
-    return blend(image, brain, cavity), area, dense
+    return Composed(blend(image, brain, cavity), area, dense, blood)
 
 
 def _outside(slab: Slab, patient: Patient) -> F32:
@@ -127,9 +136,11 @@ def _brain(slab: Slab, patient: Patient) -> tuple[F32, F32]:
     return blend(brain, patient.calcium.hu, slab.part("calcium")), fluid
 
 
-def _bleed(slab: Slab, brain: F32, fluid: F32, cavity: F32, bleeds: Sequence[Bleed]) -> tuple[F32, F32]:
+def _bleed(
+    slab: Slab, brain: F32, fluid: F32, cavity: F32, bleeds: Sequence[Bleed]
+) -> tuple[F32, F32, dict[str, F32]]:
     """Draw the bleeds over the brain, type by type, if the slice contains enough of the type."""
-    area = np.zeros(len(KINDS), np.float32)
+    area, blood = np.zeros(len(KINDS), np.float32), {}
     parts = [slab.part(f"bleed{i}") for i in range(len(bleeds))]
     parts = [
         part * fluid if b.kind == "subarachnoid" else part for part, b in zip(parts, bleeds, strict=True)
@@ -141,9 +152,9 @@ def _bleed(slab: Slab, brain: F32, fluid: F32, cavity: F32, bleeds: Sequence[Ble
             whole = np.maximum.reduce(mine)
             amount = float(whole.sum()) * slab.pixel_mm**2
             if amount >= MIN_AREA_MM2 and float(whole.max()) >= MIN_PEAK:
-                area[k] = amount
+                area[k], blood[kind] = amount, whole
     for b, part in zip(bleeds, parts, strict=True):
         if b.kind == "hygroma" or area[KINDS.index(b.kind)]:
             clot = b.hu + clot_unevenness(b, slab.mean("strands"), slab.mean("gravity"))
             brain = blend(brain, clot, part)
-    return brain, area
+    return brain, area, blood

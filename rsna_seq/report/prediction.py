@@ -7,7 +7,7 @@
 Every page is a single file that loads nothing: it works from a disk, and no request leaves the browser.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -34,6 +34,7 @@ def write_prediction_report(
     out: Path,
     *,
     pages: int,
+    pictures: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     """Write the report of a prediction.
 
@@ -45,6 +46,7 @@ def write_prediction_report(
         read: Reads the images of a study, or returns None.
         out: Receives ``report.html``, and ``studies/`` if there are several studies.
         pages: Number of studies, the most urgent first, that get a page.
+        pictures: By study and class, key images that show where the class was found, as ``data:`` addresses.
     """
     table = slices.join(numbers, on=["study", "slice"], how="left", maintain_order="left")
     parts = {str(name): part for (name,), part in table.group_by("study", maintain_order=True)}
@@ -56,7 +58,8 @@ def write_prediction_report(
         study, href = known[row.study], None
         if place < max(pages, alone):
             href = None if alone else f"studies/{place + 1:04d}.html"
-            values = study_values(results, study, parts[row.study], read if place < pages else None)
+            shown = (pictures or {}).get(row.study, {})
+            values = study_values(results, study, parts[row.study], read if place < pages else None, shown)
             mine = excluded.filter((pl.col("study") == row.study) | pl.lit(alone))
             back = None if alone else "../report.html"
             name = href or "report.html"

@@ -1,6 +1,6 @@
 """The page of one study: answer, findings with thresholds, key images, and the data of the viewer."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -11,6 +11,12 @@ from rsna_seq.report.images import Images, packed, picture
 from rsna_seq.report.page import markup
 from rsna_seq.report.worklist import UNCERTAIN, marks_of, one_line_answer, place_of
 
+LOCATED = (
+    "In colour: where dense tissue raised the answer of the networks for the type; the circle is around the "
+    "maximum. On phantoms the maximum was within 5 mm of the haemorrhage in 59 of 60 findings on standard "
+    "scanners and in 60 of 61 on others; on patients this was not measured. It is no outline."
+)
+"""What the coloured key images show."""
 _DECIMALS = 4
 """Of the probabilities in the viewer."""
 
@@ -20,6 +26,7 @@ def study_values(
     study: Study,
     slices: pl.DataFrame,
     read: Callable[[Study, Collection[str]], Images | None] | None,
+    pictures: Mapping[str, str],
 ) -> dict[str, Any]:
     """The variables of ``study.html.j2``.
 
@@ -28,6 +35,7 @@ def study_values(
         study: The study.
         slices: PREDICTED_SLICES of the study, with ``number``.
         read: Reads its images; None for a page without images.
+        pictures: By class, the key image that shows where the class was found, as a ``data:`` address.
     """
     keys = {found.key_image.slice for found in study.findings.values()}
     images = read(study, keys) if read is not None else None
@@ -44,7 +52,8 @@ def study_values(
         "note": results.thresholds.note if results.thresholds else "",
         "prevalences": _prevalences(results),
         "models": results.models,
-        "keys": _key_images(study, images) if images else [],
+        "keys": _key_images(study, images, pictures) if images else [],
+        "located": LOCATED if images and pictures else None,
         "viewer": _viewer(study, slices, images) if images else None,
         "pixels": markup(packed(images)) if images else None,
         "shown": len(images) if images else 0,
@@ -70,7 +79,7 @@ def _prevalences(results: Results) -> list[tuple[str, float]]:
     return [(name, at[name].prevalence or 0.0) for name in at if at[name].prevalence is not None]
 
 
-def _key_images(study: Study, images: Images) -> list[dict[str, Any]]:
+def _key_images(study: Study, images: Images, pictures: Mapping[str, str]) -> list[dict[str, Any]]:
     """The key images of the findings that are shown, each once, with its neighbours."""
     by_slice: dict[str, dict[str, Finding]] = {}
     for name, found in study.shown().items():
@@ -90,6 +99,7 @@ def _key_images(study: Study, images: Images) -> list[dict[str, Any]]:
                 "classes": [(c, f.probability, COLOURS[c]) for c, f in findings.items()],
                 "brain": markup(picture(images, at, "brain")),
                 "subdural": markup(picture(images, at, "subdural")),
+                "located": [(c, markup(pictures[c])) for c in findings if c in pictures],
                 "beside": [(word, places[i], markup(picture(images, i, "brain"))) for word, i in beside],
             }
         )

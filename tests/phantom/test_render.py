@@ -46,6 +46,30 @@ def test_a_bleed_is_seen_in_the_slices_that_are_labelled_and_in_no_others(kind: 
     assert with_blood.labels[:, [k for k in range(5) if k != column]].sum() == 0
 
 
+@pytest.mark.parametrize("matrix", [MATRIX, 400])  # rendered at full and at half resolution
+def test_the_masks_are_where_the_density_of_the_blood_shows(matrix: int) -> None:
+    patient, scan, rng = _draw(110)
+    scan = replace(scan, offsets=scan.offsets[::3], thickness=scan.thickness[::3], kernel=0.0, sharpen=0.0)
+    bleeds = tuple(
+        replace(b, push=0.0, rim=0.0)
+        for b in (*draw_bleed(rng, "epidural", 2.0), *draw_bleed(rng, "intraventricular", 2.0))
+    )
+    plain, denser = (
+        render_study(patient, scan, drawn, matrix, np.random.default_rng(1), masks=True)
+        for drawn in (bleeds, tuple(replace(b, hu=b.hu + 100) for b in bleeds))
+    )
+    assert plain.masks is not None
+    assert plain.masks.shape == (len(plain.hu), len(KINDS), matrix, matrix)
+    rise = (denser.hu.astype(float) - plain.hu) / 100  # each pixel rises by its share of blood
+    share = plain.masks.max(axis=1) / 255
+    assert np.abs(rise - share)[share > 0.95].mean() < 0.1
+    assert (rise > 0.5).sum() == pytest.approx((share > 0.5).sum(), rel=0.1)
+    np.testing.assert_array_equal(plain.masks.any(axis=(2, 3)), plain.area > 0)
+    without = render_study(patient, scan, bleeds, matrix, np.random.default_rng(1))
+    assert without.masks is None
+    np.testing.assert_array_equal(without.hu, plain.hu)
+
+
 def test_a_study_without_bleeds_is_negative() -> None:
     study = _study(3)
     assert not study.labels.any()

@@ -46,6 +46,7 @@ from rsna_seq.report.prediction import write_prediction_report
 from rsna_seq.report.worklist import order_by_urgency, row_of
 from rsna_seq.stages import index
 from rsna_seq.stages.predict.inputs import inputs_of, must_be_of_input
+from rsna_seq.stages.predict.locations import Pictures, with_locations
 from rsna_seq.stages.predict.scoring import Prediction, score_studies
 from rsna_seq.stages.predict.thresholds import thresholds_for
 from rsna_seq.stages.predict.trained import TrainedRun
@@ -194,7 +195,9 @@ def _write(
     studies = studies_table(prediction.slices).with_columns(classes)
     studies = studies.join(prediction.checks, on="study", how="left", maintain_order="left")
     write_csv(studies, out / "studies.csv")
-    results = _write_results(cfg, prediction, studies, slices, trained, scan, out)
+    results = _collect(cfg, prediction, studies, slices, trained, scan)
+    results, pictures = with_locations(results, scan, trained[0], cfg.pages) if cfg.locate else (results, {})
+    write_text(out / STUDIES, results.model_dump_json(indent=1) + "\n")
     write_table(prediction.excluded, out / "quarantine.parquet", QUARANTINE)
     counts = {"studies": len(studies), "slices": len(slices)}
     if sample is not None:
@@ -209,7 +212,7 @@ def _write(
             "from the prior": unanswered,
         }
 
-    _write_report(cfg, results, prediction.excluded, slices, scan, out)
+    _write_report(cfg, results, prediction.excluded, slices, scan, pictures, out)
     report_exclusions(prediction.excluded, scan.studies["flags"].to_list())
     unwrapped = int(prediction.passes["unwrapped"].sum())
     counts |= report_wraps(scan.slices, unwrapped, prediction.excluded)
@@ -221,16 +224,15 @@ def _write(
     return BuildSummary(counts, dict(reasons), str(trained[0].device))
 
 
-def _write_results(
+def _collect(
     cfg: PredictConfig,
     prediction: Prediction,
     studies: pl.DataFrame,
     slices: pl.DataFrame,
     trained: list[TrainedRun],
     scan: index.Scan,
-    out: Path,
 ) -> Results:
-    """Write ``studies.json``."""
+    """Gather the content of ``studies.json``; if the thresholds could not be chosen, say why."""
     results = collect(
         studies,
         slices,
@@ -242,7 +244,6 @@ def _write_results(
         seconds=prediction.seconds,
         numbers=scan.numbers,
     )
-    write_text(out / STUDIES, results.model_dump_json(indent=1) + "\n")
     if (
         cfg.operating_point != "fixed"
         and results.thresholds
@@ -258,6 +259,7 @@ def _write_report(
     excluded: pl.DataFrame,
     slices: pl.DataFrame,
     scan: index.Scan,
+    pictures: Pictures,
     out: Path,
 ) -> None:
     """Write ``report.html``, and pages of several studies; images are read again at their own resolution."""
@@ -267,7 +269,9 @@ def _write_report(
         rows = scan.slices.filter(pl.col("study") == study.study, pl.col("slice").is_in(answered.implode()))
         return read_images(rows.sort("z_mm", maintain_order=True), scan.root, cfg.image_size, keys)
 
-    write_prediction_report(results, slices, scan.numbers, excluded, read, out, pages=cfg.pages)
+    write_prediction_report(
+        results, slices, scan.numbers, excluded, read, out, pages=cfg.pages, pictures=pictures
+    )
 
 
 def _report_unlike(checks: pl.DataFrame) -> dict[str, int]:
