@@ -91,7 +91,8 @@ def one_line_answer(study: Study) -> str:
     side = "above" if most.above else "not above"
     types = {name: study.findings[name] for name in CLASSES if name != "any" and study.findings[name].above}
     named = sorted(types, key=lambda name: -types[name].probability)
-    parts = [f"any haemorrhage {most.probability:.2f}, {side} {most.threshold:.2f}"]
+    digits = 2 if most.threshold >= 0.1 else 3  # so that it can be told from the probability
+    parts = [f"any haemorrhage {most.probability:.{digits}f}, {side} {most.threshold:.{digits}f}"]
     if named:
         parts.append(", ".join(f"{name} {types[name].probability:.2f}" for name in named))
     elif most.above:

@@ -59,6 +59,10 @@ def test_the_answer_names_any_and_the_types_above_their_thresholds() -> None:
     assert one_line_answer(study_with(any=0.2)) == "any haemorrhage 0.20, not above 0.50"
     only = one_line_answer(study_with(any=0.7))
     assert only == "any haemorrhage 0.70, above 0.50; no type above its threshold, highest at z 35.0 mm"
+    low = study_with(any=0.004)
+    most = low.findings["any"].model_copy(update={"threshold": 0.005})
+    low = low.model_copy(update={"findings": {**low.findings, "any": most}})
+    assert one_line_answer(low) == "any haemorrhage 0.004, not above 0.005"
     assert "not above 0.50; epidural 0.60" in one_line_answer(study_with(any=0.4, epidural=0.6))
 
 

@@ -160,7 +160,8 @@ def _say_most_urgent(results: Results, out: Path) -> None:
     """Print where the report is, and the answer of the most urgent study; PatientIDs are not printed."""
     if results.studies:
         first = order_by_urgency([row_of(study, None) for study in results.studies])[0]
-        say("predict", f"most urgent: study {first.study}: {first.line}")
+        marks = f" ({', '.join(first.marks)})" if first.marks else ""
+        say("predict", f"most urgent: study {first.study}: {first.line}{marks}")
     say("predict", f"report: {out / 'report.html'}")
 
 
