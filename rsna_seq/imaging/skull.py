@@ -11,7 +11,7 @@ _WALL = 0.08
 """Thickness of scalp and skull as a share of the head's width, where the skull is open."""
 
 
-def inside_skull(hu: NDArray[np.generic]) -> NDArray[np.bool_]:
+def inside_skull(hu: NDArray[np.int16]) -> NDArray[np.bool_]:
     """Find the pixels that bone encloses.
 
     Where the bone leaves gaps, as near the skull base, gaps of a few pixels are closed. A slice without an
@@ -26,10 +26,11 @@ def inside_skull(hu: NDArray[np.generic]) -> NDArray[np.bool_]:
     bone = (hu > _BONE_HU).astype(np.uint8)
     head = _largest((hu > _TISSUE_HU).astype(np.uint8))
     side = max(3, round(len(hu) / 40)) | 1
-    wall = cv2.morphologyEx(bone, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    closed = cv2.morphologyEx(bone, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    wall: NDArray[np.uint8] = closed.astype(np.uint8)
     around = np.pad(wall, 1)  # so that the outside is one region
     cv2.floodFill(around, None, (0, 0), 1)
-    inside = (around[1:-1, 1:-1] == 0) | ((wall == 1) & (bone == 0) & (_filled(wall) == 1))
+    inside: NDArray[np.bool_] = (around[1:-1, 1:-1] == 0) | ((wall == 1) & (bone == 0) & (_filled(wall) == 1))
     inside &= bone == 0
     inside &= _largest(inside.astype(np.uint8)) == 1
     if inside.sum() >= _SMALLEST * max(1, head.sum()):
