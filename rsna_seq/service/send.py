@@ -75,7 +75,8 @@ class WebDestination:
         if self._known:
             return
         server = Orthanc(self._address, self._auth)
-        is_orthanc, plugins = _is_orthanc(server), []
+        is_orthanc = _is_orthanc(server)
+        plugins: list[str] = []
         if is_orthanc:
             self._server, plugins = server, server.get("/plugins") or []
         if not is_orthanc or "dicom-web" in plugins:

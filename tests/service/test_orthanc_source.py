@@ -109,7 +109,7 @@ def test_a_real_study_is_answered_in_the_server(
 
 
 def test_killed_in_the_middle_every_study_is_answered_in_the_server_once(
-    orthanc: OrthancServer, tmp_path: Path
+    orthanc: OrthancServer, tmp_path: Path, quick: Config
 ) -> None:
     studies = [write_head(tmp_path / "in", n, damaged=n == 3) for n in range(1, 5)]
     orthanc.store(tmp_path / "in")
@@ -118,7 +118,7 @@ def test_killed_in_the_middle_every_study_is_answered_in_the_server_once(
     wait_for(lambda: "sent" in all_states(tmp_path / "out"))
     said = kill(first)
     assert {"stable", "scoring", "answered"} & all_states(tmp_path / "out")
-    said += start(*words, "--once").communicate(timeout=120)[0]
+    watch.run(quick, orthanc.url, tmp_path / "out", send=orthanc.url, once=True)
     expected = {study: ["failed" if n == 3 else "sent"] for n, study in enumerate(studies, start=1)}
     assert states_of(tmp_path / "out") == expected, said
     for n, study in enumerate(studies, start=1):
