@@ -30,8 +30,7 @@ def inside_skull(hu: NDArray[np.int16]) -> NDArray[np.bool_]:
     wall: NDArray[np.uint8] = closed.astype(np.uint8)
     around = np.pad(wall, 1)  # so that the outside is one region
     cv2.floodFill(around, None, (0, 0), 1)
-    inside: NDArray[np.bool_] = (around[1:-1, 1:-1] == 0) | ((wall == 1) & (bone == 0) & (_filled(wall) == 1))
-    inside &= bone == 0
+    inside: NDArray[np.bool_] = ((around[1:-1, 1:-1] == 0) | (wall == 1)) & (bone == 0)
     inside &= _largest(inside.astype(np.uint8)) == 1
     if inside.sum() >= _SMALLEST * max(1, head.sum()):
         return inside
