@@ -169,7 +169,7 @@ def _infer(case: Case) -> dict[str, float]:
         marks.counting_waits(),
         array_writer(case.folder / "vectors.npy", np.float32, (net.features,), rows=len(rows)) as vectors,
     ):
-        embed._embed(net, case.cache, rows, 0, vectors)
+        embed._embed(net, case.cache, rows, 0, vectors.append)
     return marks.figures(case.warm(len(marks.sizes)))
 
 
