@@ -41,6 +41,7 @@ class OrthancSource:
     ) -> None:
         self.server, self.queue, self.inbox, self.cfg, self._once = server, queue, inbox, cfg, once
         self.name = f"orthanc {server.address.url}"
+        self._quiet = False
         queue.forget_arriving(self.name)
 
     def poll(self) -> bool:
@@ -55,7 +56,7 @@ class OrthancSource:
         self.server.session.close()
 
     def _poll(self) -> bool:
-        since = self._since()
+        quiet, since = self._once and not self._is_settling(), self._since()
         while True:
             found = self.server.get("/changes", since=since, limit=_AT_ONCE)
             if not isinstance(found, dict) or "Changes" not in found:
@@ -68,7 +69,9 @@ class OrthancSource:
                 since = int(change["Seq"])
                 self.queue.set_mark(self.name, _SINCE, str(since))
             if found["Done"] or not found["Changes"]:
-                return self._once and self._is_settling()
+                # one look more: a study may be stable some time before its change is listed
+                before, self._quiet = self._quiet, quiet
+                return self._once and not (before and quiet)
 
     def _since(self) -> int:
         """The number of the last change that was read; 0 if the server was set up anew."""

@@ -41,8 +41,10 @@ class Queue:
             self._base = sqlite3.connect(file, timeout=60, isolation_level=None, check_same_thread=False)
             self._base.execute("PRAGMA journal_mode = WAL")
             self._base.execute("PRAGMA synchronous = FULL")
-            self._must_be_ours()
-            self._base.executescript(TABLES)
+            with self._writing() as base:  # as a whole: a process that is killed here leaves an empty file
+                self._must_be_ours()
+                for table in TABLES:
+                    base.execute(table)
         except sqlite3.DatabaseError as error:
             raise IntegrityError(
                 f"{file}: not a queue of this version, or damaged ({error}); move it away, or choose another "

@@ -7,19 +7,19 @@ from rsna_seq.service.jobs import Job, State
 
 APPLICATION, VERSION = 0x52534E41, 1
 """Mark of a SQLite file of this kind, and the version of its tables."""
-TABLES = """
-CREATE TABLE IF NOT EXISTS studies(
+TABLES = (
+    """CREATE TABLE IF NOT EXISTS studies(
     id INTEGER PRIMARY KEY AUTOINCREMENT, study TEXT NOT NULL, source TEXT NOT NULL, key TEXT NOT NULL,
     digest TEXT, files TEXT NOT NULL DEFAULT '[]', folder TEXT, state TEXT NOT NULL,
     tries INTEGER NOT NULL DEFAULT 0, sends INTEGER NOT NULL DEFAULT 0, reason TEXT, answer TEXT,
     to_send INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0,
-    received REAL NOT NULL, stable REAL, answered REAL, sent REAL);
-CREATE UNIQUE INDEX IF NOT EXISTS one_answer ON studies(study, digest) WHERE digest IS NOT NULL;
-CREATE UNIQUE INDEX IF NOT EXISTS arriving ON studies(source, key) WHERE state = 'received';
-CREATE INDEX IF NOT EXISTS by_state ON studies(state);
-CREATE TABLE IF NOT EXISTS marks(
-    source TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(source, key));
-"""
+    received REAL NOT NULL, stable REAL, answered REAL, sent REAL)""",
+    "CREATE UNIQUE INDEX IF NOT EXISTS one_answer ON studies(study, digest) WHERE digest IS NOT NULL",
+    "CREATE UNIQUE INDEX IF NOT EXISTS arriving ON studies(source, key) WHERE state = 'received'",
+    "CREATE INDEX IF NOT EXISTS by_state ON studies(state)",
+    """CREATE TABLE IF NOT EXISTS marks(
+    source TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(source, key))""",
+)
 COLUMNS = (
     "id, study, source, key, digest, files, folder, state, tries, sends, reason, answer, to_send, due, "
     "received, stable, answered, sent"

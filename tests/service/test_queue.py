@@ -1,6 +1,7 @@
 """The queue: each study once, states that survive, tries that are counted, files that are not queues."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,15 @@ def test_the_digest_depends_on_bytes_and_not_on_names(tmp_path: Path) -> None:
     assert digest_of([a, b]) != digest_of([a, d])
     assert signature_of([("a", 1), ("b", 2)]) == signature_of([("b", 2), ("a", 1)])
     assert signature_of([("a", 1)]) != signature_of([("a", 2)])
+
+
+def test_processes_that_open_a_new_queue_at_once_agree_on_it(tmp_path: Path) -> None:
+    for turn in range(5):
+        file = tmp_path / str(turn) / QUEUE
+        file.parent.mkdir()
+        with ThreadPoolExecutor(8) as threads:
+            queues = list(threads.map(lambda _, file=file: Queue(file), range(8)))
+        numbers = {queue.arriving("s", "k", "1.2") for queue in queues}
+        assert numbers == {1}
+        for queue in queues:
+            queue.close()
