@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test coverage test-lowest lock docs pictures soak foreign fuzz faults service lint clean
+.PHONY: demo test test-benchmarks coverage test-lowest lock docs pictures soak foreign fuzz faults service lint clean
 
 demo: $(READY)
 	$(BIN)/python cli.py demo --config configs/demo.yaml --out runs/demo
@@ -13,6 +13,10 @@ demo: $(READY)
 # order, because the slow ones have few tests and would come last
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# every benchmark at toy size, which `make test` leaves out because they take minutes
+test-benchmarks: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m benchmark tests/benchmarks
 
 # the documentation site, into build/docs; a warning is an error
 docs: $(READY)

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 
+@pytest.mark.benchmark
 def test_the_last_line_holds_both_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--studies", "3", "--out", str(tmp_path), "workers=1", "device=cpu", "synth.matrix=64"]
     assert bench_fitness.main(words) == 0

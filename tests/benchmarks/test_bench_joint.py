@@ -26,6 +26,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.benchmark
 def test_both_runs_spend_the_same_compute_on_the_cnn(out: Path) -> None:
     result = json.loads((out / "joint.json").read_text(encoding="utf-8"))
     assert len(set(result["passes_per_slice"].values())) == 1
@@ -39,6 +40,7 @@ def test_both_runs_spend_the_same_compute_on_the_cnn(out: Path) -> None:
     assert set(result["cpu_seconds"][0]) >= {"two_stages embed", "joint embed", "joint joint"}
 
 
+@pytest.mark.benchmark
 def test_a_second_call_reuses_every_stage_and_ends_in_the_same_figures(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

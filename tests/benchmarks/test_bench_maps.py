@@ -24,6 +24,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("maps")
 
 
+@pytest.mark.benchmark
 def test_the_masks_lie_on_the_blood_that_the_networks_see(out: Path) -> None:
     run = TrainedRun(packaged_model(), "cpu")
     (case,) = cases(out / "cases", run, 1, bench_maps.SEEDS["choose"], "varied", 96)
@@ -60,6 +61,7 @@ def test_the_distance_is_in_mm_and_an_empty_mask_is_a_miss() -> None:
     assert bench_maps.dice(mask, mask & False) == 0
 
 
+@pytest.mark.benchmark
 def test_the_last_line_holds_every_method_and_a_second_call_reads_the_first(
     out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +84,7 @@ def test_the_last_line_holds_every_method_and_a_second_call_reads_the_first(
     assert bench_maps.main(words) == 0
 
 
+@pytest.mark.benchmark
 def test_a_decoder_is_trained_judged_and_read_again(
     out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def _run(toy: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[dic
     return json.loads(out.splitlines()[-1]), out
 
 
+@pytest.mark.benchmark
 def test_the_last_line_holds_every_figure(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result, out = _run(toy, capsys, "seed=3")
     assert len(result["phantoms"]["digest"]) == 64

@@ -22,6 +22,7 @@ evaluate: {bootstrap: 50}
 """
 
 
+@pytest.mark.benchmark
 def test_the_last_line_holds_every_variant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "toy.yaml").write_text(TOY, encoding="utf-8")
     arguments = ["--config", str(tmp_path / "toy.yaml"), "--out", str(tmp_path / "out")]

@@ -24,6 +24,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("phantoms")
 
 
+@pytest.mark.benchmark
 @pytest.mark.parametrize("name", BENCHES)
 def test_a_benchmark_ends_with_its_json_line(name: str, data: Path) -> None:
     command = [sys.executable, str(BENCHMARKS / f"bench_{name}.py"), "--toy", "--data", str(data)]
