@@ -71,8 +71,10 @@ fuzz: $(READY)
 faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/corpus/walk_faults.py
 
-# 200 studies in Orthanc, every tenth damaged, with `watch` killed three times; needs root for a network namespace
+# whole processes of `watch` and `serve`, then 200 studies in Orthanc, every tenth damaged, with `watch` killed three
+# times; needs root for a network namespace
 service: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m service tests/service
 	OMP_NUM_THREADS=1 $(BIN)/python tests/service/many_studies.py 200
 
 lint: $(READY)

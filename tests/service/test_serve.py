@@ -19,6 +19,7 @@ from rsna_seq.service.scorer import Scorer
 from rsna_seq.store.files import locked
 
 
+@pytest.mark.service
 def test_the_command_answers_an_upload_and_ends_with_0_on_sigterm(tmp_path: Path) -> None:
     study = write_head(tmp_path / "in", 1)
     process = start("serve", "--out", tmp_path / "out", "--port", 0, *QUICK)

@@ -88,6 +88,7 @@ def test_files_without_a_study_fail_with_their_reason(tmp_path: Path, quick: Con
     assert read_results(answer / "result").studies[0].slices == 4
 
 
+@pytest.mark.service
 def test_killed_in_the_middle_it_loses_nothing_and_answers_nothing_twice(tmp_path: Path) -> None:
     studies = [write_head(tmp_path / "in", n, damaged=n == 4) for n in range(1, 6)]
     words = ("watch", tmp_path / "in", "--out", tmp_path / "out", *QUICK)
