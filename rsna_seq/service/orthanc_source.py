@@ -74,14 +74,17 @@ class OrthancSource:
                 return self._once and not (before and quiet)
 
     def _since(self) -> int:
-        """The number of the last change that was read; 0 if the server was set up anew."""
+        """The number of the last change that was read; 0 if the server has started its numbers again."""
         noted, last = self.queue.mark(self.name, _SINCE), self._last()
         if noted is None:
             start = 0 if self.cfg.backlog else last
             self.queue.set_mark(self.name, _SINCE, str(start))
             return start
         if int(noted) > last:
-            say("watch", f"{self.name}: its changes start anew; all its studies are looked at again")
+            say(
+                "watch",
+                f"{self.name}: its changes are numbered from 1 again; all its studies are checked again",
+            )
             return 0
         return int(noted)
 

@@ -25,7 +25,7 @@ from rsna_seq.service.scorer import Scorer
 from rsna_seq.service.send import destination_of
 from rsna_seq.service.source import Inbox
 from rsna_seq.service.watch import KIND, stopping
-from rsna_seq.service.worker import Destination, Worker
+from rsna_seq.service.worker import Worker
 from rsna_seq.store.files import locked
 from rsna_seq.store.outputs import must_be_safe
 
@@ -76,7 +76,8 @@ def run(
             scorer = Scorer(cfg, runs, dicom=True if target else None)
             if scorer.phantoms_only:
                 say("serve", PHANTOMS_ONLY)
-            work = Work(queue, scorer, out, cfg.service, stop, destination)
+            worker = Worker(queue, scorer, out, cfg.service, destination=destination, title="serve")
+            work = Work(worker, stop)
             service = _service(queue, out, cfg.service, token, host)
             service.progress = work.progress()
             work.start()
@@ -92,26 +93,13 @@ class Work(threading.Thread):
     """Scores the studies of the queue while no other process does.
 
     Args:
-        queue: The queue.
-        scorer: The loaded model.
-        out: The folder of the service.
-        cfg: Numbers of tries.
+        worker: Scores and sends.
         stop: Ends the thread after the study that is being scored.
-        destination: Where results are sent, or None.
     """
 
-    def __init__(
-        self,
-        queue: Queue,
-        scorer: Scorer,
-        out: Path,
-        cfg: ServiceConfig,
-        stop: threading.Event,
-        destination: Destination | None = None,
-    ) -> None:
+    def __init__(self, worker: Worker, stop: threading.Event) -> None:
         super().__init__(name="scoring", daemon=True)
-        self.worker = Worker(queue, scorer, out, cfg, destination=destination, title="serve")
-        self._end, self._out, self._told = stop, out, False
+        self.worker, self._end, self._told = worker, stop, False
 
     def progress(self) -> "Progress":
         """What the interface tells of this thread."""
@@ -123,12 +111,12 @@ class Work(threading.Thread):
         """Score until told to stop; a fault, such as a full disk, is said, and the work goes on after it."""
         while not self._end.is_set():
             try:
-                with locked(self._out):
+                with locked(self.worker.out):
                     self.worker.recover()
                     self._work()
             except IntegrityError:
                 if not self._told:
-                    say("serve", f"another process scores the studies of {self._out}")
+                    say("serve", f"another process scores the studies of {self.worker.out}")
                 self._told = True
             except Exception as error:
                 say("serve", f"scoring was interrupted by {type(error).__name__}; it goes on")

@@ -17,6 +17,7 @@ from rsna_seq.service.api import Service, make_app
 from rsna_seq.service.queue import QUEUE, Queue
 from rsna_seq.service.scorer import Scorer
 from rsna_seq.service.serve import Work
+from rsna_seq.service.worker import Worker
 
 
 class Served:
@@ -72,7 +73,7 @@ def serving(
     service = Service(queue, out, cfg.service, token, hosts)
     work = None
     if scorer is not None:
-        work = Work(queue, scorer, out, cfg.service, stop)
+        work = Work(Worker(queue, scorer, out, cfg.service, title="serve"), stop)
         service.progress = work.progress()
         work.start()
     listening = socket.create_server(("127.0.0.1", 0))

@@ -16,6 +16,7 @@ from rsna_seq.service import serve
 from rsna_seq.service.guard import TOKEN
 from rsna_seq.service.queue import QUEUE, Queue
 from rsna_seq.service.scorer import Scorer
+from rsna_seq.service.worker import Worker
 from rsna_seq.store.files import locked
 
 
@@ -73,7 +74,7 @@ def test_it_scores_only_while_no_other_process_does(
     queue = Queue(tmp_path / "out" / QUEUE)
     queue.complete(("s", "k", study), "d" * 64, [tmp_path / "in"])
     with locked(tmp_path / "out"):  # as `watch` holds it
-        work = serve.Work(queue, scorer, tmp_path / "out", quick.service, stop)
+        work = serve.Work(Worker(queue, scorer, tmp_path / "out", quick.service, title="serve"), stop)
         work.start()
         stop.wait(0.3)
         assert states_of(tmp_path / "out") == {study: ["stable"]}
