@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from rsna_seq.errors import UsageError
 from rsna_seq.settings.data import CacheConfig, DataConfig, IndexConfig, SynthConfig
 from rsna_seq.settings.faults import describe_fault
+from rsna_seq.settings.imports import ImportConfig
 from rsna_seq.settings.models import EmbedConfig, FitConfig, JointConfig, SequenceConfig, StackConfig
 from rsna_seq.settings.service import ServiceConfig
 from rsna_seq.settings.types import Millimetres, Section
@@ -29,6 +30,7 @@ __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
     "FitConfig",
+    "ImportConfig",
     "IndexConfig",
     "JointConfig",
     "PredictConfig",
@@ -122,6 +124,8 @@ class Config(Section):
     """Predictions for unseen studies."""
     service: ServiceConfig = ServiceConfig()
     """``watch`` and ``serve``."""
+    imports: ImportConfig = ImportConfig()
+    """``rsna-seq import``."""
 
     @model_validator(mode="after")
     def _refit_is_read_by_logits(self) -> "Config":

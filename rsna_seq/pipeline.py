@@ -22,6 +22,7 @@ from typing import Any
 from rsna_seq.config import Config, dump_config, load_config
 from rsna_seq.console import say
 from rsna_seq.context import Context
+from rsna_seq.datasets.imported import reads_sets
 from rsna_seq.datasets.rsna2019.layout import find_layout
 from rsna_seq.errors import UsageError
 from rsna_seq.store.artifacts import Manifest
@@ -75,6 +76,8 @@ def run_stage(stage: str, cfg: Config, run: Path, *, rebuild: bool = False) -> M
     if cfg.synth.format == "hu" and stage in {"index", "cache"}:
         phantoms = import_module("rsna_seq.tools.phantom_run")
         made = (phantoms.run_index if stage == "index" else phantoms.run_cache)(cfg, ctx, folder)
+    elif stage == "index" and reads_sets(cfg.data):
+        made = import_module("rsna_seq.tools.import_set").run_index(cfg.index, ctx, folder)
     else:
         module = import_module(f"rsna_seq.stages.{stage}")
         made = module.run(getattr(cfg, stage), ctx, folder)
@@ -101,7 +104,7 @@ def run_all(cfg: Config, run: Path, *, rebuild: bool = False) -> dict[str, Manif
         if made is None:
             return finished  # other jobs train the folds that are missing
         finished[stage] = made
-    if cfg.synth.format == "hu":
+    if cfg.synth.format == "hu" or reads_sets(cfg.data):
         return finished  # there are no test images
     layout = find_layout(cfg.data.root, cfg.data.stage)
     if layout.test is not None:

@@ -19,6 +19,7 @@ from rsna_seq.imaging.archives import member_of
 from rsna_seq.imaging.decoder import shared_decoder
 from rsna_seq.imaging.frame_limits import must_be_plausible_frame
 from rsna_seq.imaging.headers.elements import deflated_data
+from rsna_seq.imaging.other_formats import OTHER_FORMATS, read_other
 from rsna_seq.imaging.sources import must_be, must_be_same, open_file, read_range, verify
 from rsna_seq.imaging.volume import AIR_HU
 from rsna_seq.imaging.wrap import Wrap, judge, may_be_wrapped, unwrapped
@@ -238,6 +239,8 @@ def _must_be_plausible(hu: NDArray[np.int16]) -> None:
 def _stored(path: str, header: Mapping[str, Any], out: NDArray[np.int16]) -> NDArray[np.integer]:
     """Read stored values, (rows, columns): in one read if uncompressed, otherwise decoded."""
     syntax, bits, signed = header["transfer_syntax"], header["bits_stored"], header["signed"]
+    if syntax in OTHER_FORMATS:
+        return read_other(path, header, out)
     if header["pixel_offset"] is None:
         must_be(path, header["file_size"], header["file_mtime_ns"])
         _must_be_whole(path)

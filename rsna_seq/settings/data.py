@@ -13,7 +13,10 @@ class DataConfig(Section):
     """Input images and labels."""
 
     root: File = Path("data")
-    """Folder of the competition's data set (either layout), or any folder of DICOM files."""
+    """Folder of the competition's data set (either layout), any folder of DICOM or NIfTI files, or a set
+    of tables that ``rsna-seq import`` wrote."""
+    sets: tuple[File, ...] = ()
+    """Imported sets to train on together, instead of ``root``."""
     stage: Literal[1, 2] = 2
     """Stage of the competition; selects the label file and the image folders."""
     labels: File | None = None

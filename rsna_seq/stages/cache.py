@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from rsna_seq.config import CacheConfig
 from rsna_seq.console import progress, say
 from rsna_seq.context import Context
+from rsna_seq.datasets.imported import images_root
 from rsna_seq.imaging.decoder import must_not_be_timeouts
 from rsna_seq.imaging.frame_limits import frames_to_refuse
 from rsna_seq.imaging.pixels import PixelBuffer, pixel_hash, read_pixels, series_is_wrapped
 from rsna_seq.imaging.prepare import prepare
-from rsna_seq.imaging.sources import must_exist, root_of
+from rsna_seq.imaging.sources import must_exist
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.parallel.local import WorkerDied, parallel_map
 from rsna_seq.reasons import ExclusionError, Reason
@@ -43,7 +44,13 @@ from rsna_seq.store.shards import (
     shared_pixels,
     with_labels,
 )
-from rsna_seq.store.slabs import DecodedPass, report_brain_modes, report_wraps, slab_table
+from rsna_seq.store.slabs import (
+    DecodedPass,
+    pass_on_study_labels,
+    report_brain_modes,
+    report_wraps,
+    slab_table,
+)
 from rsna_seq.store.tables import (
     QUARANTINE,
     SLABS,
@@ -87,19 +94,22 @@ def run(cfg: CacheConfig, ctx: Context, run: RunFolder) -> Manifest:
         NothingUsableError: No slice could be decoded; ``quarantine.parquet`` contains the reasons.
         EnvironmentFaultError: The disk is too small, or a codec is missing.
     """
-    index, root = open_artifact(run["index"]), ctx.data.root
+    index, places = open_artifact(run["index"]), ctx.data.sets or (ctx.data.root,)
     config = {**cfg.model_dump(mode="json"), "limit": ctx.limit}
     key = Key("cache", config, {"index": index.manifest.content}, source_digest(__name__))
 
     def build(folder: Path) -> BuildSummary:
-        must_exist(root, "data.root")
+        for place in places:
+            must_exist(place, "data.root")
         slices = read_table(index.file("slices.parquet"), SLICES)
         if ctx.limit is not None:
             slices = slices.filter(pl.col("study").rank("dense") <= ctx.limit)
-        decode = functools.partial(_decode, root=root_of(root), cfg=cfg)
-        return build_shards(cfg, slices, decode, folder, ctx.workers, key.source)
+        decode = functools.partial(_decode, root=images_root(places), cfg=cfg)
+        summary = build_shards(cfg, slices, decode, folder, ctx.workers, key.source)
+        pass_on_study_labels(index, slices, folder)
+        return summary
 
-    return ensure(run["cache"], key, build, rebuild=ctx.rebuild, piecewise=True, sources=[root])
+    return ensure(run["cache"], key, build, rebuild=ctx.rebuild, piecewise=True, sources=places)
 
 
 def split_by_pass(slices: pl.DataFrame) -> list[pl.DataFrame]:

@@ -7,30 +7,27 @@
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from rsna_seq.config import IndexConfig
 from rsna_seq.console import progress, say
 from rsna_seq.context import Context
+from rsna_seq.datasets.imported import is_imported, read_sets
 from rsna_seq.datasets.rsna2019.label_csv import check_labels
 from rsna_seq.datasets.rsna2019.layout import find_layout
 from rsna_seq.folds import assign
 from rsna_seq.imaging.geometry import flag, order, place, summarize
-from rsna_seq.imaging.headers.batch import read_block
-from rsna_seq.imaging.headers.fields import COLUMNS, HEADERS
-from rsna_seq.imaging.headers.single import read_headers
+from rsna_seq.imaging.headers.chunks import Chunk, read_chunks
+from rsna_seq.imaging.headers.fields import HEADERS
 from rsna_seq.imaging.passes import split_passes
 from rsna_seq.imaging.series import choose_series, merge_duplicates, must_be_found
 from rsna_seq.imaging.settle import settle_places
 from rsna_seq.imaging.sources import Listing, digest_source, list_files, must_exist
 from rsna_seq.labels import CLASSES
-from rsna_seq.parallel.local import WorkerDied, parallel_map
-from rsna_seq.reasons import ExclusionError, Reason
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.provenance import digest_file, source_digest
@@ -71,14 +68,6 @@ class Scan:
     studies: pl.DataFrame
     quarantine: pl.DataFrame
     numbers: pl.DataFrame
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Some files of a listing, as a worker gets them."""
-
-    listing: Listing
-    assume_hu: bool
 
 
 def run(cfg: IndexConfig, ctx: Context, run: RunFolder) -> Manifest:
@@ -133,7 +122,7 @@ def scan(
     duplicates, mixed patients and series are found over all of them.
 
     Args:
-        source: A folder, a zip file or a DICOM file, or several.
+        source: A folder, a zip file, a DICOM or NIfTI file, or several; or imported sets.
         cfg: Series, assumptions.
         workers: Processes that read headers.
         limit: Only so many studies, by StudyInstanceUID.
@@ -146,16 +135,20 @@ def scan(
         UsageError: A source does not exist, or ``cfg.series`` is found in no study.
         IntegrityError: An archive is refused.
     """
-    listing = listing or list_files(*([source] if isinstance(source, Path) else source))
+    places = [source] if isinstance(source, Path) else [*source]
+    if any(map(is_imported, places)):
+        sets = read_sets(places)
+        return arrange(sets.headers, sets.quarantine.to_dicts(), sets.root, cfg, limit=limit)
+    listing = listing or list_files(*places)
     if root is not None and root != listing.root and not root.is_file():
         listing = listing.moved(root)
-    chunks = [_Chunk(part, cfg.assume_hu) for part in listing.parts(_CHUNK)]
+    chunks = [Chunk(part, cfg.assume_hu) for part in listing.parts(_CHUNK)]
     tables, aside = [pl.DataFrame(schema=HEADERS)], [*listing.aside]
     with progress(title, len(listing)) as advance:
-        for chunk, (good, bad) in _read(chunks, workers):
+        for files, good, bad in read_chunks(chunks, workers):
             tables.append(good)
             aside += bad
-            advance(len(chunk.listing))
+            advance(files)
     headers = pl.concat(tables)
     tables.clear()  # the table is held once, not twice
     return arrange(headers, aside, listing.root, cfg, limit=limit)
@@ -181,42 +174,6 @@ def arrange(
     checked = check(slices.select(list(SLICES)), SLICES, "slices")
     numbers = slices.select("study", "slice", "number")
     return Scan(root, checked, _studies(slices), quarantine, numbers)
-
-
-def _read(chunks: list[_Chunk], workers: int) -> Iterator[tuple[_Chunk, tuple[pl.DataFrame, Rows]]]:
-    """Read chunk after chunk; where a worker dies, its files are read one by one to find the culprit."""
-    for chunk, result in zip(chunks, parallel_map(_read_chunk, chunks, workers), strict=True):
-        if not isinstance(result, WorkerDied):
-            yield chunk, result
-            continue
-        singles = [_Chunk(part, chunk.assume_hu) for part in chunk.listing.parts(1)]
-        for single, alone in zip(singles, parallel_map(_read_chunk, singles, 1, apart=True), strict=True):
-            died = ExclusionError(Reason.WORKER_DIED).row(single.listing.names[0])
-            nothing = pl.DataFrame(schema=HEADERS)
-            yield single, (nothing, [died]) if isinstance(alone, WorkerDied) else alone
-
-
-def _read_chunk(chunk: _Chunk) -> tuple[pl.DataFrame, Rows]:
-    """Read the headers of some files: a table of HEADERS, and rows of QUARANTINE."""
-    listing = chunk.listing
-    usual, others = read_block(str(listing.root), listing.names, listing.sizes, listing.mtimes_ns)
-    rows: Rows = []
-    aside: Rows = []
-    for at in others:
-        try:
-            rows += [header | {"at": at} for header in listing.read(at, read_headers, chunk.assume_hu)]
-        except ExclusionError as error:
-            aside.append(error.row(listing.names[at]))
-    table = pl.concat([usual, from_rows(rows, {**COLUMNS, "at": usual.schema["at"]})])
-    about = pl.DataFrame(
-        {
-            "at": pl.Series(range(len(listing)), dtype=usual.schema["at"]),
-            "file": pl.Series(listing.names, dtype=pl.String),
-            "file_size": pl.Series(np.asarray(listing.sizes, dtype=np.int64)),
-            "file_mtime_ns": pl.Series(np.asarray(listing.mtimes_ns, dtype=np.int64)),
-        }
-    )
-    return table.join(about, on="at", maintain_order="left").select(list(HEADERS)), aside
 
 
 def _arrange(headers: pl.DataFrame, cfg: IndexConfig, root: Path) -> tuple[pl.DataFrame, Rows]:

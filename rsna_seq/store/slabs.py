@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 from rsna_seq.console import say
 from rsna_seq.labels import CLASSES
-from rsna_seq.store.tables import SLABS, check
+from rsna_seq.store.artifacts import Artifact
+from rsna_seq.store.tables import SLABS, STUDY_LABELS, STUDY_LABELS_FILE, check, read_table, write_table
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,23 @@ def _study_of_pass() -> pl.Expr:
     numbered = (pl.col("pass") > 0) | pl.col("study").str.contains(r"/\d+$")
     number = (pl.col("pass") + 1).cast(pl.String)
     return pl.when(numbered).then(pl.col("study") + "/" + number).otherwise("study")
+
+
+def pass_on_study_labels(index: Artifact, slices: pl.DataFrame, out: Path) -> None:
+    """Write the labels of whole studies for the learned stages, one row for each pass, if there are any.
+
+    Args:
+        index: The artefact of ``index``.
+        slices: SLICES.
+        out: Folder of the cache.
+    """
+    if STUDY_LABELS_FILE not in index.manifest.files:
+        return
+    labels = read_table(index.file(STUDY_LABELS_FILE), STUDY_LABELS)
+    passes = slices.select("study", "pass").unique(maintain_order=True).with_columns(name=_study_of_pass())
+    named = passes.join(labels, on="study", how="inner", maintain_order="left")
+    table = named.with_columns(study="name").select(list(STUDY_LABELS))
+    write_table(table, out / STUDY_LABELS_FILE, STUDY_LABELS)
 
 
 def report_wraps(slices: pl.DataFrame, corrected: int, excluded: pl.DataFrame) -> dict[str, int]:

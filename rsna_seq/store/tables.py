@@ -70,6 +70,11 @@ STUDIES: Schema = {
 }
 """``1_index/studies.parquet``: one row per study."""
 
+STUDY_LABELS: Schema = {"study": pl.String(), **_LABELS}
+"""``1_index/study_labels.parquet``, only if whole studies have labels; null where unknown."""
+STUDY_LABELS_FILE = "study_labels.parquet"
+"""Its name, in ``1_index`` and, with a row for each pass, in ``2_cache``."""
+
 QUARANTINE: Schema = {
     "file": pl.String(),
     "action": pl.String(),  # rsna_seq.reasons.Action

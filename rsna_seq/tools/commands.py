@@ -1,4 +1,4 @@
-"""Commands around the stages: ``labels``, ``png``, ``bundle`` and ``info``.
+"""Commands around the stages: ``import``, ``labels``, ``png``, ``bundle`` and ``info``.
 
 Nothing heavy is imported before a command runs.
 """
@@ -20,6 +20,37 @@ _PANEL = "Tools"
 
 def _a_folder(path: Path) -> Path:
     return require_folder(path, "--out")
+
+
+@app.command("import", rich_help_panel=_PANEL)
+def import_set(
+    dataset: Annotated[
+        str,
+        typer.Argument(metavar="DATASET", help="rsna2019, cq500, physionet, bhsd or folder (any folder)."),
+    ],
+    source: Annotated[Path, typer.Argument(help="Folder of the data set; it is only read.")],
+    out: Annotated[Path, typer.Option("--out", help="Receives the tables.", callback=_a_folder)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Such as imports.labels=labels.csv imports.columns.any=ICH."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="YAML file of differences to the defaults.")
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Import again, even if nothing changed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write tables of a data set (images, labels of slices or studies) for index, run and predict."""
+    from rsna_seq.config import load_config
+    from rsna_seq.tools import import_set as tool
+
+    made = tool.run(dataset, source, out, load_config(config, overrides or []), rebuild=rebuild)
+    if as_json:
+        print_summary("import", {"out": out, "stages": {"import": made.summary}})
 
 
 @app.command(rich_help_panel=_PANEL)

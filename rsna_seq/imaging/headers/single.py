@@ -29,11 +29,12 @@ from rsna_seq.imaging.headers.fields import (
     position,
 )
 from rsna_seq.imaging.headers.frame import CAPTURE, CT_CLASSES, header_of, with_pixels
+from rsna_seq.imaging.nifti import is_nifti, read_nifti_headers
 from rsna_seq.reasons import Action, ExclusionError, Reason
 
 
 def read_headers(path: str, assume_hu: bool = False) -> list[Header]:
-    """Read the header of a CT image: one slice, or every frame of a multi-frame object.
+    """Read the header of a CT image: one slice, every frame of a multi-frame object, or a NIfTI volume.
 
     Args:
         path: A file, or a member of an archive (``studies.zip!/slice.dcm``).
@@ -42,6 +43,8 @@ def read_headers(path: str, assume_hu: bool = False) -> list[Header]:
     Raises:
         ExclusionError: The file is not a readable CT image.
     """
+    if is_nifti(path):
+        return read_nifti_headers(path, assume_hu)
     parsed = parse(path)
     values = texts(parsed.dataset)
     try:
