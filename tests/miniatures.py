@@ -29,7 +29,9 @@ def planes(*, bleeds: bool) -> list[np.ndarray]:
     return [head(5.0 * k, bleed=bleeds and k in BLEEDS) for k in range(1, SLICES + 1)]
 
 
-def write_dicom(folder: Path, study: str, patient: str, *, bleeds: bool, series: str = "", **more: object) -> None:
+def write_dicom(
+    folder: Path, study: str, patient: str, *, bleeds: bool, series: str = "", **more: object
+) -> None:
     """One DICOM study, ``SERIES.1`` to ``SERIES.5`` from below."""
     series = series or f"{study}.1"
     for k, hu in enumerate(planes(bleeds=bleeds), 1):
@@ -48,16 +50,22 @@ def reads_csv(path: Path, answers: dict[str, dict[str, tuple[int, int, int]]]) -
 
 
 def cq500(root: Path) -> Path:
-    """Three studies as unpacked: 1 bleeds (two of three, subdural by all), 2 by one reader only, 10 has no images."""
+    """As unpacked: study 1 bleeds (two of three, subdural by all), 2 by one reader only, 10 has no images."""
     for n in (1, 2):
         folder = root / f"CQ500CT{n} CQ500CT{n}" / "Unknown Study"
-        scanner = {"Manufacturer": "GE MEDICAL SYSTEMS", "ManufacturerModelName": "LightSpeed VCT", "PatientSex": "O"}
+        scanner = {
+            "Manufacturer": "GE MEDICAL SYSTEMS",
+            "ManufacturerModelName": "LightSpeed VCT",
+            "PatientSex": "O",
+        }
         write_dicom(folder / "CT Plain", f"1.2.{n}", f"CQ500-CT-{n}", bleeds=n == 1, **scanner)
     for n in (1, 2):  # a second series with fewer slices
         folder = root / f"CQ500CT{n} CQ500CT{n}" / "Unknown Study" / "CT Thin"
         for k in (1, 2):
             about = {"SeriesInstanceUID": f"1.2.{n}.9"}
-            write_slice(folder, f"1.2.{n}.9.{k}", study=f"1.2.{n}", patient=f"CQ500-CT-{n}", z=5.0 * k, **about)
+            write_slice(
+                folder, f"1.2.{n}.9.{k}", study=f"1.2.{n}", patient=f"CQ500-CT-{n}", z=5.0 * k, **about
+            )
     said = {
         "CQ500-CT-1": {"ICH": (1, 1, 0), "SDH": (1, 1, 1), "EDH": (0, 0, 1)},
         "CQ500-CT-2": {"ICH": (0, 1, 0), "IPH": (0, 1, 0)},
@@ -69,7 +77,9 @@ def cq500(root: Path) -> Path:
 
 def bhx(path: Path) -> Path:
     """Boxes on the thin series of study 1: subdural on its first slice, chronic on its second."""
-    rows: Table = [["", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "data", "labelName", "labelType"]]
+    rows: Table = [
+        ["", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "data", "labelName", "labelType"]
+    ]
     box = "{'x': 10.0, 'y': 12.5, 'width': 8.0, 'height': 9.0}"
     rows += [[0, "1.2.1.9.1", "1.2.1.9", "1.2.1", box, "Subdural", "bbox"]]
     rows += [[1, "1.2.1.9.2", "1.2.1.9", "1.2.1", box, "Chronic", "bbox"]]
@@ -90,7 +100,12 @@ def _ct_ich_rows() -> Table:
 
 
 def _demographics(root: Path, name: str) -> None:
-    header: list[object] = ["Patient Number", "Age\n(years)", "Gender", "Hemorrhage type based on\nradiologists"]
+    header: list[object] = [
+        "Patient Number",
+        "Age\n(years)",
+        "Gender",
+        "Hemorrhage type based on\nradiologists",
+    ]
     write_csv(root / name, [header, [49, 67, "Male", ""], [50, 0.5, "Female", ""]])
 
 
@@ -100,7 +115,9 @@ def ct_ich_nifti(root: Path) -> Path:
     for n in (49, 50):
         affine = affine_of((-64, -64, 0), (0, 0, 5), column=column)
         write_nifti(root / "ct_scans" / f"{n:03d}.nii", planes(bleeds=n == 49), affine)
-        write_nifti(root / "masks" / f"{n:03d}.nii", [(p == 70) * 255 for p in planes(bleeds=n == 49)], affine)
+        write_nifti(
+            root / "masks" / f"{n:03d}.nii", [(p == 70) * 255 for p in planes(bleeds=n == 49)], affine
+        )
     write_csv(root / "hemorrhage_diagnosis_raw_ct.csv", _ct_ich_rows())
     _demographics(root, "patient_demographics.csv")
     return root

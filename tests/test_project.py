@@ -25,7 +25,8 @@ CONSTRAINTS = [
 ]
 EXTRAS = PROJECT["optional-dependencies"]
 DECLARED = [
-    Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["clinic"] + EXTRAS["serve"]
+    Requirement(line)
+    for line in PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["clinic"] + EXTRAS["serve"] + EXTRAS["nifti"]
 ]
 RANGES = {"torch", "torchvision"}
 OLDEST = PROJECT["requires-python"].removeprefix(">=")

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from import_modules import IMPORTS
 from service_modules import SERVICE
 
 from rsna_seq.config import Config, dump_config, load_config
@@ -255,6 +256,7 @@ TESTED_ELSEWHERE = {
     "nets.pretrained": "tests/nets/test_cnn.py",
     "nets.studies": "tests/nets/test_sequence_model.py",
     **SERVICE,
+    **IMPORTS,
     "store.array_file": "tests/store/test_files.py",
     "store.artifacts": "tests/store/test_builds.py",
     "store.pixel_cache": "tests/stages/test_cache.py",

@@ -57,7 +57,9 @@ def test_other_files_are_refused_with_what_is_missing(tmp_path: Path) -> None:
     root = cq500(tmp_path / "cq500")
     with pytest.raises(UsageError, match="no column 'SOPInstanceUID'"):
         imported("cq500", root, f"imports.boxes={root / 'reads.csv'}")
-    other = write_csv(tmp_path / "other.csv", [["SOPInstanceUID", "SeriesInstanceUID", "labelName"], ["1", "2", "Subdural"]])
+    other = write_csv(
+        tmp_path / "other.csv", [["SOPInstanceUID", "SeriesInstanceUID", "labelName"], ["1", "2", "Subdural"]]
+    )
     with pytest.raises(UsageError, match="none of its series"):
         imported("cq500", root, f"imports.boxes={other}")
     (root / "reads.csv").unlink()

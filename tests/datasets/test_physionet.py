@@ -71,7 +71,9 @@ def test_a_slice_without_its_bone_window_is_refused_with_the_reason(tmp_path: Pa
 def test_rows_that_contradict_themselves_count_as_haemorrhage(tmp_path: Path) -> None:
     root = ct_ich_jpeg(tmp_path / "jpeg")
     file = root / "hemorrhage_diagnosis.csv"
-    file.write_text(file.read_text(encoding="utf-8").replace("50,2,0,0,0,0,0,1,0", "50,2,0,0,1,0,0,1,0"), encoding="utf-8")
+    file.write_text(
+        file.read_text(encoding="utf-8").replace("50,2,0,0,0,0,0,1,0", "50,2,0,0,1,0,0,1,0"), encoding="utf-8"
+    )
     made = imported("physionet", root)
     assert labels_of(made)["ct-ich-050#2"] == "000101"
     assert any("count as haemorrhage" in note for note in made.info.notes)

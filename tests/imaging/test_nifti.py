@@ -19,7 +19,9 @@ nibabel = pytest.importorskip("nibabel", reason="the extra nifti is not installe
 TILT = math.radians(18)
 TILTED = (0.0, math.cos(TILT), math.sin(TILT))
 """Column direction of a gantry that is tilted by 18 degrees; the table still moves along z."""
-PLANES = [np.pad(head(5.0 * k, bleed=k == 2)[:, 4:], ((0, 0), (0, 4)), constant_values=-1000) for k in range(6)]
+PLANES = [
+    np.pad(head(5.0 * k, bleed=k == 2)[:, 4:], ((0, 0), (0, 4)), constant_values=-1000) for k in range(6)
+]
 """Heads that are not symmetrical from left to right."""
 CFG = CacheConfig(size=64, crop=False, brain_hu=None)
 
@@ -31,7 +33,10 @@ def volume(path: Path, column: tuple[float, ...] = (0, 1, 0)) -> Path:
 def both(folder: Path, column: tuple[float, ...]) -> tuple[index.Scan, index.Scan]:
     """The same study as DICOM and as NIfTI."""
     for k, hu in enumerate(PLANES):
-        place = {"ImagePositionPatient": [-64, -64, 10 + 5.0 * k], "ImageOrientationPatient": [1, 0, 0, *column]}
+        place = {
+            "ImagePositionPatient": [-64, -64, 10 + 5.0 * k],
+            "ImageOrientationPatient": [1, 0, 0, *column],
+        }
         write_slice(folder / "dicom", f"ID_{k}", hu=hu, **place)
     volume(folder / "nifti" / "head.nii.gz", column)
     return index.scan(folder / "dicom", IndexConfig()), index.scan(folder / "nifti", IndexConfig())
@@ -44,7 +49,9 @@ def pixels(found: index.Scan) -> np.ndarray:
 
 
 @pytest.mark.parametrize("column", [(0.0, 1.0, 0.0), TILTED], ids=["straight", "tilted gantry"])
-def test_a_volume_is_read_as_the_slices_that_it_was_made_from(tmp_path: Path, column: tuple[float, ...]) -> None:
+def test_a_volume_is_read_as_the_slices_that_it_was_made_from(
+    tmp_path: Path, column: tuple[float, ...]
+) -> None:
     dicom, nifti = both(tmp_path, column)
     assert nifti.quarantine.is_empty()
     same = ["order", "rows", "columns", "flags"]
@@ -84,7 +91,9 @@ def test_scaled_and_floating_point_values_become_hu(tmp_path: Path) -> None:
     found = index.scan(tmp_path / "float", IndexConfig())
     assert (pixels(found) == np.stack(PLANES)).all()
     stored = nibabel.load(tmp_path / "scaled" / "a.nii").get_fdata()[:, :, 3].T
-    assert (pixels(index.scan(tmp_path / "scaled", IndexConfig()))[3] == np.clip(np.rint(stored), -1024, None)).all()
+    assert (
+        pixels(index.scan(tmp_path / "scaled", IndexConfig()))[3] == np.clip(np.rint(stored), -1024, None)
+    ).all()
 
 
 def test_without_a_known_orientation_distances_alone_are_used(tmp_path: Path) -> None:
