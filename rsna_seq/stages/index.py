@@ -63,8 +63,7 @@ class Scan:
         slices: SLICES; labels and folds are null.
         studies: STUDIES; labels and folds are null.
         quarantine: QUARANTINE.
-        numbers: Of each ``slice`` of each ``study``: InstanceNumber (``number``), and the sides of the
-            patient at the left and the top edge of the image (``edges``, such as ``RA``); null if unknown.
+        numbers: ``number`` (InstanceNumber) and ``edges`` (of ``geometry.edges_expr``) of each slice.
     """
 
     root: Path
