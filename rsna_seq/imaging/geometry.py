@@ -41,7 +41,7 @@ def _edge(first: int) -> pl.Expr:
     axis = [pl.col(f"o_{first + i}") for i in range(3)]
     most = pl.max_horizontal(*(a.abs() for a in axis))
     letter = pl.lit(None, pl.String())
-    for a, (begin, end) in reversed(list(zip(axis, ("RL", "AP", "FH"), strict=True))):
+    for a, (begin, end) in zip(reversed(axis), (("F", "H"), ("A", "P"), ("R", "L")), strict=True):
         side = pl.when(a > 0).then(pl.lit(begin)).otherwise(pl.lit(end))
         letter = pl.when(a.abs() == most).then(side).otherwise(letter)
     return letter
