@@ -1,11 +1,11 @@
 """Colour Secondary Captures of the key slices, for viewers that show neither reports nor key objects.
 
 Each image shows one key slice in the brain and the subdural window, below it the classes with their
-probabilities, and the notices in red.
+probabilities, and the notices in red. Letters mark the sides of the patient.
 """
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsna_seq.clinic.equipment import common, finish, model_name, notes, statements
-from rsna_seq.clinic.key_objects import place, stated
+from rsna_seq.clinic.key_objects import stated
 from rsna_seq.clinic.results import Finding, KeyImage, Results, Study
 from rsna_seq.clinic.sources import Source
 from rsna_seq.imaging.windows import WINDOWS, apply_window
@@ -48,7 +48,8 @@ def captures(
         by_slice.setdefault(found.key_image.slice, {})[name] = found
     for number, (name, findings) in enumerate(by_slice.items(), start=1):
         key = next(iter(findings.values())).key_image
-        picture = drawn(*read(key), _lines(results, study, source, key, findings))
+        edges = _edges(source.images[name].get("ImageOrientationPatient"))
+        picture = drawn(*read(key), _lines(results, study, key, findings), edges)
         yield finish(_object(results, study, source, name, picture, number), source)
 
 
@@ -85,7 +86,10 @@ def _object(
 
 
 def drawn(
-    hu: NDArray[np.int16], spacing_mm: tuple[float, float], lines: list[tuple[str, Colour]]
+    hu: NDArray[np.int16],
+    spacing_mm: tuple[float, float],
+    lines: list[tuple[str, Colour]],
+    edges: Sequence[str] = (),
 ) -> NDArray[np.uint8]:
     """Draw a slice in two windows above lines of text.
 
@@ -93,11 +97,15 @@ def drawn(
         hu: (rows, columns) HU.
         spacing_mm: Distance between rows and between columns.
         lines: Text and colour of each line.
+        edges: The side of the patient at the left and at the top, one letter each; empty if it is unknown.
 
     Returns:
         (rows, columns, 3) red, green and blue.
     """
     panels = [_panel(apply_window(hu, *WINDOWS[name]), spacing_mm) for name in ("brain", "subdural")]
+    for panel in panels:
+        for letter, at in zip(edges, ((_MARGIN, _SIDE // 2), (_SIDE // 2, 2 * _MARGIN)), strict=False):
+            cv2.putText(panel, letter, at, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 255, 1, cv2.LINE_AA)
     foot = np.zeros((2 * _MARGIN + _LINE * len(lines), 2 * _SIDE, 3), dtype=np.uint8)
     for i, (text, colour) in enumerate(lines):
         at = (_MARGIN, _MARGIN + _LINE * i + _LINE // 2 + 4)
@@ -120,12 +128,10 @@ def _panel(shown: NDArray[np.float32], spacing_mm: tuple[float, float]) -> NDArr
 
 
 def _lines(
-    results: Results, study: Study, source: Source, key: KeyImage, findings: Mapping[str, Finding]
+    results: Results, study: Study, key: KeyImage, findings: Mapping[str, Finding]
 ) -> list[tuple[str, Colour]]:
     """The text below a slice."""
-    frame = source.frames[key.slice]
-    which = f"image {key.slice}" if frame is None else f"frame {frame}"
-    lines = [(f"{which}{place(key.z_mm)}", _INK), ("left: brain window, right: subdural window", _INK)]
+    lines = [(key.place, _INK), ("left: brain window, right: subdural window", _INK)]
     for name, found in findings.items():
         lines.append((stated(name, found), _colour(name)))
     lines.append((f"rsna_seq {results.version}, model {model_name(results)}", _INK))
@@ -140,6 +146,12 @@ def _colour(name: str) -> Colour:
         return _INK
     red, green, blue = bytes.fromhex(COLOURS[name].removeprefix("#"))
     return red, green, blue
+
+
+def _edges(directions: Any) -> list[str]:
+    """The side of the patient at the left and at the top: opposite to the directions of rows and columns."""
+    opposite = dict(zip("LRPAHF", "RLAPFH", strict=True))
+    return [opposite[letter] for letter in _orientation(directions)]
 
 
 def _orientation(directions: Any) -> list[str]:

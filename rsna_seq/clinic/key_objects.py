@@ -52,15 +52,10 @@ def key_objects(results: Results, study: Study, source: Source) -> "Dataset":
 
 def described(study: Study) -> list[str]:
     """One line per finding that is shown: class, probability, threshold, place."""
-    return [f"{stated(name, found)}{place(found.key_image.z_mm)}" for name, found in study.shown().items()]
+    return [f"{stated(name, found)}, {found.key_image.place}" for name, found in study.shown().items()]
 
 
 def stated(name: str, found: Finding) -> str:
     """A class with its probability and threshold, in words."""
     sign = "above" if found.above else "not above"
     return f"{name}: probability {found.probability:.3f}, {sign} the threshold {found.threshold:.3g}"
-
-
-def place(z_mm: float | None) -> str:
-    """Position of a key image in words; empty if it is unknown."""
-    return "" if z_mm is None else f", z = {z_mm:.1f} mm"

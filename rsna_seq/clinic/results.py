@@ -41,6 +41,14 @@ class KeyImage(_Plain):
     number: int | None = None
     """InstanceNumber; null if the header has none."""
 
+    @property
+    def place(self) -> str:
+        """Where it is, in words: ``z 35.0 mm, image 17``, with the frame of a multi-frame object."""
+        parts = [] if self.z_mm is None else [f"z {self.z_mm:.1f} mm"]
+        parts += [] if self.number is None else [f"image {self.number}"]
+        parts += [f"frame {self.slice.rpartition('#')[2]}"] if "#" in self.slice else []
+        return ", ".join(parts) or "an unknown position"
+
 
 class Location(_Plain):
     """Where in the key image the networks found a class: the maximum of the map (``nets.maps``).

@@ -96,7 +96,7 @@ def _plainly_named(headers: pl.DataFrame) -> pl.DataFrame:
 def _opened(cfg: ImportConfig) -> tuple[CsvFile, dict[str, str]]:
     """The CSV, and the columns that it has: mapped ones must be there, others go by our names."""
     assert cfg.labels is not None
-    mapped: dict[str, str] = {**cfg.columns}
+    mapped: dict[str, str] = {str(key): name for key, name in cfg.columns.items()}
     wanted = {key: mapped.get(key, key) for key in (*_KEYS, *CLASSES)}
     opened = read_columns(cfg.labels, wanted, optional=set(wanted) - set(mapped) - {"id"})
     columns = {key: name for key, name in wanted.items() if name in opened.columns}

@@ -27,6 +27,26 @@ def normal_exprs() -> list[pl.Expr]:
     return [(c / length * turn).alias(f"n_{axis}") for c, axis in zip(cross, "xyz", strict=True)]
 
 
+def edges_expr() -> pl.Expr:
+    """Which side of the patient the left and the top edge of an image show, from columns o_0 to o_5.
+
+    Two letters of PS3.3 C.7.6.1.1.1 (R, L, A, P, H, F), the main direction of each axis: ``RA`` is a head as
+    radiologists look at it. Null without an orientation.
+    """
+    return pl.concat_str(_edge(0), _edge(3)).alias("edges")
+
+
+def _edge(first: int) -> pl.Expr:
+    """The letter of the edge at which an axis of the image begins."""
+    axis = [pl.col(f"o_{first + i}") for i in range(3)]
+    most = pl.max_horizontal(*(a.abs() for a in axis))
+    letter = pl.lit(None, pl.String())
+    for a, (begin, end) in zip(reversed(axis), (("F", "H"), ("A", "P"), ("R", "L")), strict=True):
+        side = pl.when(a > 0).then(pl.lit(begin)).otherwise(pl.lit(end))
+        letter = pl.when(a.abs() == most).then(side).otherwise(letter)
+    return letter
+
+
 def place(headers: pl.DataFrame) -> pl.DataFrame:
     """Add ``z_mm``, ``tilt_deg``, ``axial`` and ``placed_by`` to headers.
 

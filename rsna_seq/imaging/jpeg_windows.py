@@ -76,7 +76,7 @@ def read_jpeg_hu(path: str, out: NDArray[np.int16]) -> NDArray[np.int16]:
 
 def _hu(grey: NDArray[np.uint8], window: tuple[int, int]) -> NDArray[np.float64]:
     level, width = window
-    return level - width / 2 + grey * (width / 255)
+    return grey.astype(np.float64) * (width / 255) + (level - width / 2)
 
 
 def _windows(path: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

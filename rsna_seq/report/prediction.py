@@ -41,7 +41,8 @@ def write_prediction_report(
     Args:
         results: The prediction.
         slices: PREDICTED_SLICES.
-        numbers: InstanceNumber (``number``) of each ``slice`` of each ``study``.
+        numbers: InstanceNumber (``number``) and ``edges`` of each ``slice`` of each ``study``, as in
+            :class:`rsna_seq.stages.index.Scan`.
         excluded: QUARANTINE.
         read: Reads the images of a study, or returns None.
         out: Receives ``report.html``, and ``studies/`` if there are several studies.

@@ -9,7 +9,7 @@ from rsna_seq.clinic.results import ClassThreshold, Finding, Results, Study
 from rsna_seq.labels import CLASSES, COLOURS
 from rsna_seq.report.images import Images, packed, picture
 from rsna_seq.report.page import markup
-from rsna_seq.report.worklist import UNCERTAIN, marks_of, one_line_answer, place_of
+from rsna_seq.report.worklist import UNCERTAIN, marks_of, one_line_answer
 
 LOCATED = (
     "In colour: where dense tissue raised the answer of the networks for the type; the circle is around the "
@@ -33,7 +33,7 @@ def study_values(
     Args:
         results: The prediction.
         study: The study.
-        slices: PREDICTED_SLICES of the study, with ``number``.
+        slices: PREDICTED_SLICES of the study, with ``number`` and ``edges``.
         read: Reads its images; None for a page without images.
         pictures: By class, the key image that shows where the class was found, as a ``data:`` address.
     """
@@ -52,7 +52,7 @@ def study_values(
         "note": results.thresholds.note if results.thresholds else "",
         "prevalences": _prevalences(results),
         "models": results.models,
-        "keys": _key_images(study, images, pictures) if images else [],
+        "keys": _key_images(study, slices, images, pictures) if images else [],
         "located": LOCATED if images and pictures else None,
         "viewer": _viewer(study, slices, images) if images else None,
         "pixels": markup(packed(images)) if images else None,
@@ -67,7 +67,7 @@ def _finding(results: Results, name: str, found: Finding) -> dict[str, Any]:
         "name": name,
         "colour": COLOURS[name],
         "found": found,
-        "where": place_of(found.key_image),
+        "where": found.key_image.place,
         "scope": {"held_out": "held out", "out_of_fold": "out of fold", None: ""}[at.scope],
         "figures": at.point.figures if at.point else None,
     }
@@ -79,11 +79,14 @@ def _prevalences(results: Results) -> list[tuple[str, float]]:
     return [(name, at[name].prevalence or 0.0) for name in at if at[name].prevalence is not None]
 
 
-def _key_images(study: Study, images: Images, pictures: Mapping[str, str]) -> list[dict[str, Any]]:
+def _key_images(
+    study: Study, slices: pl.DataFrame, images: Images, pictures: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """The key images of the findings that are shown, each once, with its neighbours."""
     by_slice: dict[str, dict[str, Finding]] = {}
     for name, found in study.shown().items():
         by_slice.setdefault(found.key_image.slice, {})[name] = found
+    edges = dict(slices.select("slice", "edges").iter_rows())
     order = sorted(by_slice.items(), key=lambda pair: -max(f.probability for f in pair[1].values()))
     shown = []
     for name, findings in order:
@@ -95,7 +98,8 @@ def _key_images(study: Study, images: Images, pictures: Mapping[str, str]) -> li
         shown.append(
             {
                 "at": at,
-                "where": place_of(next(iter(findings.values())).key_image),
+                "edges": edges[name],
+                "where": next(iter(findings.values())).key_image.place,
                 "classes": [(c, f.probability, COLOURS[c]) for c, f in findings.items()],
                 "brain": markup(picture(images, at, "brain")),
                 "subdural": markup(picture(images, at, "subdural")),
@@ -116,6 +120,7 @@ def _viewer(study: Study, slices: pl.DataFrame, images: Images) -> dict[str, Any
         "aspect": round(images.aspect, 4),
         "z": [round(z, 2) for z in images.z_mm],
         "number": about["number"].to_list(),
+        "edges": about["edges"].to_list(),
         "classes": [
             {
                 "name": name,

@@ -3,7 +3,7 @@
 (async () => {
   const find = (id) => document.getElementById(id);
   const study = JSON.parse(find("study").textContent);
-  const { side, z, number, classes } = study;
+  const { side, z, number, edges, classes } = study;
   const n = z.length;
   const screen = find("image"), chart = find("chart"), slider = find("slider");
   const state = { at: 0, level: 40, width: 80 };
@@ -79,6 +79,7 @@
   function drawWords() {
     const image = number[state.at] === null ? "" : `image ${number[state.at]}, `;
     find("where").textContent = `${image}z ${z[state.at].toFixed(1)} mm (${state.at + 1} of ${n})`;
+    [find("left").textContent, find("top").textContent] = edges[state.at] ?? ["", ""]; // sides of the patient
     find("window").textContent = `level ${Math.round(state.level)}, width ${Math.round(state.width)} HU`;
     classes.forEach((one, i) => {
       const p = one.p[state.at];

@@ -7,7 +7,7 @@ and the mark says that the answer may be wrong.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rsna_seq.clinic.results import KeyImage, Study
+from rsna_seq.clinic.results import Study
 from rsna_seq.labels import CLASSES
 from rsna_seq.report.page import page_text
 
@@ -99,16 +99,8 @@ def one_line_answer(study: Study) -> str:
         parts.append("no type above its threshold")
     if most.above or named:
         key = most.key_image if most.above else types[named[0]].key_image
-        parts[-1] += f", highest at {place_of(key)}"
+        parts[-1] += f", highest at {key.place}"
     return "; ".join(parts)
-
-
-def place_of(key: KeyImage) -> str:
-    """Where a key image is: ``z 35.0 mm, image 17``, with the frame of a multi-frame object."""
-    parts = [] if key.z_mm is None else [f"z {key.z_mm:.1f} mm"]
-    parts += [] if key.number is None else [f"image {key.number}"]
-    parts += [f"frame {key.slice.rpartition('#')[2]}"] if "#" in key.slice else []
-    return ", ".join(parts) or "an unknown position"
 
 
 def marks_of(study: Study) -> tuple[str, ...]:

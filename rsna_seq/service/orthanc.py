@@ -13,6 +13,9 @@ MARKED = "rsna_seq result"
 _TIMEOUT_S = (5.0, 60.0)
 """Seconds for connecting, and between two bytes of a reply."""
 _BLOCK = 1 << 20
+_TRIES, _SAFE = 3, frozenset({"GET", "PUT"})
+"""Tries, and the methods that are tried again: a server may close an idle connection just when the next
+request is sent, which then gets no reply. Others are tried again by the queue."""
 
 
 def new_session(address: Address, auth: tuple[str, str] | None) -> Any:
@@ -27,11 +30,18 @@ def new_session(address: Address, auth: tuple[str, str] | None) -> Any:
     """
     try:
         import requests
+        from requests.adapters import HTTPAdapter
+        from urllib3.util import Retry
     except ImportError as error:
         raise EnvironmentFaultError(
             "the package requests is not installed; run: pip install 'rsna-seq[clinic]'"
         ) from error
+    again = Retry(
+        total=_TRIES - 1, connect=0, status=0, redirect=0, backoff_factor=0.1, allowed_methods=_SAFE
+    )
     session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=again))
     session.trust_env = not is_loopback(address.host)
     session.auth = auth
     return session

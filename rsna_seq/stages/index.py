@@ -20,7 +20,7 @@ from rsna_seq.datasets.imported import is_imported, read_sets
 from rsna_seq.datasets.rsna2019.label_csv import check_labels
 from rsna_seq.datasets.rsna2019.layout import find_layout
 from rsna_seq.folds import assign
-from rsna_seq.imaging.geometry import flag, order, place, summarize
+from rsna_seq.imaging.geometry import edges_expr, flag, order, place, summarize
 from rsna_seq.imaging.headers.chunks import Chunk, read_chunks
 from rsna_seq.imaging.headers.fields import HEADERS
 from rsna_seq.imaging.passes import split_passes
@@ -60,7 +60,7 @@ class Scan:
         slices: SLICES; labels and folds are null.
         studies: STUDIES; labels and folds are null.
         quarantine: QUARANTINE.
-        numbers: InstanceNumber (``number``, or null) of each ``slice`` of each ``study``.
+        numbers: ``number`` (InstanceNumber) and ``edges`` (of ``geometry.edges_expr``) of each slice.
     """
 
     root: Path
@@ -172,7 +172,7 @@ def arrange(
         slices = slices.filter(pl.col("study").rank("dense") <= limit)
     quarantine = from_rows(aside + more, QUARANTINE).sort("file", "slice")
     checked = check(slices.select(list(SLICES)), SLICES, "slices")
-    numbers = slices.select("study", "slice", "number")
+    numbers = slices.select("study", "slice", "number", edges_expr())
     return Scan(root, checked, _studies(slices), quarantine, numbers)
 
 

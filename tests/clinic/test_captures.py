@@ -40,3 +40,14 @@ def test_slices_keep_their_proportions() -> None:
     assert lit.any(axis=1).sum() == 512
     assert lit.any(axis=0).sum() == 256
     assert (picture[:512] == picture[:512, :, :1]).all(), "the slice is grey"
+
+
+def test_letters_mark_the_sides_of_the_patient() -> None:
+    air = np.full((100, 100), -1000, dtype=np.int16)
+    marked = drawn(air, (1.0, 1.0), [], ("R", "A"))[:512, :, 0] > 0
+    rows, columns = marked.any(axis=1).nonzero()[0], marked[:, :512].any(axis=0).nonzero()[0]
+    assert {*rows} <= {*range(40), *range(230, 270)}
+    assert {*columns} <= {*range(40), *range(250, 290)}
+    assert marked[230:270, :40].any()
+    assert marked[:40, 250:290].any()
+    assert (marked[:, :512] == marked[:, 512:]).all(), "both windows have them"

@@ -5,7 +5,7 @@ from itertools import accumulate
 import polars as pl
 import pytest
 
-from rsna_seq.imaging.geometry import flag, order, summarize
+from rsna_seq.imaging.geometry import edges_expr, flag, order, summarize
 
 STUDIES = {
     "2.5 mm, then 5 mm": ([2.5] * 12 + [5.0] * 20, {""}, "12 x 2.5, 20 x 5.0"),
@@ -45,3 +45,22 @@ def test_flags_and_regions_of_spacing(flagged: pl.DataFrame, name: str) -> None:
     if regions is not None:
         assert summary["spacing_regions"].to_list() == [regions]
     assert summary["spacing_mm"].to_list() == [pl.Series(gaps, dtype=pl.Float64).median()]
+
+
+@pytest.mark.parametrize(
+    ("cosines", "edges"),
+    [
+        ([1, 0, 0, 0, 1, 0], "RA"),
+        ([1, 0, 0, 0, 0.94, -0.34], "RA"),  # gantry tilt
+        ([-1, 0, 0, 0, 1, 0], "LA"),  # mirrored
+        ([-1, 0, 0, 0, -1, 0], "LP"),  # turned, or a patient on the belly
+        ([0, 1, 0, 0, 0, -1], "AH"),  # sagittal
+        ([None] * 6, None),
+    ],
+)
+def test_edges_name_the_side_of_the_patient(cosines: list[float | None], edges: str | None) -> None:
+    table = pl.DataFrame(
+        {f"o_{i}": [value] for i, value in enumerate(cosines)},
+        schema_overrides={f"o_{i}": pl.Float64 for i in range(6)},
+    )
+    assert table.select(edges_expr()).rows() == [(edges,)]

@@ -83,5 +83,5 @@ def test_a_page_has_the_key_images_of_any_study_with_their_neighbours(n: int, da
 def test_a_series_is_read_as_one_table(tmp_path: Path) -> None:
     study_files(tmp_path, "A", slices=2)
     scan = index.scan([tmp_path], IndexConfig())
-    assert scan.numbers.sort("slice").rows() == [("A", "A_0", 2), ("A", "A_1", 1)]
+    assert scan.numbers.sort("slice").rows() == [("A", "A_0", 2, "RA"), ("A", "A_1", 1, "RA")]
     assert scan.numbers.schema["number"] == pl.Int64

@@ -39,6 +39,9 @@ def at(page: Browser, image: int) -> None:
 def test_the_viewer_opens_at_the_highest_probability(page: Browser) -> None:
     page.wait(f"{WHERE} === 'image 7, z 25.0 mm (6 of 12)'")
     assert page.run(WINDOW) == "level 40, width 80 HU"
+    for edge, letter in (("left", "R"), ("top", "A")):
+        assert page.run(f"document.getElementById('{edge}').textContent") == letter
+    assert page.run("document.querySelector('.panels .edge.left').textContent") == "R"
     assert page.run("document.getElementById('p5').textContent") == "0.95"
 
 

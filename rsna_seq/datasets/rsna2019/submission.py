@@ -20,7 +20,7 @@ from rsna_seq.store.files import atomic_path
 _ESCAPED = r"^['=+\-@\t\r\n]"
 """Text that starts with one of these characters gets a leading apostrophe: characters that start a formula
 (OWASP, CSV injection), and the apostrophe itself, so that reading restores the text."""
-_TEXT = frozenset({"study", "series", "slice", "file"})
+_TEXT = frozenset({"study", "series", "slice", "file", "root"})
 """Text columns of ``slices.csv`` and ``studies.csv``, besides columns that end with ``_slice``."""
 
 

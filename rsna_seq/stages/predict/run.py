@@ -9,8 +9,8 @@
    studies with ``studies/``; with a sample ``submission.csv``.
 6. With ``dicom`` a folder of DICOM results (:mod:`rsna_seq.clinic.write`), from ``studies.json``.
 
-``file`` in the tables is relative to the input folder, of several to the deepest folder that holds them all;
-the manifest names that folder as ``config.root``.
+``file`` in the tables is relative to the input folder, of several to the deepest folder that holds them all:
+``root`` in ``slices.csv`` and ``studies.json``, ``config.root`` in the manifest.
 
 The only stage that imports others.
 """
@@ -192,7 +192,10 @@ def _write(
     """Write the tables, the answer to a sample, and the report."""
     classes = [pl.col(c).clip(cfg.prob_clip, 1 - cfg.prob_clip) for c in CLASSES]
     slices = prediction.slices.with_columns(classes)
-    write_csv(slices, out / "slices.csv")
+    root = pl.lit(escaped(str(scan.root.resolve()))).alias("root")
+    write_csv(
+        slices.select(pl.col("*").exclude("z_mm", *CLASSES), root, "z_mm", *CLASSES), out / "slices.csv"
+    )
     studies = studies_table(prediction.slices).with_columns(classes)
     studies = studies.join(prediction.checks, on="study", how="left", maintain_order="left")
     write_csv(studies, out / "studies.csv")

@@ -30,6 +30,12 @@ def test_studies_csv_says_where_the_maximum_lies(walked: Path) -> None:
         assert study["any_z_mm"] in rows.filter(pl.col("any") == pl.col("any").max())["z_mm"]
 
 
+def test_slices_csv_names_the_folder_that_its_files_are_relative_to(walked: Path) -> None:
+    slices = pl.read_csv(walked / "run" / "7_predict" / "slices.csv")
+    assert slices["root"].unique().to_list() == [read_results(walked / "run" / "7_predict").root]
+    assert all((Path(row["root"]) / row["file"]).is_file() for row in slices.iter_rows(named=True))
+
+
 def test_studies_csv_says_how_far_the_networks_differ(walked: Path) -> None:
     out, run = walked / "run" / "7_predict", TrainedRun(walked / "run", "cpu")
     studies = pl.read_csv(out / "studies.csv")
