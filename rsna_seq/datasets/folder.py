@@ -113,15 +113,12 @@ def _found(
 ) -> tuple[Literal["slice", "study"], pl.DataFrame]:
     """Level of the rows, and ``row``, ``study`` and ``slice`` of those whose id was found."""
     keyed = table.with_columns(key=_plain(pl.col("id").fill_null("")))
-    if "slice" in table.columns:
-        return "slice", _numbered(opened, keyed, headers)
-    names = {"slice": _slice_names(headers), "study": _study_names(headers)}
-    tried = {
-        name: keyed.join(known, on="key", how="inner", maintain_order="left") for name, known in names.items()
-    }
-    best: Literal["slice", "study"] = (
-        "slice" if tried["slice"][ROW].n_unique() > tried["study"][ROW].n_unique() else "study"
-    )
+    if "slice" in table.columns and level != "study":
+        tried = {"slice": _numbered(opened, keyed, headers)}
+    else:
+        names = {"slice": _slice_names(headers), "study": _study_names(headers)}
+        tried = {n: keyed.join(known, on="key", maintain_order="left") for n, known in names.items()}
+    best = max(reversed(tried), key=lambda name: tried[name][ROW].n_unique())
     chosen: Literal["slice", "study"] = best if level == "auto" else level  # type: ignore[assignment]
     found = tried[chosen].select(ROW, "id", "study", "slice").unique(maintain_order=True)
     several = found.filter(pl.col(ROW).is_duplicated())["id"].unique(maintain_order=True)
@@ -141,7 +138,7 @@ def _found(
 
 def _numbered(opened: CsvFile, keyed: pl.DataFrame, headers: pl.DataFrame) -> pl.DataFrame:
     """Rows that name a study and the number of a slice in it."""
-    number = pl.col("slice").cast(pl.Float64, strict=False).cast(pl.Int64)
+    number = pl.col("slice").cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
     rows = keyed.with_columns(number=number)
     bad = rows.filter(pl.col("number").is_null())
     if len(bad):
@@ -153,7 +150,7 @@ def _numbered(opened: CsvFile, keyed: pl.DataFrame, headers: pl.DataFrame) -> pl
         "study", "slice", number=pl.coalesce("number", pl.col("frame").cast(pl.Int64) + 1)
     )
     studies = rows.drop("slice").join(_study_names(headers).drop("slice"), on="key", maintain_order="left")
-    return studies.join(slices, on=["study", "number"], maintain_order="left").select(ROW, "study", "slice")
+    return studies.join(slices, on=["study", "number"], maintain_order="left")
 
 
 def _plain(name: pl.Expr) -> pl.Expr:

@@ -132,20 +132,6 @@ def _info(made: Artifact) -> SetInfo:
         raise IntegrityError(f"{file}: not a data set of this version; import it again") from error
 
 
-def must_be_external(info: SetInfo) -> None:
-    """Refuse a set that is no external data for a network that was trained on the RSNA set.
-
-    Raises:
-        UsageError: Its images are part of the RSNA set.
-    """
-    if not info.external:
-        origin = info.derived_from or "the training data"
-        raise UsageError(
-            f"{info.dataset}: its images were taken from {origin}, so it is not external data: networks may "
-            "have been trained on the same patients"
-        )
-
-
 def images_root(places: Sequence[Path]) -> Path:
     """Folder that ``file`` in the tables of ``index`` is relative to.
 

@@ -77,7 +77,11 @@ def read_physionet(source: Path, read: ReadHeaders, cfg: ImportConfig) -> Import
     labels = truth.join(
         headers.select("study", "number", "slice"), on=["study", "number"], how="inner", maintain_order="left"
     )
-    lost = len(truth.join(headers.select("study").unique(), on="study", how="semi")) - len(labels)
+    imaged = truth.join(headers, on="study", how="semi")
+    silent = truth["study"].n_unique() - imaged["study"].n_unique()
+    if silent:
+        notes.append(f"{silent} studies of the label CSV have no readable image")
+    lost = len(imaged) - len(labels)
     if lost:
         notes.append(f"{lost} rows of the label CSV name slices that are not there")
     info = SetInfo(dataset="physionet", source=listing.root.resolve(), external=True, notes=tuple(notes))
@@ -109,7 +113,7 @@ def _labels(file: Path) -> tuple[pl.DataFrame, list[str]]:
     numbers = opened.table.select(
         ROW,
         **{
-            ours: pl.col(name).str.strip_chars().cast(pl.Float64, strict=False).cast(pl.Int64)
+            ours: pl.col(name).str.strip_chars().cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
             for ours, name in keys.items()
         },
     )

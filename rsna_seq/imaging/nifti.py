@@ -282,5 +282,9 @@ def mask_values(image: str, mask: str) -> list[frozenset[int]]:
     values = _open(mask).image
     if values.shape != shape:
         raise ExclusionError(Reason.BAD_DIMENSIONS, f"the mask has shape {values.shape}, the volume {shape}")
-    stored = np.moveaxis(np.asarray(values.dataobj), axis, 0)
-    return [frozenset(int(v) for v in np.unique(np.rint(plane)) if v != 0) for plane in stored]
+    try:
+        stored = np.moveaxis(np.asarray(values.dataobj), axis, 0)
+    except Exception as error:  # damaged offsets may raise any exception
+        raise ExclusionError(Reason.PIXELS_UNDECODABLE, f"NIfTI: {type(error).__name__}") from error
+    planes = (np.unique(np.rint(np.nan_to_num(plane))) for plane in stored)
+    return [frozenset(int(value) for value in plane if value != 0) for plane in planes]

@@ -100,7 +100,7 @@ def run(cfg: CacheConfig, ctx: Context, run: RunFolder) -> Manifest:
 
     def build(folder: Path) -> BuildSummary:
         for place in places:
-            must_exist(place, "data.root")
+            must_exist(place, "data.sets" if ctx.data.sets else "data.root")
         slices = read_table(index.file("slices.parquet"), SLICES)
         if ctx.limit is not None:
             slices = slices.filter(pl.col("study").rank("dense") <= ctx.limit)

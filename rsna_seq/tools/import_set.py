@@ -113,12 +113,17 @@ def run_index(cfg: IndexConfig, ctx: Context, run: RunFolder) -> Manifest:
         run: Receives ``1_index``.
 
     Raises:
-        UsageError: A folder is no imported set, or labels contradict each other.
+        UsageError: A folder is no imported set, labels contradict each other, or ``data.labels`` is set.
         NothingUsableError: There is no image that can be used.
     """
     folders = ctx.data.sets or (ctx.data.root,)
     for folder in folders:
-        must_exist(folder, "data.sets")
+        must_exist(folder, "data.sets" if ctx.data.sets else "data.root")
+    if ctx.data.labels is not None:
+        raise UsageError(
+            f"data.labels={ctx.data.labels}: {folders[0]} is an imported set with labels of its own; to replace "
+            "them, import it again with imports.labels, and leave data.labels out"
+        )
     sets = read_sets(folders)
 
     def build(folder: Path) -> BuildSummary:

@@ -1,5 +1,6 @@
 """CQ500 in its format: two of three readers, labels of studies, boxes of BHX for slices."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,18 @@ def test_labels_of_studies_are_what_two_of_three_readers_say(tmp_path: Path) -> 
     assert made.info.external
     assert made.info.notes == ("1 studies of reads.csv have no readable image",)
     assert len(made.headers) == 14
+
+
+def test_studies_may_stay_in_their_zip_files(tmp_path: Path) -> None:
+    root = cq500(tmp_path / "cq500")
+    unpacked = imported("cq500", root)
+    for folder in [p for p in root.iterdir() if p.is_dir()]:
+        shutil.make_archive(str(root / folder.name.split()[0]), "zip", root, folder.name)
+        shutil.rmtree(folder)
+    zipped = imported("cq500", root)
+    assert zipped.headers["file"].str.contains(r"^CQ500CT\d\.zip!/CQ500CT\d CQ500CT\d/").all()
+    assert zipped.labels.equals(unpacked.labels)
+    assert zipped.studies.equals(unpacked.studies)
 
 
 def test_boxes_of_bhx_label_the_slices_of_their_series(tmp_path: Path) -> None:

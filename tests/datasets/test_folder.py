@@ -62,11 +62,13 @@ def test_slices_of_volumes_are_found_by_number_and_patients_by_column(tmp_path: 
         ["a/ct.nii.gz", 3, "X", 1],
         ["other", 1, "X", 0],
         ["b", "2.0", "Y", 0],
+        ["b", 9, "Y", 0],
     ]
     columns = ["imports.columns={id: Volume, slice: Nr, patient: person}"]
     made = imported("folder", data, labels(data, *rows), *columns)
     assert labels_of(made) == {"a-ct#3": ".....1", "other#1": "000000", "b-ct#2": "000000"}
     assert dict(made.studies.select("study", "patient").rows()) == {"a-ct": "X", "b-ct": "Y", "other": "X"}
+    assert made.info.notes[0] == "1 of 4 rows of the CSV fit no slice: b"
 
 
 def test_without_labels_the_folder_can_be_scored(dicoms: Path) -> None:
@@ -88,6 +90,12 @@ def test_what_is_ambiguous_or_wrong_is_refused(dicoms: Path) -> None:
         imported("folder", dicoms, labels(dicoms, ["id", "ICH"], ["1.2.1", 1]))
     with pytest.raises(UsageError, match=r"more than one row of labels: 1\.2\.1"):
         imported("folder", dicoms, labels(dicoms, ["id", "any"], ["1.2.1", 1], ["case 7", 0]))
+    with pytest.raises(UsageError, match="1 ids fit more than one slice: P"):
+        imported("folder", dicoms, labels(dicoms, ["id", "slice", "any"], ["1.2.1", 1, 1], ["P", 1, 0]))
+    with pytest.raises(UsageError, match=r"no id is known \(x\)"):
+        imported("folder", dicoms, labels(dicoms, ["id", "slice", "any"], ["x", 1, 1]))
+    with pytest.raises(UsageError, match=r"1 rows have no number of a slice: lines \[2\]"):
+        imported("folder", dicoms, labels(dicoms, ["id", "slice", "any"], ["1.2.1", "inf", 1]))
     two_patients = [["id", "patient", "any"], ["1.2.1.1.1", "X", 1], ["1.2.1.1.2", "Y", 0]]
     with pytest.raises(UsageError, match=r"studies have more than one patient: 1\.2\.1"):
         imported("folder", dicoms, labels(dicoms, *two_patients))

@@ -110,6 +110,14 @@ def test_two_sets_are_one_run_with_labels_of_both_levels(tmp_path: Path) -> None
     assert slabs.rows() == [("1.2.1", [None]), ("1.2.2", [0]), ("ct-ich-049", [0, 1]), ("ct-ich-050", [0])]
 
 
+def test_labels_beside_an_imported_set_are_refused(tmp_path: Path) -> None:
+    labels = tmp_path / "cq500" / "reads.csv"
+    import_set.run("cq500", cq500(tmp_path / "cq500"), tmp_path / "set", load_config(None, WORDS))
+    cfg = load_config(None, [*WORDS, f"data.root={tmp_path / 'set'}", f"data.labels={labels}"])
+    with pytest.raises(UsageError, match=r"import it again with imports\.labels"):
+        run_stage("index", cfg, tmp_path / "run")
+
+
 def test_a_run_without_labels_of_studies_has_no_table_of_them(tmp_path: Path) -> None:
     write_dicom(tmp_path / "data", "1.2.1", "P", bleeds=True)
     import_set.run("folder", tmp_path / "data", tmp_path / "set", load_config(None, WORDS))

@@ -6,7 +6,6 @@ import pytest
 from dicoms import write_set
 from importing import imported, labels_of
 
-from rsna_seq.datasets.imported import must_be_external
 from rsna_seq.datasets.rsna2019.label_csv import read_labels
 from rsna_seq.errors import UsageError
 
@@ -21,8 +20,7 @@ def test_labels_of_slices_are_those_of_the_csv(tmp_path: Path) -> None:
     assert "010001" in truth.values()
     assert made.info.notes == ("1 labels have no readable slice",)
     assert set(made.headers["patient"]) == {"ID_p0", "ID_p1", "ID_p2"}, "test images are not imported"
-    with pytest.raises(UsageError, match="not external"):
-        must_be_external(made.info)
+    assert not made.info.external
 
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:
