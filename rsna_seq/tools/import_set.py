@@ -121,8 +121,8 @@ def run_index(cfg: IndexConfig, ctx: Context, run: RunFolder) -> Manifest:
         must_exist(folder, "data.sets" if ctx.data.sets else "data.root")
     if ctx.data.labels is not None:
         raise UsageError(
-            f"data.labels={ctx.data.labels}: {folders[0]} is an imported set with labels of its own; to replace "
-            "them, import it again with imports.labels, and leave data.labels out"
+            f"data.labels={ctx.data.labels}: {folders[0]} is an imported set with labels of its own; leave "
+            "data.labels out, or import it again with imports.labels"
         )
     sets = read_sets(folders)
 
