@@ -38,8 +38,10 @@ from rsna_seq.nets.optimizer import StackedAdamW
 from rsna_seq.nets.resume import read_state, write_state
 from rsna_seq.nets.sequence_model import Drops, SequenceModel
 from rsna_seq.nets.studies import Studies, collate
+from rsna_seq.nets.weak import partial_losses, study_loss
 from rsna_seq.scoring.metric import log_loss
 from rsna_seq.store.files import write_bytes, write_json
+from rsna_seq.store.study_labels import UNKNOWN
 
 _CPU = torch.device("cpu")
 
@@ -115,6 +117,7 @@ class _Run:
     def __init__(self, cfg: SequenceConfig, trainings: list[Training]) -> None:
         self.cfg, self.trainings = cfg, trainings
         self.features, count = trainings[0].train[0].vectors.shape[1], len(trainings)
+        self.partial = any(s.is_partial for t in trainings for s in t.train)
         self.steps = [-(-len(t.train) // cfg.batch_size) for t in trainings]
         nets = []
         for training in trainings:
@@ -168,6 +171,8 @@ class _Run:
 
     def _losses(self, batch: Batch) -> Tensor:
         """Loss of each network, (network,): official class weights, mean over its slabs."""
+        if self.partial:
+            return self._partial_losses(batch)
         classes = torch.as_tensor(CLASS_WEIGHTS, dtype=torch.float32)
         final, refined = (
             F.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none") @ classes
@@ -175,6 +180,17 @@ class _Run:
         )
         loss = (final + self.cfg.slice_loss * refined) * batch.weight
         return torch.where(batch.weight > 0, loss, 0.0).sum((1, 2))
+
+    def _partial_losses(self, batch: Batch) -> Tensor:
+        """The same where labels are unknown, or known of the study only; a study counts as some slabs."""
+        cfg, labels = self.cfg, batch.labels.masked_fill(batch.weight[..., None] == 0, UNKNOWN)
+        total = torch.zeros(len(labels))
+        for part, logits in zip((1.0, cfg.slice_loss), self._apply(self.weights, batch), strict=True):
+            slabs = (partial_losses(logits, labels) * batch.weight).sum((1, 2))
+            studies = study_loss(logits.flatten(0, 1), labels.flatten(0, 1), cfg.study_pool)
+            own = studies.view(len(labels), -1).sum(1) * batch.weight.amax((1, 2))
+            total = total + part * (slabs + cfg.study_loss * own)
+        return total
 
     def _apply(self, weights: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Run every network on its own batch; both results (network, study, slab, 6)."""

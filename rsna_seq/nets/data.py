@@ -22,9 +22,9 @@ from torch.utils.data import Dataset
 
 from rsna_seq.imaging.neighbours import neighbour_indices
 from rsna_seq.imaging.volume import Volume
-from rsna_seq.labels import CLASSES
 from rsna_seq.nets.augment import Draws
 from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.study_labels import coded_labels
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -37,7 +37,8 @@ _MAX_THREADS = 8
 class SlabDataset(Dataset[tuple[Tensor, Tensor]]):
     """Slabs with their neighbours, read from the cache.
 
-    An item is (2 * neighbours + 1, y, x) int16 HU with the centre slab in the middle, and (6,) labels.
+    An item is (2 * neighbours + 1, y, x) int16 HU with the centre slab in the middle, and (6,) labels, below
+    0 where they are not known (:mod:`rsna_seq.store.study_labels`).
 
     Args:
         cache: An open cache.
@@ -51,10 +52,20 @@ class SlabDataset(Dataset[tuple[Tensor, Tensor]]):
         self.cache = cache
         self.shard = slabs["shard"].to_numpy()
         self.rows = _neighbour_rows(slabs, neighbours, spacing_mm)
-        self.labels = slabs.select(CLASSES).cast(pl.Float32).to_numpy()
+        self.labels = coded_labels(slabs, cache.study_labels)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def labelled(self) -> NDArray[np.intp]:
+        """Indices of the slabs with a label of their own in some class."""
+        return np.flatnonzero((self.labels >= 0).any(1))
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a label is unknown, or known of the study only."""
+        return bool((self.labels < 0).any())
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         hu, labels = self.__getitems__([index])
@@ -90,7 +101,7 @@ class StudyDataset(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, cache: PixelCache) -> None:
         self.cache = cache
         self.labels = {
-            str(study): torch.from_numpy(rows.select(CLASSES).cast(pl.Float32).to_numpy())
+            str(study): torch.from_numpy(coded_labels(rows, cache.study_labels))
             for (study,), rows in cache.slabs.group_by("study", maintain_order=True)
         }
 
@@ -117,7 +128,7 @@ def shuffled_batches(
         pin: Put batches into page-locked memory, for a GPU.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(dataset))
-    return read_ahead(partial(dataset.batch, pin=pin), _chunks(order, batch), workers)
+    return read_ahead(partial(dataset.batch, pin=pin), slab_batches(order, batch), workers)
 
 
 def read_studies(cache: PixelCache, studies: Iterable[str], device: torch.device) -> Iterator[Volume]:
@@ -168,7 +179,7 @@ def read_ahead(read: Callable[[Item], Read], items: Iterable[Item], threads: int
 
 def batches_of(n: int, batch: int) -> int:
     """Return the number of batches that :func:`shuffled_batches` makes of ``n`` samples."""
-    return len(_chunks(np.arange(n), batch))
+    return len(slab_batches(np.arange(n), batch))
 
 
 def split_batch(batch: Batch, pieces: int) -> list[tuple[Batch, float]]:
@@ -181,7 +192,8 @@ def split_batch(batch: Batch, pieces: int) -> list[tuple[Batch, float]]:
     return [((hu[c], labels[c], draws.part(c)), (c.stop - c.start) / len(hu)) for c in cuts]
 
 
-def _chunks(order: NDArray[np.int64], batch: int) -> list[list[int]]:
+def slab_batches(order: NDArray[np.integer], batch: int) -> list[list[int]]:
+    """Cut indices into batches; the last has at least two, because batch norm cannot be trained on one."""
     chunks = [order[i : i + batch].tolist() for i in range(0, len(order), batch)]
     if len(chunks) > 1 and len(chunks[-1]) == 1:
         chunks[-2] += chunks.pop()

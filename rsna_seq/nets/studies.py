@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rsna_seq.labels import CLASSES
 from rsna_seq.store.run_folder import open_folds
+from rsna_seq.store.study_labels import coded_labels
 from rsna_seq.store.tables import LOGITS, read_table
 
 
@@ -31,7 +32,7 @@ class EmbeddedStudy:
         vectors: (slab, feature).
         logits: (slab, 6) of the embedding network.
         z_mm: (slab,) positions in mm.
-        labels: (slab, 6).
+        labels: (slab, 6), below 0 where they are not known (:mod:`rsna_seq.store.study_labels`).
     """
 
     study: str
@@ -44,6 +45,11 @@ class EmbeddedStudy:
 
     def __len__(self) -> int:
         return len(self.z_mm)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a label is unknown, or known of the study only."""
+        return bool((self.labels < 0).any())
 
 
 class Studies(NamedTuple):
@@ -65,19 +71,23 @@ class Studies(NamedTuple):
         return steps[None] < self.lengths.to(self.logits.device)[:, None]
 
 
-def read_embedded_studies(embed: Path, slabs: pl.DataFrame) -> list[EmbeddedStudy]:
+def read_embedded_studies(
+    embed: Path, slabs: pl.DataFrame, study_labels: pl.DataFrame | None = None
+) -> list[EmbeddedStudy]:
     """Read all studies that ``embed`` embedded; vectors are memory-mapped.
 
     Args:
         embed: The folder ``3_embed``.
         slabs: The table ``2_cache/slabs.parquet``.
+        study_labels: STUDY_LABELS of the cache, or None.
 
     Raises:
         IntegrityError: A fold is unfinished or damaged.
     """
     sequences = []
-    labels = slabs.select(
-        "study", "slab", "z_mm", "cross_fold", *(pl.col(c).alias(f"y_{c}") for c in CLASSES)
+    coded = coded_labels(slabs, study_labels)
+    labels = slabs.select("study", "slab", "z_mm", "cross_fold").with_columns(
+        pl.Series(f"y_{c}", coded[:, i]) for i, c in enumerate(CLASSES)
     )
     for fold in open_folds(embed).values():
         vectors = np.load(fold.file("vectors.npy"), mmap_mode="r")

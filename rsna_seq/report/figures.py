@@ -139,7 +139,7 @@ def roc_figure(labels: NDArray[np.generic], probabilities: Floats) -> str:
     """Draw the ROC curve of every class with positive and negative slices, with its area.
 
     Args:
-        labels: (slice, 6).
+        labels: (slice, 6); NaN where unknown.
         probabilities: (slice, 6).
     """
     from sklearn.metrics import roc_auc_score, roc_curve
@@ -147,7 +147,8 @@ def roc_figure(labels: NDArray[np.generic], probabilities: Floats) -> str:
     figure, axes = canvas(5.0, 4.3, 0.55)
     axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.2)
     for c, name in enumerate(CLASSES):
-        truth, p = labels[:, c], probabilities[:, c]
+        known = np.isfinite(labels[:, c])
+        truth, p = labels[known, c], probabilities[known, c]
         if 0 < truth.sum() < len(truth):
             false, true, _ = roc_curve(truth, p)
             axes.plot(
@@ -171,7 +172,8 @@ def precision_figure(labels: NDArray[np.generic], probabilities: Floats) -> str:
 
     figure, axes = canvas(5.0, 4.3, 0.55)
     for c, name in enumerate(CLASSES):
-        truth, p = labels[:, c], probabilities[:, c]
+        known = np.isfinite(labels[:, c])
+        truth, p = labels[known, c], probabilities[known, c]
         if 0 < truth.sum() < len(truth):
             precision, recall, _ = precision_recall_curve(truth, p)
             area = average_precision_score(truth, p)

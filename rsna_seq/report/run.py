@@ -53,6 +53,8 @@ def write_run_report(
         "run.html.j2",
         out,
         scope=metrics["scope"],
+        unit=metrics.get("unit", "slices"),
+        study_level=metrics.get("study_level", {}),
         pages=[_page(name, scopes[name], metrics[name]) for name in order],
         strips=[{**s, "figure": markup(s["figure"])} for s in strips],
         reasons=reasons_of(excluded),
@@ -73,6 +75,7 @@ def _page(name: str, scope: Scope, scores: Mapping[str, Any]) -> dict[str, Any]:
     whole = (f"cnn->{model}" for model in ("sequence", list(models)[-1]))  # the gain of using the whole study
     steps = near + [step for step in whole if step in scores["differences"]]
     chosen = {step: scores["differences"][step] for step in dict.fromkeys(steps)}
+    known = [c for c in CLASSES if c in scores["classes"]]
     return {
         "scope": name,
         "scores": scores,
@@ -81,8 +84,8 @@ def _page(name: str, scope: Scope, scores: Mapping[str, Any]) -> dict[str, Any]:
         "gain": _gain(scores, list(models)[-1]),
         "models": markup(models_figure(models)),
         "changes": markup(steps_figure(chosen)) if chosen else None,
-        "classes": [markup(class_figure(c, scores["classes"][c]["models"])) for c in CLASSES],
-        "reliability": [markup(reliability_figure(c, scores["classes"][c]["reliability"])) for c in CLASSES],
+        "classes": [markup(class_figure(c, scores["classes"][c]["models"])) for c in known],
+        "reliability": [markup(reliability_figure(c, scores["classes"][c]["reliability"])) for c in known],
         "study_reliability": markup(_study_reliability(scores, list(models)[-1])),
         "roc": markup(roc_figure(scope.labels, scope.top)),
         "precision": markup(precision_figure(scope.labels, scope.top)),
@@ -91,7 +94,8 @@ def _page(name: str, scope: Scope, scores: Mapping[str, Any]) -> dict[str, Any]:
 
 def _study_reliability(scores: Mapping[str, Any], top: str) -> str:
     """Draw the reliability diagram of ``any`` over studies."""
-    return reliability_figure("any", {top: scores["study"]["classes"]["any"]["reliability"]}, "studies")
+    found = scores["study"]["classes"].get("any", {"reliability": []})
+    return reliability_figure("any", {top: found["reliability"]}, "studies")
 
 
 def _gain(scores: Mapping[str, Any], top: str) -> dict[str, Any] | None:
@@ -118,7 +122,7 @@ def pick_studies(slices: pl.DataFrame, answers: Floats, count: int) -> list[tupl
     Returns:
         StudyInstanceUID and the criterion; every study occurs once.
     """
-    wrong = pl.Series("wrong", np.abs(answers[:, ANY] - slices["any"].to_numpy()))
+    wrong = pl.Series("wrong", np.abs(answers[:, ANY] - slices["any"].to_numpy()), nan_to_null=True)
     table = (
         slices.with_columns(wrong)
         .group_by("study", maintain_order=True)

@@ -9,10 +9,18 @@ from rsna_seq.arrays import Floats, sigmoid
 from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.folds import held_out
 from rsna_seq.labels import CLASSES, N_CLASSES
-from rsna_seq.scoring.scores import Scope
+from rsna_seq.scoring.scores import Scope, by_study
 from rsna_seq.scoring.smoothing import smooth_along_z
 from rsna_seq.store.artifacts import Artifact
-from rsna_seq.store.tables import LOGITS, SLABS, SLICES, read_table
+from rsna_seq.store.study_labels import slice_labelled
+from rsna_seq.store.tables import (
+    LOGITS,
+    SLABS,
+    SLICES,
+    STUDY_LABELS,
+    STUDY_LABELS_FILE,
+    read_table,
+)
 
 _MODELS = {
     "cnn": ("embed", "logits.parquet"),
@@ -44,11 +52,64 @@ def read_models(
         NothingUsableError: No slice has a label.
         IntegrityError: A stage has no prediction for a labelled slice.
     """
-    run = artifacts["cache"].folder.parent
-    slabs = read_table(artifacts["cache"].file("slabs.parquet"), SLABS).filter(pl.col("fold").is_not_null())
-    slices = _slices(artifacts["index"], slabs)
+    slabs = _labelled_slabs(artifacts)
+    slices = slice_labelled(_slices(artifacts["index"], slabs), _study_labels(artifacts))
+    slices = slices.filter(pl.any_horizontal(pl.col(c).is_not_null() for c in CLASSES))
     if slices.is_empty():
+        run = artifacts["cache"].folder.parent
         raise NothingUsableError(f"{run}: no slice has a label, so nothing can be scored; check data.labels")
+    return slices, _answers(artifacts, slabs, slices, smooth_mm)
+
+
+def read_study_models(
+    artifacts: Mapping[str, Artifact], smooth_mm: float
+) -> tuple[pl.DataFrame, dict[str, Floats]] | None:
+    """Read the studies of a run and the highest probability of each model, if studies have labels of their own.
+
+    Args:
+        artifacts: The finished stages of a run, by name.
+        smooth_mm: As in :func:`read_models`.
+
+    Returns:
+        The studies with a label, of a slice or of the whole (study, patient, fold, labels), and (study, 6)
+        probabilities by model; None if no study has a label of its own.
+    """
+    whole = _study_labels(artifacts)
+    if whole is None:
+        return None
+    slabs = _labelled_slabs(artifacts)
+    slices = _slices(artifacts["index"], slabs)
+    answers = _answers(artifacts, slabs, slices, smooth_mm)
+    names = slices["study"].to_numpy().astype(str)
+    first, (seen, *highest) = by_study(
+        names, slices.select(CLASSES).cast(pl.Float64).to_numpy(), *answers.values()
+    )
+    studies = slices[first].select("study", "patient", "fold")
+    said = studies.join(whole, on="study", how="left", maintain_order="left").select(CLASSES).cast(pl.Float64)
+    truth = np.fmax(seen, said.to_numpy())
+    table = studies.with_columns(pl.Series(c, truth[:, i], nan_to_null=True) for i, c in enumerate(CLASSES))
+    known = np.isfinite(truth).any(1)
+    return table.filter(known), {name: p[known] for name, p in zip(answers, highest, strict=True)}
+
+
+def _labelled_slabs(artifacts: Mapping[str, Artifact]) -> pl.DataFrame:
+    """SLABS of patients with labels."""
+    return read_table(artifacts["cache"].file("slabs.parquet"), SLABS).filter(pl.col("fold").is_not_null())
+
+
+def _study_labels(artifacts: Mapping[str, Artifact]) -> pl.DataFrame | None:
+    """STUDY_LABELS of the cache; None if no study has a label of its own."""
+    cache = artifacts["cache"]
+    if STUDY_LABELS_FILE not in cache.manifest.files:
+        return None
+    return read_table(cache.file(STUDY_LABELS_FILE), STUDY_LABELS)
+
+
+def _answers(
+    artifacts: Mapping[str, Artifact], slabs: pl.DataFrame, slices: pl.DataFrame, smooth_mm: float
+) -> dict[str, Floats]:
+    """(slice, 6) probabilities of each model and baseline."""
+    run = artifacts["cache"].folder.parent
     keyed = slabs.select(*_KEYS, "z_mm", "fold")
     models: dict[str, pl.DataFrame] = {}
     tables = _tables(artifacts)
@@ -67,7 +128,7 @@ def read_models(
                 f"{run}: {name} has no prediction for slices of {n} studies; "
                 f"rebuild the stage {tables[name][0]}"
             )
-    return slices, answers
+    return answers
 
 
 def _tables(artifacts: Mapping[str, Artifact]) -> dict[str, tuple[str, str]]:
@@ -144,12 +205,10 @@ def _smoothed(table: pl.DataFrame, sigma_mm: float) -> pl.DataFrame:
 
 
 def _slices(index: Artifact, slabs: pl.DataFrame) -> pl.DataFrame:
-    """Return the labelled slices in the order of the cache, each with its slab."""
+    """Return the slices in the order of the cache, each with its slab and its labels, null where unknown."""
     members = slabs.select(*_KEYS, "patient", "fold", pl.col("slices").alias("slice")).explode("slice")
     truth = read_table(index.file("slices.parquet"), SLICES).select("slice", "z_mm", *CLASSES)
-    return members.join(truth, on="slice", how="left", maintain_order="left").filter(
-        pl.col("any").is_not_null()
-    )
+    return members.join(truth, on="slice", how="left", maintain_order="left")
 
 
 def _prior(slices: pl.DataFrame) -> Floats:

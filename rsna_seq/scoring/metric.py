@@ -47,16 +47,39 @@ def log_loss(labels: NDArray[np.generic], probabilities: Floats) -> float:
     """Compute the official metric: binary log losses, weights 2/7 (any) and 1/7 (others), mean over slices.
 
     Args:
-        labels: (slice, 6).
+        labels: (slice, 6); slices with a label that is NaN or below 0 are left out, because it is unknown.
         probabilities: (slice, 6).
+
+    Returns:
+        The loss; NaN if there is no slice with six labels.
     """
+    known = np.greater_equal(labels, 0).all(1)
+    if not known.all():
+        labels, probabilities = labels[known], probabilities[known]
+    if not len(labels):
+        return float("nan")
     return float((class_log_loss(labels, probabilities) @ CLASS_WEIGHTS).mean())
 
 
 def slice_losses(labels: NDArray[np.generic], probabilities: Floats) -> Floats:
-    """Compute the official metric of each slice, (slice,); the mean is :func:`log_loss`."""
-    losses: Floats = class_log_loss(labels, probabilities) @ CLASS_WEIGHTS
-    return losses
+    """Compute the official metric of each slice, (slice,); the mean is :func:`log_loss`.
+
+    Args:
+        labels: (slice, 6); unknown classes (NaN) are left out, and the weights of the others sum to 1.
+        probabilities: (slice, 6).
+
+    Returns:
+        The losses; NaN where no class is known.
+    """
+    known = np.isfinite(labels)
+    if known.all():
+        losses: Floats = class_log_loss(labels, probabilities) @ CLASS_WEIGHTS
+        return losses
+    weights = np.where(known, CLASS_WEIGHTS, 0)
+    each = np.where(known, class_log_loss(labels, probabilities), 0)
+    with np.errstate(invalid="ignore"):
+        partial: Floats = (each * weights).sum(1) / weights.sum(1)
+    return partial
 
 
 def calibration_error(labels: NDArray[np.generic], probabilities: Floats, bins: int = 15) -> float:

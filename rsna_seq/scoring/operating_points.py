@@ -98,7 +98,7 @@ def choose(truth: NDArray[np.generic], p: Floats, criterion: Criterion) -> float
     """Choose the threshold of one class.
 
     Args:
-        truth: (study,) of 0 and 1.
+        truth: (study,) of 0 and 1; NaN where unknown.
         p: (study,) probabilities.
         criterion: How.
 
@@ -108,6 +108,9 @@ def choose(truth: NDArray[np.generic], p: Floats, criterion: Criterion) -> float
     """
     from sklearn.metrics import roc_curve  # here, because readers of the file need no scikit-learn
 
+    known = np.isfinite(truth)
+    if not known.all():
+        truth, p = truth[known], p[known]
     positive = int(np.sum(truth))
     if min(positive, len(truth) - positive) < _LEAST:
         return None
@@ -124,10 +127,11 @@ def figures(truth: NDArray[np.generic], above: NDArray[np.bool_]) -> Figures | N
     """Sensitivity and specificity; None unless there are studies with and without the class.
 
     Args:
-        truth: (study,) of 0 and 1.
+        truth: (study,) of 0 and 1; NaN where unknown.
         above: (study,) whether the probability is above the threshold.
     """
-    has = np.asarray(truth).astype(bool)
+    known = np.isfinite(truth)
+    has, above = np.asarray(truth)[known].astype(bool), above[known]
     if has.all() or not has.any():
         return None
     return Figures(
@@ -140,7 +144,7 @@ def operating_points(truth: NDArray[np.generic], p: Floats, folds: NDArray[np.in
     """Choose the thresholds of all classes, and score them on other studies.
 
     Args:
-        truth: (study, 6) of 0 and 1.
+        truth: (study, 6) of 0 and 1; NaN where unknown.
         p: (study, 6) highest probability of the final model.
         folds: (study,) fold of the patient; -1 is held out.
     """

@@ -25,13 +25,13 @@ class Scope:
     """Slices that are scored together: out of fold or held out.
 
     Attributes:
-        labels: (slice, 6) of 0 and 1.
+        labels: (slice, 6) of 0 and 1; NaN where unknown, in no row for all classes.
         patients: (slice,) ids, for the bootstrap.
         studies: (slice,) ids.
         models: (slice, 6) probabilities by model, in the order of the pipeline.
     """
 
-    labels: NDArray[np.int8]
+    labels: NDArray[np.number]
     patients: NDArray[np.str_]
     studies: NDArray[np.str_]
     models: Mapping[str, Floats]
@@ -40,6 +40,14 @@ class Scope:
     def top(self) -> Floats:
         """(slice, 6) probabilities of the final model."""
         return list(self.models.values())[-1]
+
+    def known(self, c: int) -> "Scope":
+        """The slices with a label of one class."""
+        rows = np.isfinite(self.labels[:, c])
+        if rows.all():
+            return self
+        models = {name: p[rows] for name, p in self.models.items()}
+        return Scope(self.labels[rows], self.patients[rows], self.studies[rows], models)
 
 
 def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
@@ -54,14 +62,19 @@ def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
         ``models``, ``differences`` (later model minus earlier), ``classes`` (``log_loss`` by model, the other
         figures of the final model, all figures of every model in ``models``, ``reliability`` of the CNN, the
         stack and the final model), ``study`` (AUC and calibration over
-        studies) and ``counts``. Figures that are undefined because a class never occurs are None.
+        studies) and ``counts``. Figures that are undefined because a class never occurs are None; a class
+        without labels is not in ``classes``.
     """
     draws = Bootstrap(scope.patients, samples, seed)
     losses = {name: slice_losses(scope.labels, p) for name, p in scope.models.items()}
     return {
         "models": _each(losses, draws),
         "differences": _differences(losses, draws),
-        "classes": {name: _class(scope, c, draws) for c, name in enumerate(CLASSES)},
+        "classes": {
+            name: _class(known, c, draws if known is scope else draws.over(known.patients))
+            for c, name in enumerate(CLASSES)
+            if len((known := scope.known(c)).labels)
+        },
         "study": _study(scope, draws),
         "counts": {
             "slices": len(scope.labels),
@@ -78,7 +91,8 @@ def by_study(
 
     Args:
         studies: (slice,) study of each.
-        tables: (slice, n) values, such as probabilities or labels.
+        tables: (slice, n) values, such as probabilities or labels; NaN is ignored unless a study has nothing
+            else.
 
     Returns:
         (study,) index of the first slice of each study, in sorted order, and (study, n) maxima of each table.
@@ -87,7 +101,7 @@ def by_study(
     highest = []
     for table in tables:
         most = table[first]
-        np.maximum.at(most, group, table)
+        np.fmax.at(most, group, table)
         highest.append(most)
     return first, highest
 
@@ -156,7 +170,7 @@ def reliability(
     return bins
 
 
-def _quality(truth: NDArray[np.int8], p: Floats, draws: Bootstrap) -> dict[str, Any]:
+def _quality(truth: NDArray[np.number], p: Floats, draws: Bootstrap) -> dict[str, Any]:
     """Compute the figures of one class besides its log loss; areas are None if only one label occurs."""
     both = bool(0 < truth.sum() < len(truth))
     return {
@@ -166,7 +180,7 @@ def _quality(truth: NDArray[np.int8], p: Floats, draws: Bootstrap) -> dict[str, 
     }
 
 
-def _calibration(truth: NDArray[np.int8], p: Floats, draws: Bootstrap) -> dict[str, Any]:
+def _calibration(truth: NDArray[np.number], p: Floats, draws: Bootstrap) -> dict[str, Any]:
     """Compute the Brier score of one class with its interval, and its calibration error."""
     brier = _named(draws.mean((p - truth) ** 2), "brier")
     return {
@@ -188,22 +202,29 @@ def _study(scope: Scope, draws: Bootstrap) -> dict[str, Any]:
     patients = scope.patients[first]
     models: dict[str, dict[str, float | None]] = {}
     for name, p in zip(scope.models, highest, strict=True):
-        area = draws.auc(truth[:, ANY], p[:, ANY], patients)
+        known = np.isfinite(truth[:, ANY])
+        area = draws.auc(truth[known, ANY], p[known, ANY], patients[known])
         models[name] = dict.fromkeys(("auc_any", "low", "high"))
         if area is not None:
             models[name].update(_named(area, "auc_any"))
-    over_studies, top = draws.over(patients), highest[-1]
+    classes = {}
+    for c, name in enumerate(CLASSES):
+        known = np.isfinite(truth[:, c])
+        if known.any():
+            classes[name] = _study_class(truth[known, c], highest[-1][known, c], draws.over(patients[known]))
     return {
         **models[list(models)[-1]],
-        "positive": int(truth[:, ANY].sum()),
+        "positive": int(np.nansum(truth[:, ANY])),
         "models": models,
-        "classes": {
-            name: {
-                "prevalence": float(truth[:, c].mean()),
-                "positive": int(truth[:, c].sum()),
-                **_calibration(truth[:, c], top[:, c], over_studies),
-                "reliability": reliability(truth[:, c], top[:, c], over_studies, "studies"),
-            }
-            for c, name in enumerate(CLASSES)
-        },
+        "classes": classes,
+    }
+
+
+def _study_class(truth: NDArray[np.number], p: Floats, draws: Bootstrap) -> dict[str, Any]:
+    """Compute the figures of one class over the studies with a label of it."""
+    return {
+        "prevalence": float(truth.mean()),
+        "positive": int(truth.sum()),
+        **_calibration(truth, p, draws),
+        "reliability": reliability(truth, p, draws, "studies"),
     }

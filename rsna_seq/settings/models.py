@@ -29,7 +29,21 @@ class FitConfig(Section):
     """Gradient accumulation: number of batches per optimizer step."""
 
 
-class EmbedConfig(FitConfig):
+STUDY_KEYS = frozenset({"study_pool", "study_loss", "study_slices"})
+"""Keys that have no effect if all labels are of slices; they are then left out of the key of an artefact."""
+
+
+class StudyLossConfig(FitConfig):
+    """Loss of studies that are labelled as a whole; without effect if all labels are of slices."""
+
+    study_pool: Literal["max", "attention"] = "max"
+    """How the logits of a study's slices become one: the largest (``max``), or their mean, weighted by the
+    softmax of the logits (``attention``)."""
+    study_loss: float = Field(4.0, ge=0, le=1000)
+    """A study that is labelled as a whole counts as so many slices in the mean of the loss."""
+
+
+class EmbedConfig(StudyLossConfig):
     """2.5D timm CNN over neighbouring slices and windows, trained out of fold."""
 
     backbone: Text = "efficientnet_lite0"
@@ -85,9 +99,11 @@ class EmbedConfig(FitConfig):
     instead, by at most 0.7 pixels."""
     erase: Share = 0.2
     """Augmentation: probability of replacing a rectangle by air."""
+    study_slices: int = Field(32, ge=2, le=1000)
+    """Largest number of slices per epoch of a study that is labelled as a whole."""
 
 
-class SequenceConfig(FitConfig):
+class SequenceConfig(StudyLossConfig):
     """Masked bidirectional GRU over the whole study."""
 
     epochs: int = Field(20, ge=1, le=10_000)
@@ -116,7 +132,7 @@ class SequenceConfig(FitConfig):
     """Number of networks per fold, trained with different seeds; their logits are averaged."""
 
 
-class JointConfig(FitConfig):
+class JointConfig(StudyLossConfig):
     """Optional: CNN and GRU fine-tuned together on whole studies, starting from the weights of ``embed``."""
 
     enabled: bool = False

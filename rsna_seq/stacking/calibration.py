@@ -17,18 +17,21 @@ _LIMIT = np.log(20.0)
 """Largest absolute log temperature: logits that separate the labels would have a temperature of 0."""
 
 
-def fit_temperature(logits: Floats, labels: NDArray[np.integer]) -> float:
+def fit_temperature(logits: Floats, labels: NDArray[np.number]) -> float:
     """Fit the temperature that minimises the official log loss of ``logits / temperature``.
 
     The loss is convex in 1 / temperature; it is minimised by Newton's method with bisection.
 
     Args:
         logits: (row, 6).
-        labels: (row, 6) of 0 and 1.
+        labels: (row, 6) of 0 and 1; rows with a class that is unknown (NaN) are left out.
 
     Returns:
         The temperature, from 1/20 to 20; 1 if there is no row.
     """
+    known = np.isfinite(labels).all(1)
+    if not known.all():
+        logits, labels = logits[known], labels[known]
     if len(logits) == 0:
         return 1.0
     low, high, at = float(np.exp(-_LIMIT)), float(np.exp(_LIMIT)), 1.0
@@ -46,7 +49,7 @@ def fit_temperature(logits: Floats, labels: NDArray[np.integer]) -> float:
 
 
 def cross_temperatures(
-    logits: Floats, labels: NDArray[np.integer], own: NDArray[np.integer], folds: list[int]
+    logits: Floats, labels: NDArray[np.number], own: NDArray[np.integer], folds: list[int]
 ) -> tuple[Floats, float]:
     """Scale the logits of each fold by the temperature of the others, those of unseen rows by that of all.
 

@@ -16,7 +16,7 @@ UNSEEN = -1
 def decide(
     base: Floats,
     boosted: Floats,
-    labels: NDArray[np.int8],
+    labels: NDArray[np.number],
     own: NDArray[np.int16],
     patients: NDArray[np.object_],
     folds: list[int],
@@ -31,7 +31,7 @@ def decide(
     Args:
         base: (row, 6) logits without the refinement.
         boosted: (row, 6) logits with the refinement, out of fold.
-        labels: (row, 6) of 0 and 1.
+        labels: (row, 6) of 0 and 1; NaN where unknown: such rows do not decide.
         own: (row,) crossed fold of the row's patient; rows of held-out patients (-1) are ignored.
         patients: (row,) PatientID.
         folds: The crossed folds.
@@ -56,6 +56,9 @@ def decide(
 
 def _helps(gain: Floats, patients: NDArray[np.object_], clear: float) -> bool:
     """Return whether the mean gain exceeds ``clear`` standard errors over patients."""
+    known = np.isfinite(gain)
+    if not known.all():
+        gain, patients = gain[known], patients[known]
     if len(gain) == 0:
         return False
     _, group = np.unique(patients.astype(str), return_inverse=True)

@@ -8,7 +8,7 @@
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from rsna_seq.arrays import sigmoid
 from rsna_seq.config import EmbedConfig
@@ -27,13 +27,14 @@ from rsna_seq.folds import held_out, in_folds, labelled_rows
 from rsna_seq.imaging.neighbours import neighbour_indices
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
-from rsna_seq.nets.augment import augment, draw
-from rsna_seq.nets.cnn import Embedder, load_embedder, weighted_bce
-from rsna_seq.nets.data import Batch, SlabDataset, batches_of, read_studies, shuffled_batches, split_batch
-from rsna_seq.nets.loop import Job, device_of, resolve_device
+from rsna_seq.nets.cnn import Embedder, load_embedder
+from rsna_seq.nets.data import SlabDataset, read_studies
+from rsna_seq.nets.embed_jobs import EmbedTraining
+from rsna_seq.nets.loop import device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
 from rsna_seq.nets.pretrained import start_digest
 from rsna_seq.scoring.metric import log_loss
+from rsna_seq.settings.models import STUDY_KEYS
 from rsna_seq.store.array_file import array_writer
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact, read_manifest
 from rsna_seq.store.builds import reproduction_fault
@@ -86,6 +87,7 @@ def run(cfg: EmbedConfig, ctx: Context, run: RunFolder) -> Manifest | None:
         )
     folds += [folds[-1] + 1] if cfg.refit else []  # a number that no patient has: all are trained on
     unused = {"folds"} if cfg.refit else {"folds", "refit"}  # networks of earlier versions stay valid
+    unused |= STUDY_KEYS if pixels.study_labels is None else set()
     config = {**cfg.model_dump(mode="json", exclude=unused), **ctx.key}
     key = Key("embed", config, inputs, source_digest(__name__))
     build = functools.partial(_build, cfg, ctx, pixels, slabs)
@@ -138,23 +140,8 @@ def fit(
     torch.manual_seed(seed)
     net = Embedder(cfg).on(torch.device("cpu"), compiled=True)
     data = SlabDataset(cache, train, cfg.neighbours, cfg.spacing_mm)
-    gpu = where.type == "cuda"
-
-    def batches(epoch: int) -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        for hu, labels in shuffled_batches(
-            data, cfg.batch_size, seed=seed, epoch=epoch, workers=workers if gpu else 0, pin=gpu
-        ):
-            yield hu, labels, draw(cfg, len(hu), generator)
-
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
-        hu, labels, draws = batch
-        at = device_of(model)
-        hu = augment(hu.to(at, non_blocking=True).float(), draws.to(at))
-        return weighted_bce(model(hu)[1], labels.to(at, non_blocking=True))
-
-    steps = batches_of(len(data), cfg.batch_size)
-    job = Job(name, net, steps, batches, loss, split_batch, lambda model: _score(model, cache, unseen))
+    training = EmbedTraining(name, data, train["study"].to_numpy(), cfg, seed, where, workers)
+    job = training.job(net, lambda model: _score(model, cache, unseen))
     trained = fit_net(job, cfg, folder, device=where, seed=seed)
     return trained.on(where, compiled=True)  # type: ignore[no-any-return,operator]
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -20,13 +21,13 @@ from rsna_seq.arrays import Floats
 from rsna_seq.config import EvaluateConfig
 from rsna_seq.console import console, say
 from rsna_seq.context import Context
-from rsna_seq.errors import IntegrityError
+from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.labels import CLASSES
 from rsna_seq.report.run import pick_studies, write_run_report
 from rsna_seq.report.strip import study_strip
-from rsna_seq.scoring.baselines import network_spread, read_models, scopes
+from rsna_seq.scoring.baselines import network_spread, read_models, read_study_models, scopes
 from rsna_seq.scoring.operating_points import FILE, OperatingPoints, operating_points
-from rsna_seq.scoring.scores import by_study, score
+from rsna_seq.scoring.scores import Scope, by_study, score
 from rsna_seq.store.artifacts import Artifact, BuildSummary, Key, Manifest
 from rsna_seq.store.builds import ensure
 from rsna_seq.store.files import write_json
@@ -64,7 +65,13 @@ def run(cfg: EvaluateConfig, ctx: Context, run: RunFolder) -> Manifest:
 
 
 def _build(cfg: EvaluateConfig, artifacts: Mapping[str, Artifact], out: Path, seed: int) -> BuildSummary:
-    slices, models = read_models(artifacts, cfg.smooth_mm)
+    of_studies = read_study_models(artifacts, cfg.smooth_mm)
+    try:
+        slices, models = read_models(artifacts, cfg.smooth_mm)
+    except NothingUsableError:
+        if of_studies is None:
+            raise
+        return _build_by_study(cfg, artifacts, *of_studies, out, seed)
     cut = dict(scopes(slices, models))
     scored: dict[str, Any] = {"out_of_fold": None, "held_out": None}
     scored |= {name: score(scope, samples=cfg.bootstrap, seed=seed) for name, scope in cut.items()}
@@ -73,21 +80,75 @@ def _build(cfg: EvaluateConfig, artifacts: Mapping[str, Artifact], out: Path, se
             figures["study"]["spread"] = network_spread(artifacts) if name == "held_out" else None
     headline = "held_out" if scored["held_out"] else "out_of_fold"
     metrics = {"scope": headline, **scored[headline], **scored}
+    if of_studies is not None:
+        metrics |= {"unit": "slices", "study_level": _study_level(cfg, *of_studies, seed)}
     write_json(out / "metrics.json", metrics)
-    points = _points(slices, list(models.values())[-1]) if "stack" in artifacts else None
+    final = (of_studies or (slices, models))[1]
+    points = _points((of_studies or (slices,))[0], list(final.values())[-1]) if "stack" in artifacts else None
     if points is not None:
         write_json(out / FILE, points.model_dump(mode="json"))
     strips = _strips(PixelCache(artifacts["cache"].folder), slices, models, headline, cfg.strips)
+    _report(cfg, artifacts, out, cut, metrics, strips, points, seed)
+    return BuildSummary({"slices scored": metrics["counts"]["slices"]}, {})
+
+
+def _build_by_study(
+    cfg: EvaluateConfig,
+    artifacts: Mapping[str, Artifact],
+    studies: pl.DataFrame,
+    models: dict[str, Floats],
+    out: Path,
+    seed: int,
+) -> BuildSummary:
+    """Score a run without labels of slices: every row is a study, with its highest probability."""
+    say("evaluate", "no slice has a label of its own: the figures are of studies")
+    cut = dict(scopes(studies, models))
+    scored: dict[str, Any] = {"out_of_fold": None, "held_out": None}
+    scored |= _study_level(cfg, studies, models, seed)
+    for figures in scored.values():
+        if figures is not None:
+            figures["study"]["spread"] = None
+    headline = "held_out" if scored["held_out"] else "out_of_fold"
+    metrics = {"scope": headline, **scored[headline], **scored, "unit": "studies"}
+    write_json(out / "metrics.json", metrics)
+    points = _points(studies, list(models.values())[-1]) if "stack" in artifacts else None
+    if points is not None:
+        write_json(out / FILE, points.model_dump(mode="json"))
+    _report(cfg, artifacts, out, cut, metrics, [], points, seed)
+    return BuildSummary({"studies scored": metrics["counts"]["studies"]}, {})
+
+
+def _study_level(
+    cfg: EvaluateConfig, studies: pl.DataFrame, models: dict[str, Floats], seed: int
+) -> dict[str, Any]:
+    """Figures of studies by scope: the label of a study against its highest probability."""
+    found = {}
+    for name, scope in scopes(studies, models):
+        labelled = dict(zip(CLASSES, np.isfinite(scope.labels).sum(0).tolist(), strict=True))
+        found[name] = score(scope, samples=cfg.bootstrap, seed=seed) | {"labelled": labelled}
+    return found
+
+
+def _report(
+    cfg: EvaluateConfig,
+    artifacts: Mapping[str, Artifact],
+    out: Path,
+    cut: Mapping[str, Scope],
+    metrics: dict[str, Any],
+    strips: list[dict[str, str]],
+    points: OperatingPoints | None,
+    seed: int,
+) -> None:
+    """Write the report and print its tables."""
     aside = [read_table(artifacts[s].file("quarantine.parquet"), QUARANTINE) for s in ("index", "cache")]
     configs = {artifact.folder.name: artifact.manifest.config for artifact in artifacts.values()}
     configs["6_evaluate"] = {**cfg.model_dump(mode="json"), "seed": seed}
     write_run_report(out / "report.html", cut, metrics, strips, pl.concat(aside), configs, points)
     show(metrics)
-    return BuildSummary({"slices scored": metrics["counts"]["slices"]}, {})
 
 
 def _points(slices: pl.DataFrame, p: Floats) -> OperatingPoints:
-    """Thresholds of the final model, from (slice, 6) probabilities."""
+    """Thresholds of the final model, from (slice, 6) or (study, 6) probabilities."""
     labels, folds = slices.select(CLASSES).to_numpy(), slices["fold"].to_numpy()
     first, (truth, highest) = by_study(slices["study"].to_numpy().astype(str), labels, p)
     return operating_points(truth, highest, folds[first])

@@ -29,14 +29,17 @@ from rsna_seq.nets.cnn import Embedder, load_embedder, load_weights, weighted_bc
 from rsna_seq.nets.joint_model import JointModel, load_joint
 from rsna_seq.nets.loop import Job, device_of, resolve_device
 from rsna_seq.nets.loop import fit as fit_net
+from rsna_seq.nets.weak import padded, sequence_loss
 from rsna_seq.nets.whole_studies import StudyBatch, StudyBatches, finest_split, split_studies
 from rsna_seq.scoring.metric import log_loss
+from rsna_seq.settings.models import STUDY_KEYS
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact
 from rsna_seq.store.builds import reproduction_fault
 from rsna_seq.store.by_fold import ensure_by_fold
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import source_digest
 from rsna_seq.store.run_folder import RunFolder, open_folds
+from rsna_seq.store.study_labels import UNKNOWN
 from rsna_seq.store.tables import LOGITS, logit_table, read_table, write_table
 
 _CHECKED_STUDIES = 3
@@ -73,7 +76,8 @@ def run(cfg: JointConfig, ctx: Context, run: RunFolder) -> Manifest | None:
         return _build(cfg, ctx, start, pixels, slabs, fold, folder)
 
     inputs = {name: artifact.manifest.content for name, artifact in artifacts.items()}
-    config = {**cfg.model_dump(mode="json", exclude={"folds", "enabled"}), "seed": ctx.seed}
+    unused = {"folds", "enabled"} | (STUDY_KEYS if pixels.study_labels is None else set())
+    config = {**cfg.model_dump(mode="json", exclude=unused), "seed": ctx.seed}
     key = Key("joint", config, inputs, source_digest(__name__))
     check = functools.partial(_reproduces, cfg, embed, ctx, pixels)
     return ensure_by_fold(run["joint"], key, list(parts), build, check, wanted=cfg.folds, rebuild=ctx.rebuild)
@@ -132,7 +136,7 @@ def fit(
             model,
             steps=-(-len(data) // cfg.batch_size),
             batches=lambda epoch: data.epoch(cfg.batch_size, seed=seed, epoch=first + epoch, chunk=cfg.chunk),
-            loss=functools.partial(_loss, cfg.slice_loss),
+            loss=functools.partial(_loss, cfg, partial=data.data.is_partial),
             split=split_studies,
             score=lambda net: _score(net, cache, unseen),
             rates={"embedder": cfg.cnn_lr},
@@ -155,13 +159,21 @@ def fit(
     return model.eval()
 
 
-def _loss(slice_loss: float, model: nn.Module, batch: StudyBatch) -> Tensor:
+def _loss(cfg: JointConfig, model: nn.Module, batch: StudyBatch, *, partial: bool) -> Tensor:
     """Loss of the refined logits, and of the logits of the CNN."""
     at = device_of(model)
     hu = augment(batch.hu.to(at, non_blocking=True).float(), batch.draws.to(at))
     truth = batch.labels.to(at, non_blocking=True)
     refined, logits = model(hu, batch.z_mm.to(at, non_blocking=True), batch.lengths, batch.chunk)
-    return weighted_bce(refined, truth) + slice_loss * weighted_bce(logits, truth)
+    if not partial:
+        return weighted_bce(refined, truth) + cfg.slice_loss * weighted_bce(logits, truth)
+    labels = padded(truth, batch.lengths, UNKNOWN)
+    mask = torch.arange(labels.shape[1], device=at) < batch.lengths.to(at)[:, None]
+    both = [
+        sequence_loss(padded(each, batch.lengths), labels, mask, cfg.study_pool, cfg.study_loss)
+        for each in (refined, logits)
+    ]
+    return both[0] + cfg.slice_loss * both[1]
 
 
 @torch.inference_mode()

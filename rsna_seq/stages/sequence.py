@@ -40,7 +40,9 @@ from rsna_seq.nets.studies import (
     read_embedded_studies,
     to_device,
 )
+from rsna_seq.nets.weak import sequence_loss
 from rsna_seq.scoring.metric import log_loss
+from rsna_seq.settings.models import STUDY_KEYS
 from rsna_seq.store.artifacts import BuildSummary, Key, Manifest, open_artifact
 from rsna_seq.store.builds import ensure, reproduction_fault
 from rsna_seq.store.files import write_json
@@ -70,14 +72,20 @@ def run(cfg: SequenceConfig, ctx: Context, run: RunFolder) -> Manifest:
     """
     artifacts = run.open("cache", "embed")
     inputs = {name: artifact.manifest.content for name, artifact in artifacts.items()}
-    key = Key("sequence", {**cfg.model_dump(mode="json"), "seed": ctx.seed}, inputs, source_digest(__name__))
-    slabs = PixelCache(run["cache"]).slabs
+    cache = PixelCache(run["cache"])
+    unused = STUDY_KEYS if cache.study_labels is None else set()
+    config = {**cfg.model_dump(mode="json", exclude=unused), "seed": ctx.seed}
+    key = Key("sequence", config, inputs, source_digest(__name__))
+    slabs = cache.slabs
+
+    def studies() -> list[EmbeddedStudy]:
+        return read_embedded_studies(run["embed"], slabs, cache.study_labels)
 
     def build(folder: Path) -> BuildSummary:
-        return _build(cfg, ctx, read_embedded_studies(run["embed"], slabs), slabs, folder)
+        return _build(cfg, ctx, studies(), slabs, folder)
 
     def check(folder: Path) -> str | None:
-        return _reproduces(cfg, ctx, read_embedded_studies(run["embed"], slabs), folder)
+        return _reproduces(cfg, ctx, studies(), folder)
 
     return ensure(run["sequence"], key, build, learned=True, rebuild=ctx.rebuild, check=check)
 
@@ -151,6 +159,7 @@ def _fit_alone(cfg: SequenceConfig, training: Training, device: torch.device) ->
     seed, train, unseen = training.seed, training.train, training.unseen
     torch.manual_seed(seed)
     net = SequenceModel(cfg, train[0].vectors.shape[1])
+    partial = any(s.is_partial for s in train)
 
     def batches(epoch: int) -> Iterator[Batch]:
         random = np.random.default_rng([seed, epoch, 1])
@@ -164,6 +173,12 @@ def _fit_alone(cfg: SequenceConfig, training: Training, device: torch.device) ->
         mask = studies.mask
         truth = batch[1].to(mask.device)[mask]
         refined, slice_logits = model(studies)
+        if partial:
+            both = [
+                sequence_loss(each, batch[1].to(mask.device), mask, cfg.study_pool, cfg.study_loss)
+                for each in (refined, slice_logits)
+            ]
+            return both[0] + cfg.slice_loss * both[1]
         return weighted_bce(refined[mask], truth) + cfg.slice_loss * weighted_bce(slice_logits[mask], truth)
 
     steps = -(-len(train) // cfg.batch_size)

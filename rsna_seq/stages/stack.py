@@ -47,6 +47,7 @@ from rsna_seq.store.files import write_json
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.provenance import source_digest
 from rsna_seq.store.run_folder import RunFolder, open_folds
+from rsna_seq.store.study_labels import slice_labelled
 from rsna_seq.store.tables import LOGITS, read_table, write_table
 
 _DEPTH = 5
@@ -78,7 +79,8 @@ def run(cfg: StackConfig, ctx: Context, run: RunFolder) -> Manifest:
     key = Key("stack", {**config, "seed": ctx.seed}, inputs, source_digest(__name__))
 
     def logits_and_slabs() -> tuple[pl.DataFrame, pl.DataFrame]:
-        slabs = PixelCache(run["cache"]).slabs
+        cache = PixelCache(run["cache"])
+        slabs = slice_labelled(cache.slabs, cache.study_labels)
         stages = [name for name in artifacts if name != "cache"]
         logits = {name: read_table(artifacts[name].file("logits.parquet"), LOGITS) for name in stages}
         return join_logits(logits["embed"], logits["sequence"], slabs, logits.get("joint")), slabs
@@ -136,14 +138,14 @@ def _reproduces(cfg: StackConfig, table: pl.DataFrame, slabs: pl.DataFrame, fold
 
 
 def fit(
-    cfg: StackConfig, features: pl.DataFrame, labels: NDArray[np.int8], seed: int = 0
+    cfg: StackConfig, features: pl.DataFrame, labels: NDArray[np.number], seed: int = 0
 ) -> dict[str, lgb.Booster]:
     """Fit one booster per class.
 
     Args:
         cfg: Boosting.
         features: (row, feature).
-        labels: (row, 6) of 0 and 1.
+        labels: (row, 6) of 0 and 1; rows without a label (NaN) of a class are not used for it.
         seed: Seed of the boosting.
 
     Returns:
@@ -167,12 +169,14 @@ def fit(
     }
     boosters = {}
     for c, name in enumerate(CLASSES):
-        if len(np.unique(labels[:, c])) < 2:
+        known = np.isfinite(labels[:, c])
+        if len(np.unique(labels[known, c])) < 2:
             continue
         chosen = class_features(features.columns, name)
+        rows = features if known.all() else features.filter(known)
         data = lgb.Dataset(
-            np.array(features.select(chosen).to_numpy(), order="C"),
-            labels[:, c].copy(),
+            np.array(rows.select(chosen).to_numpy(), order="C"),
+            labels[known, c].copy(),
             feature_name=_safe(chosen),
         )
         boosters[name] = lgb.train(params, data, num_boost_round=cfg.rounds)

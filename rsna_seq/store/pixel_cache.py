@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rsna_seq.folds import must_keep_patients_whole
 from rsna_seq.imaging.volume import Volume
 from rsna_seq.store.artifacts import open_artifact
-from rsna_seq.store.tables import SLABS, read_table
+from rsna_seq.store.tables import SLABS, STUDY_LABELS, STUDY_LABELS_FILE, read_table
 
 
 class PixelCache:
@@ -44,6 +44,13 @@ class PixelCache:
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_shards": {}}  # a worker process maps the shards again
+
+    @cached_property
+    def study_labels(self) -> pl.DataFrame | None:
+        """STUDY_LABELS; None if no study has a label of its own."""
+        if STUDY_LABELS_FILE not in self._artifact.manifest.files:
+            return None
+        return read_table(self._artifact.file(STUDY_LABELS_FILE), STUDY_LABELS)
 
     @cached_property
     def studies(self) -> list[str]:
