@@ -200,27 +200,27 @@ def read_sets(folders: Sequence[Path]) -> JoinedSets:
 def label_rows(rows: pl.DataFrame, level: Literal["slice", "study"]) -> pl.DataFrame:
     """Make LABELS of one level, and complete what follows from other classes.
 
-    ``any`` = 0 means that all types are 0, a type = 1 means that ``any`` is 1, and all types = 0 that it is 0
-    if it is not given.
+    A class without a column stays unknown everywhere, also where another class excludes it: known labels that
+    are all 0, or all 1, would be taken for its prevalence.
 
     Args:
-        rows: ``study``, for slices ``slice``, and any of the six classes with 0, 1 or null.
+        rows: ``study``, for slices ``slice``, and any of the six classes with 0, 1 or null. Where ``any`` is
+            0, the types that have a column become 0; ``any`` is completed from the types if it has a column
+            or all five types have one.
         level: The level.
     """
-    absent = [pl.lit(None, pl.Int8).alias(c) for c in CLASSES if c not in rows.columns]
-    table = rows.with_columns(*absent).with_columns(pl.col(c).cast(pl.Int8) for c in CLASSES)
+    given = [c for c in CLASSES if c in rows.columns]
+    absent = [pl.lit(None, pl.Int8).alias(c) for c in CLASSES if c not in given]
+    table = rows.with_columns(pl.col(c).cast(pl.Int8) for c in given).with_columns(absent)
     highest = pl.max_horizontal(_TYPES)  # ignores nulls
     all_known = pl.all_horizontal(pl.col(c).is_not_null() for c in _TYPES)
-    table = table.with_columns(
-        pl.when(highest == 1)
-        .then(pl.lit(1, pl.Int8))
-        .when(pl.col(_ANY).is_null() & all_known)
-        .then(highest)
-        .otherwise(pl.col(_ANY))
-        .alias(_ANY)
-    )
+    if _ANY in given or set(_TYPES) <= set(given):
+        said = pl.coalesce(_ANY, pl.when(all_known).then(highest))
+        table = table.with_columns(pl.when(highest == 1).then(highest).otherwise(said).alias(_ANY))
     clear = pl.col(_ANY) == 0
-    table = table.with_columns(pl.when(clear).then(pl.lit(0, pl.Int8)).otherwise(c).alias(c) for c in _TYPES)
+    table = table.with_columns(
+        pl.when(clear).then(pl.lit(0, pl.Int8)).otherwise(c).alias(c) for c in _TYPES if c in given
+    )
     key = pl.col("slice") if level == "slice" else pl.lit(None, pl.String)
     return check(
         table.select("study", key.alias("slice"), pl.lit(level).alias("level"), *CLASSES).filter(

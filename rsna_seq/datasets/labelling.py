@@ -1,7 +1,7 @@
 """Join labels of slices and studies to the slices of an index, and make folds of patients.
 
 1. Labels of slices go to the slices. A class that the label of a study excludes is 0 in every slice.
-2. What is left of a study's label, a class that some unknown slice must have, is a row of STUDY_LABELS.
+2. STUDY_LABELS has the label of a study unless each of its slices has six labels of its own.
 3. Folds are stratified on what is known of a patient by either level.
 """
 
@@ -25,7 +25,7 @@ class Labelled(NamedTuple):
     studies: pl.DataFrame
     """STUDIES."""
     study_labels: pl.DataFrame
-    """STUDY_LABELS of studies with labels of the level ``study``; may be empty."""
+    """STUDY_LABELS; may be empty."""
     unused: int
     """Number of labels without a readable slice or study."""
 
@@ -47,7 +47,8 @@ def join_labels(
     unused = len(of_slices.join(slices, on="slice", how="anti")) + len(
         of_studies.join(slices, on="study", how="anti")
     )
-    of_studies = of_studies.join(studies.select("study"), on="study", how="semi").sort("study")
+    complete = of_slices.filter(pl.all_horizontal(pl.col(c).is_not_null() for c in CLASSES))
+    left = of_studies.join(slices.join(complete, on="slice", how="anti"), on="study", how="semi")
     whole = of_studies.select("study", *(pl.col(c).alias(f"_{c}") for c in CLASSES))
     bare = slices.drop(CLASSES, "fold", "cross_fold")
     joined = bare.join(of_slices, on="slice", how="left", maintain_order="left")
@@ -69,6 +70,6 @@ def join_labels(
     return Labelled(
         check(joined.select(list(SLICES)), SLICES, "slices"),
         check(about.select(list(STUDIES)), STUDIES, "studies"),
-        check(of_studies, STUDY_LABELS, "study_labels"),
+        check(left.sort("study"), STUDY_LABELS, "study_labels"),
         unused,
     )

@@ -58,13 +58,13 @@ def read_models(
     if slices.is_empty():
         run = artifacts["cache"].folder.parent
         raise NothingUsableError(f"{run}: no slice has a label, so nothing can be scored; check data.labels")
-    return slices, _answers(artifacts, slabs, slices, smooth_mm)
+    return slices, {"prior": _prior(slices), **_answers(artifacts, slabs, slices, smooth_mm)}
 
 
 def read_study_models(
     artifacts: Mapping[str, Artifact], smooth_mm: float
 ) -> tuple[pl.DataFrame, dict[str, Floats]] | None:
-    """Read the studies of a run and the highest probability of each model, if studies have labels of their own.
+    """Read the studies of a run and their highest probabilities, if studies have labels of their own.
 
     Args:
         artifacts: The finished stages of a run, by name.
@@ -73,6 +73,9 @@ def read_study_models(
     Returns:
         The studies with a label, of a slice or of the whole (study, patient, fold, labels), and (study, 6)
         probabilities by model; None if no study has a label of its own.
+
+    Raises:
+        IntegrityError: As in :func:`read_models`.
     """
     whole = _study_labels(artifacts)
     if whole is None:
@@ -80,16 +83,28 @@ def read_study_models(
     slabs = _labelled_slabs(artifacts)
     slices = _slices(artifacts["index"], slabs)
     answers = _answers(artifacts, slabs, slices, smooth_mm)
-    names = slices["study"].to_numpy().astype(str)
-    first, (seen, *highest) = by_study(
-        names, slices.select(CLASSES).cast(pl.Float64).to_numpy(), *answers.values()
+    first, highest = by_study(slices["study"].to_numpy().astype(str), *answers.values())
+    table = slices[first].select("study", "patient", "fold")
+    table = table.join(_seen(slices), on="study", how="left", maintain_order="left")
+    table = table.join(whole, on="study", how="left", maintain_order="left")
+    table = table.select("study", "patient", "fold", *(pl.coalesce(c, f"_{c}").alias(c) for c in CLASSES))
+    known = table.select(pl.any_horizontal(pl.col(c).is_not_null() for c in CLASSES)).to_series()
+    scored = table.filter(known)
+    models = {name: p[known.to_numpy()] for name, p in zip(answers, highest, strict=True)}
+    return scored, {"prior": _prior(scored), **models}
+
+
+def _seen(slices: pl.DataFrame) -> pl.DataFrame:
+    """What the slices say of each study: 1 if one has the class, 0 if all are known to lack it, else null."""
+    return slices.group_by("study").agg(
+        pl.when((pl.col(c) == 1).any())
+        .then(1)
+        .when(pl.col(c).is_not_null().all())
+        .then(0)
+        .cast(pl.Int8)
+        .alias(f"_{c}")
+        for c in CLASSES
     )
-    studies = slices[first].select("study", "patient", "fold")
-    said = studies.join(whole, on="study", how="left", maintain_order="left").select(CLASSES).cast(pl.Float64)
-    truth = np.fmax(seen, said.to_numpy())
-    table = studies.with_columns(pl.Series(c, truth[:, i], nan_to_null=True) for i, c in enumerate(CLASSES))
-    known = np.isfinite(truth).any(1)
-    return table.filter(known), {name: p[known] for name, p in zip(answers, highest, strict=True)}
 
 
 def _labelled_slabs(artifacts: Mapping[str, Artifact]) -> pl.DataFrame:
@@ -108,7 +123,7 @@ def _study_labels(artifacts: Mapping[str, Artifact]) -> pl.DataFrame | None:
 def _answers(
     artifacts: Mapping[str, Artifact], slabs: pl.DataFrame, slices: pl.DataFrame, smooth_mm: float
 ) -> dict[str, Floats]:
-    """(slice, 6) probabilities of each model and baseline."""
+    """(slice, 6) probabilities of each model, and of the smoothed CNN."""
     run = artifacts["cache"].folder.parent
     keyed = slabs.select(*_KEYS, "z_mm", "fold")
     models: dict[str, pl.DataFrame] = {}
@@ -117,7 +132,7 @@ def _answers(
         models[name] = _probabilities(keyed, read_table(artifacts[stage].file(file), LOGITS))
         if name == "cnn":
             models["smoothed"] = _smoothed(models[name], smooth_mm)
-    answers = {"prior": _prior(slices)}
+    answers = {}
     for name, table in models.items():
         joined = slices.select(*_KEYS).join(table, on=_KEYS, how="left", maintain_order="left")
         answers[name] = joined.select(CLASSES).to_numpy()
@@ -187,6 +202,16 @@ def prior_of(labels: pl.DataFrame) -> Floats:
     """Compute the prevalence of each class, (6,), from six label columns; unlabelled rows are ignored."""
     means = labels.select(pl.col(c).mean() for c in CLASSES).row(0)
     return np.array([m if m is not None else 0.5 for m in means], dtype=np.float64).reshape(N_CLASSES)
+
+
+def slab_prior(slabs: pl.DataFrame, study_labels: pl.DataFrame | None) -> Floats:
+    """Compute the prevalence of each class in the slices that were labelled by slice, (6,).
+
+    Args:
+        slabs: SLABS.
+        study_labels: STUDY_LABELS, or None.
+    """
+    return prior_of(slice_labelled(slabs, study_labels).drop("hashes").explode("slices"))
 
 
 def _probabilities(keyed: pl.DataFrame, logits: pl.DataFrame) -> pl.DataFrame:

@@ -78,10 +78,17 @@ def score(scope: Scope, *, samples: int, seed: int) -> dict[str, Any]:
         "study": _study(scope, draws),
         "counts": {
             "slices": len(scope.labels),
+            **_partial(scope.labels),
             "studies": len(np.unique(scope.studies)),
             "patients": len(draws.names),
         },
     }
+
+
+def _partial(labels: NDArray[np.number]) -> dict[str, int]:
+    """Number of slices whose six labels are known; nothing if those are all."""
+    complete = int(np.isfinite(labels).all(1).sum())
+    return {"slices with six labels": complete} if complete < len(labels) else {}
 
 
 def by_study(
@@ -207,11 +214,12 @@ def _study(scope: Scope, draws: Bootstrap) -> dict[str, Any]:
         models[name] = dict.fromkeys(("auc_any", "low", "high"))
         if area is not None:
             models[name].update(_named(area, "auc_any"))
-    classes = {}
+    classes, over_studies = {}, draws.over(patients)
     for c, name in enumerate(CLASSES):
         known = np.isfinite(truth[:, c])
         if known.any():
-            classes[name] = _study_class(truth[known, c], highest[-1][known, c], draws.over(patients[known]))
+            drawn = over_studies if known.all() else draws.over(patients[known])
+            classes[name] = _study_class(truth[known, c], highest[-1][known, c], drawn)
     return {
         **models[list(models)[-1]],
         "positive": int(np.nansum(truth[:, ANY])),

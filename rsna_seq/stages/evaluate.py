@@ -157,7 +157,10 @@ def _points(slices: pl.DataFrame, p: Floats) -> OperatingPoints:
 def _strips(
     cache: PixelCache, slices: pl.DataFrame, models: dict[str, Floats], scope: str, count: int
 ) -> list[dict[str, str]]:
-    """A few studies of the headline scope, drawn from the cache; a slab takes the labels of its slices."""
+    """A few studies of the headline scope, drawn from the cache; a slab takes the labels of its slices.
+
+    Unknown classes are not shaded.
+    """
     mine = (pl.col("fold") == -1) if scope == "held_out" else (pl.col("fold") >= 0)
     top = pl.DataFrame(list(models.values())[-1], schema=[f"p_{c}" for c in CLASSES])
     rows = pl.concat([slices, top], how="horizontal").filter(mine)
@@ -169,7 +172,7 @@ def _strips(
             volume.hu[at],
             volume.z_mm[at],
             slabs.select(top.columns).to_numpy(),
-            slabs.select(CLASSES).to_numpy(),
+            slabs.select(CLASSES).fill_null(0).to_numpy(),
         )
         drawn.append({"why": why, "figure": figure})
     return drawn

@@ -10,13 +10,13 @@ import polars as pl
 from rsna_seq.errors import IntegrityError, UsageError
 from rsna_seq.labels import CLASSES
 from rsna_seq.models import PHANTOMS_ONLY
-from rsna_seq.scoring.baselines import prior_of
+from rsna_seq.scoring.baselines import slab_prior
 from rsna_seq.store.artifacts import load_manifest, open_artifact
 from rsna_seq.store.bundle import BundleInfo, is_bundle, read_bundle, write_bundle
 from rsna_seq.store.bundle_content import TrainingSummary
 from rsna_seq.store.outputs import MANIFEST, is_run
+from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.run_folder import STAGES, RunFolder, is_phantom_run
-from rsna_seq.store.tables import SLABS, read_table
 from rsna_seq.terminal.paths import require_file
 
 
@@ -61,13 +61,14 @@ def training_of(run_: RunFolder) -> TrainingSummary:
     Raises:
         IntegrityError: The cache or the index is not finished.
     """
-    slabs = read_table(open_artifact(run_["cache"]).file("slabs.parquet"), SLABS).filter(pl.col("fold") >= 0)
+    cache = PixelCache(run_["cache"])
+    slabs = cache.slabs.filter(pl.col("fold") >= 0)
     counts = {
         "studies": slabs["study"].n_unique(),
         "patients": slabs["patient"].n_unique(),
         "slices": int(slabs["slices"].list.len().sum()),
     }
-    prior = prior_of(slabs.drop("hashes").explode("slices"))
+    prior = slab_prior(slabs, cache.study_labels)
     return TrainingSummary(prior.tolist(), counts, phantoms_only=is_phantom_run(run_))
 
 
@@ -114,7 +115,11 @@ def _metrics(run_: RunFolder) -> str:
         for model, m in sorted(metrics["models"].items(), key=lambda row: -row[1]["log_loss"])
     ]
     scope = metrics["scope"].replace("_", " ")
-    head = f"Log loss ({scope} patients of the training data; lower is better), 95 % interval over patients."
+    unit = metrics.get("unit", "slices")
+    head = (
+        f"Log loss over {unit} ({scope} patients of the training data; lower is better), 95 % interval over "
+        "patients."
+    )
     return "\n".join([head, "", "| model | log loss | interval |", "|---|---|---|", *rows])
 
 

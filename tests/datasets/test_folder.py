@@ -34,7 +34,7 @@ def test_studies_are_found_by_uid_or_folder_with_mapped_columns(dicoms: Path, id
         "imports.columns.subdural=Subdural haematoma",
     ]
     made = imported("folder", dicoms, labels(dicoms, *rows), *columns)
-    assert labels_of(made) == {"1.2.1": "....11", "1.2.2": "000000"}, "any = 0 excludes all types"
+    assert labels_of(made) == {"1.2.1": "....11", "1.2.2": "....00"}, "any = 0 excludes subdural"
     assert set(made.labels["level"]) == {"study"}
     assert "no column for epidural, intraparenchymal, intraventricular, subarachnoid" in made.info.notes[0]
 
@@ -48,7 +48,7 @@ def test_slices_are_found_by_uid_or_file(dicoms: Path) -> None:
         ["1.2.9", 1],
     ]
     made = imported("folder", dicoms, labels(dicoms, *rows))
-    assert labels_of(made) == {"1.2.1.1.3": "....11", "1.2.1.1.4": "....0.", "1.2.2.1.1": "....0."}
+    assert labels_of(made) == {"1.2.1.1.3": "....1.", "1.2.1.1.4": "....0.", "1.2.2.1.1": "....0."}
     assert made.info.notes[0] == "1 of 4 rows of the CSV fit no slice: 1.2.9"
 
 
@@ -66,7 +66,7 @@ def test_slices_of_volumes_are_found_by_number_and_patients_by_column(tmp_path: 
     ]
     columns = ["imports.columns={id: Volume, slice: Nr, patient: person}"]
     made = imported("folder", data, labels(data, *rows), *columns)
-    assert labels_of(made) == {"a-ct#3": ".....1", "other#1": "000000", "b-ct#2": "000000"}
+    assert labels_of(made) == {"a-ct#3": ".....1", "other#1": ".....0", "b-ct#2": ".....0"}
     assert dict(made.studies.select("study", "patient").rows()) == {"a-ct": "X", "b-ct": "Y", "other": "X"}
     assert made.info.notes[0] == "1 of 4 rows of the CSV fit no slice: b"
 

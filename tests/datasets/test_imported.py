@@ -17,18 +17,22 @@ from rsna_seq.stages import index
 
 @pytest.mark.parametrize(
     ("known", "expected"),
-    [
-        ({"any": 0}, (0, 0, 0, 0, 0, 0)),
-        ({"subdural": 1}, (None, None, None, None, 1, 1)),
+    [  # what has no column stays unknown
+        ({"any": 0}, (None, None, None, None, None, 0)),
+        ({"any": 0, "subdural": None, "epidural": 0}, (0, None, None, None, 0, 0)),
+        ({"any": None, "subdural": 1}, (None, None, None, None, 1, 1)),
+        ({"subdural": 1}, (None, None, None, None, 1, None)),
         ({"subdural": 0}, (None, None, None, None, 0, None)),
         ({"subdural": 1, "any": 0}, (None, None, None, None, 1, 1)),
         (dict.fromkeys(CLASSES[:5], 0), (0, 0, 0, 0, 0, 0)),
+        ({**dict.fromkeys(CLASSES[:5]), "epidural": 1}, (1, None, None, None, None, 1)),
+        ({**dict.fromkeys(CLASSES[:5], 0), "epidural": None}, (None, 0, 0, 0, 0, None)),
         ({**dict.fromkeys(CLASSES[:5], 0), "any": 1}, (0, 0, 0, 0, 0, 1)),
         ({"any": 1}, (None, None, None, None, None, 1)),
     ],
 )
 def test_what_follows_from_other_classes_is_filled_in(
-    known: dict[str, int], expected: tuple[int | None, ...]
+    known: dict[str, int | None], expected: tuple[int | None, ...]
 ) -> None:
     assert label_rows(pl.DataFrame({"study": ["S"], **{c: [v] for c, v in known.items()}}), "study").row(
         0

@@ -10,7 +10,15 @@ from weak_run import weak_cache
 from rsna_seq.config import EmbedConfig
 from rsna_seq.nets.cnn import weighted_bce
 from rsna_seq.nets.data import SlabDataset
-from rsna_seq.nets.weak import MixedBatch, MixedBatches, Pool, partial_bce, sequence_loss, split_mixed, study_loss
+from rsna_seq.nets.weak import (
+    MixedBatch,
+    MixedBatches,
+    Pool,
+    partial_bce,
+    sequence_loss,
+    split_mixed,
+    study_loss,
+)
 from rsna_seq.store.pixel_cache import PixelCache
 from rsna_seq.store.study_labels import ONE_OF, UNKNOWN
 
@@ -25,7 +33,9 @@ def test_with_all_labels_the_loss_is_that_of_the_competition() -> None:
     z, y = logits(7, 6), torch.randint(0, 2, (7, 6), generator=torch.Generator().manual_seed(2)).float()
     assert partial_bce(z, y).item() == pytest.approx(weighted_bce(z, y).item(), rel=1e-6)
     padded_z, mask = z[None], torch.ones(1, 7, dtype=torch.bool)
-    assert sequence_loss(padded_z, y[None], mask, "max", 4.0).item() == pytest.approx(weighted_bce(z, y).item(), rel=1e-6)
+    assert sequence_loss(padded_z, y[None], mask, "max", 4.0).item() == pytest.approx(
+        weighted_bce(z, y).item(), rel=1e-6
+    )
 
 
 def test_an_unknown_class_has_no_gradient() -> None:

@@ -13,7 +13,9 @@ NONE = dict.fromkeys(CLASSES)
 def rows(*labels: tuple[str, int | None, int | None]) -> pl.DataFrame:
     """Study, epidural and any of each slab; the other classes are 0."""
     schema = {"study": pl.String} | dict.fromkeys(CLASSES, pl.Int8)
-    return pl.DataFrame([dict.fromkeys(CLASSES, 0) | {"study": s, "epidural": e, "any": a} for s, e, a in labels], schema)
+    return pl.DataFrame(
+        [dict.fromkeys(CLASSES, 0) | {"study": s, "epidural": e, "any": a} for s, e, a in labels], schema
+    )
 
 
 def whole(**studies: tuple[int | None, int | None]) -> pl.DataFrame:

@@ -22,7 +22,7 @@ from rsna_seq.imaging.volume import Volume
 from rsna_seq.labels import CLASSES
 from rsna_seq.models import PACKAGED
 from rsna_seq.nets.joint_model import JointModel
-from rsna_seq.scoring.baselines import prior_of
+from rsna_seq.scoring.baselines import slab_prior
 from rsna_seq.scoring.novelty import Training
 from rsna_seq.stacking.features import join_logits
 from rsna_seq.stages import embed, joint, sequence, stack
@@ -99,15 +99,19 @@ class TrainedRun:
         return Model(name=name, version=version, digest=digest, phantoms_only=self.phantoms_only)
 
     @cached_property
+    def _pixels(self) -> PixelCache:
+        return PixelCache(RunFolder(self.folder)["cache"])
+
+    @cached_property
     def _slabs(self) -> pl.DataFrame:
-        return PixelCache(RunFolder(self.folder)["cache"]).slabs.filter(pl.col("fold") >= 0)
+        return self._pixels.slabs.filter(pl.col("fold") >= 0)
 
     @cached_property
     def prior(self) -> Floats:
         """Prevalence of each class in the slices that were trained on, (6,)."""
         if self.bundled is not None:
             return np.array(self.bundled.prior)
-        return prior_of(self._slabs.drop("hashes").explode("slices"))
+        return slab_prior(self._slabs, self._pixels.study_labels)
 
     @property
     def patients(self) -> pl.Series:
