@@ -20,6 +20,7 @@ from rsna_seq.nets.batches import Training, joined
 from rsna_seq.nets.sequence_model import SequenceModel
 from rsna_seq.nets.studies import collate
 from rsna_seq.stages import sequence
+from rsna_seq.store.study_labels import ONE_OF, UNKNOWN
 
 CFG = SequenceConfig(epochs=3, batch_size=3, projection_dim=16, hidden=8, lr=0.003)
 
@@ -90,6 +91,28 @@ def test_without_dropout_the_common_loop_trains_the_same_network(tmp_path: Path,
         torch.testing.assert_close(net.state_dict(), alone.state_dict(), atol=1e-5, rtol=1e-3)
     for name in ("history.json", "best.safetensors"):
         assert (tmp_path / "all" / "net1" / name).is_file() == (tmp_path / "one" / "net1" / name).is_file()
+
+
+def _weak(training: Training) -> Training:
+    """The same with studies that are labelled as a whole, and with an unknown class."""
+    train = [
+        replace(s, labels=np.where(s.labels == 1, np.float32(ONE_OF), s.labels)) if i % 2 else s
+        for i, s in enumerate(training.train)
+    ]
+    train[0].labels[0, 2] = UNKNOWN
+    return replace(training, train=train)
+
+
+@pytest.mark.parametrize("pool", ["max", "attention"])
+def test_labels_of_studies_train_the_same_network_in_both_loops(tmp_path: Path, pool: str) -> None:
+    cfg = CFG.model_copy(update={"dropout": 0.0, "vectors": False, "study_pool": pool, "epochs": 2})
+    counts = (7, 4)
+    nets = fit_batched(
+        cfg, [_weak(t) for t in _trainings(tmp_path / "all", counts)], tmp_path / "all" / "state.pt"
+    )
+    for net, training in zip(nets, _trainings(tmp_path / "one", counts), strict=True):
+        alone = sequence._fit_alone(cfg, _weak(training), torch.device("cpu"))
+        torch.testing.assert_close(net.state_dict(), alone.state_dict(), atol=1e-5, rtol=1e-3)
 
 
 def test_a_training_that_was_killed_resumes_to_the_same_bytes(

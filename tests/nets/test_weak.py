@@ -72,6 +72,27 @@ def test_attention_lies_between_the_mean_and_the_largest_logit() -> None:
     assert highest < soft < mean
 
 
+@pytest.mark.parametrize("pool", ["max", "attention"])
+def test_labels_of_studies_alone_teach_which_slabs_have_the_class(pool: Pool) -> None:
+    random = torch.Generator().manual_seed(0)
+    seen = torch.rand(60, 20, generator=random) < 0.1
+    seen[::2] = False
+    features = torch.randn(60, 20, 8, generator=random)
+    features[..., 0] += 3.0 * seen
+    labels = torch.zeros(60, 20, 6)
+    labels[seen.any(1)] = ONE_OF
+    net = torch.nn.Linear(8, 6)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
+    for _ in range(100):
+        optimizer.zero_grad()
+        mask = torch.ones(60, 20, dtype=torch.bool)
+        sequence_loss(net(features), labels, mask, pool, 20.0).backward()
+        optimizer.step()
+    answer = net(features)[..., EPIDURAL]
+    area = (answer[seen][:, None] > answer[~seen][None]).float().mean()
+    assert area > 0.95
+
+
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory: pytest.TempPathFactory) -> MixedBatches:
     cache = PixelCache(weak_cache(tmp_path_factory.mktemp("run") / "2_cache"))

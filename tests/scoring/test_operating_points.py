@@ -66,6 +66,15 @@ def drawn(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return truth, p, np.repeat([0, 1, 2, -1], [40, 40, 40, 60])
 
 
+def test_studies_without_a_label_of_a_class_neither_choose_nor_count() -> None:
+    truth = np.array([1.0] * 6 + [0.0] * 6 + [np.nan] * 9)
+    p = np.concatenate([np.linspace(0.4, 0.9, 6), np.linspace(0.1, 0.6, 6), np.full(9, 0.99)])
+    for criterion in ("youden", "sensitivity95"):
+        assert choose(truth, p, criterion) == choose(truth[:12], p[:12], criterion)
+    assert choose(truth[5:], p[5:], "youden") is None
+    assert figures(truth, p > 0.5) == figures(truth[:12], p[:12] > 0.5)
+
+
 def test_each_fold_is_scored_by_the_threshold_of_the_others() -> None:
     truth, p, folds = drawn()
     for criterion, points in operating_points(truth, p, folds).criteria.items():
