@@ -35,7 +35,8 @@ def write_dicom(
     """One DICOM study, ``SERIES.1`` to ``SERIES.5`` from below."""
     series = series or f"{study}.1"
     for k, hu in enumerate(planes(bleeds=bleeds), 1):
-        about = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "PatientAge": "061Y", **more}
+        about = {"StudyInstanceUID": study, "SeriesInstanceUID": series, "PatientAge": "061Y"}
+        about |= {"InstanceNumber": k, **more}
         name = f"{series}.{k}"
         write_slice(folder, name, study=study, patient=patient, z=5.0 * k, hu=hu, **about)
 
