@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import polars as pl
-from builders import replace_table, reseal, tiny_cache
+from builders import replace_table, tiny_cache
 
 from rsna_seq.labels import CLASSES
 from rsna_seq.store.artifacts import load_manifest
 from rsna_seq.store.files import write_json
 from rsna_seq.store.pixel_cache import PixelCache
+from rsna_seq.store.provenance import digest_file
 from rsna_seq.store.tables import (
     SLABS,
     SLICES,
@@ -38,9 +39,10 @@ def label_whole(run: Path, studies: int) -> None:
         replace_table(read_table(file, schema).with_columns(hidden), file, schema)
     write_table(table, run / "2_cache" / STUDY_LABELS_FILE, STUDY_LABELS)
     known = load_manifest(run / "2_cache")
-    named = known.model_copy(update={"files": known.files | {STUDY_LABELS_FILE: ""}})
-    write_json(run / "2_cache" / "manifest.json", named.model_dump())
-    reseal(run / "2_cache")
+    files = known.files | {STUDY_LABELS_FILE: digest_file(run / "2_cache" / STUDY_LABELS_FILE)}
+    write_json(
+        run / "2_cache" / "manifest.json", known.model_copy(update={"files": files}).sealed().model_dump()
+    )
 
 
 def without_classes(run: Path, *absent: str) -> None:
