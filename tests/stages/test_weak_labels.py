@@ -77,7 +77,7 @@ def test_a_class_without_labels_is_left_out_and_the_others_are_scored(tmp_path: 
     before = scored(run)
     without_classes(run, "epidural")
     after = scored(run)
-    assert list(after["classes"]) == [c for c in CLASSES if c != "epidural"]
+    assert set(after["classes"]) == set(CLASSES) - {"epidural"}
     for c, figures in after["classes"].items():
         assert figures == before["classes"][c]
     assert after["counts"] == before["counts"] | {"slices with six labels": 0}
@@ -140,7 +140,7 @@ def test_a_mixed_run_from_files_to_answers(tmp_path: Path) -> None:
         assert np.isfinite(logits.select(CLASSES).to_numpy()).all()
     metrics = json.loads((run["evaluate"] / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["counts"]["studies"] == 6
-    assert list(metrics["classes"]) == list(CLASSES[1:])
+    assert set(metrics["classes"]) == set(CLASSES[1:])
     assert metrics["study_level"]["out_of_fold"]["labelled"] == {
         c: 12 - 6 * (c == "epidural") for c in CLASSES
     }
