@@ -73,7 +73,7 @@ def run(cfg: SequenceConfig, ctx: Context, run: RunFolder) -> Manifest:
     artifacts = run.open("cache", "embed")
     inputs = {name: artifact.manifest.content for name, artifact in artifacts.items()}
     cache = PixelCache(run["cache"])
-    unused = STUDY_KEYS if cache.study_labels is None else set()
+    unused = set(STUDY_KEYS) if cache.study_labels is None else set()
     config = {**cfg.model_dump(mode="json", exclude=unused), "seed": ctx.seed}
     key = Key("sequence", config, inputs, source_digest(__name__))
     slabs = cache.slabs
