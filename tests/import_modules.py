@@ -1,4 +1,4 @@
-"""Modules of the importers and of weak labels without a test file of their own, and where they are tested."""
+"""Modules of importers and study-level labels without a test file of their own, and where they are tested."""
 
 IMPORTS = {
     "datasets.answers": "tests/datasets/test_folder.py and tests/datasets/test_cq500.py",
@@ -8,6 +8,6 @@ IMPORTS = {
     "imaging.jpeg_windows": "tests/datasets/test_physionet.py",
     "imaging.other_formats": "tests/imaging/test_nifti.py and tests/datasets/test_physionet.py",
     "imaging.whole_file": "tests/imaging/test_nifti.py",
-    "nets.embed_jobs": "tests/stages/test_learned.py and tests/stages/test_weak_labels.py",
+    "nets.embed_jobs": "tests/stages/test_weak_labels.py and tests/stages/test_learned.py",
     "settings.imports": "tests/datasets/test_folder.py and tests/datasets/test_cq500.py",
 }

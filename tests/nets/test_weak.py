@@ -81,6 +81,7 @@ def test_labels_of_studies_alone_teach_which_slabs_have_the_class(pool: Pool) ->
     features[..., 0] += 3.0 * seen
     labels = torch.zeros(60, 20, 6)
     labels[seen.any(1)] = ONE_OF
+    torch.manual_seed(0)  # from about one start in eight the pooled loss settles in another optimum
     net = torch.nn.Linear(8, 6)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
     for _ in range(100):
