@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from rsna_seq.arrays import Floats, sigmoid
 from rsna_seq.errors import IntegrityError, NothingUsableError
@@ -162,12 +163,19 @@ def scopes(slices: pl.DataFrame, models: dict[str, Floats]) -> Iterator[tuple[st
             yield (
                 name,
                 Scope(
-                    labels=slices.select(CLASSES).to_numpy()[mask],
+                    labels=label_array(slices)[mask],
                     patients=slices["patient"].to_numpy()[mask].astype(str),
                     studies=slices["study"].to_numpy()[mask].astype(str),
                     models={model: p[mask] for model, p in models.items()},
                 ),
             )
+
+
+def label_array(rows: pl.DataFrame) -> NDArray[np.number]:
+    """Six label columns as an array: integers, or float64 with NaN if some are null (polars gives float32)."""
+    labels = rows.select(CLASSES)
+    partial = any(labels[c].null_count() for c in CLASSES)
+    return (labels.cast(pl.Float64) if partial else labels).to_numpy()
 
 
 def network_spread(artifacts: Mapping[str, Artifact]) -> dict[str, float] | None:

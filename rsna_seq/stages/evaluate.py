@@ -25,7 +25,7 @@ from rsna_seq.errors import IntegrityError, NothingUsableError
 from rsna_seq.labels import CLASSES
 from rsna_seq.report.run import pick_studies, write_run_report
 from rsna_seq.report.strip import study_strip
-from rsna_seq.scoring.baselines import network_spread, read_models, read_study_models, scopes
+from rsna_seq.scoring.baselines import label_array, network_spread, read_models, read_study_models, scopes
 from rsna_seq.scoring.operating_points import FILE, OperatingPoints, operating_points
 from rsna_seq.scoring.scores import Scope, by_study, score
 from rsna_seq.store.artifacts import Artifact, BuildSummary, Key, Manifest
@@ -149,7 +149,7 @@ def _report(
 
 def _points(slices: pl.DataFrame, p: Floats) -> OperatingPoints:
     """Thresholds of the final model, from (slice, 6) or (study, 6) probabilities."""
-    labels, folds = slices.select(CLASSES).to_numpy(), slices["fold"].to_numpy()
+    labels, folds = label_array(slices), slices["fold"].to_numpy()
     first, (truth, highest) = by_study(slices["study"].to_numpy().astype(str), labels, p)
     return operating_points(truth, highest, folds[first])
 
