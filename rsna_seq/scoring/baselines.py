@@ -172,7 +172,7 @@ def scopes(slices: pl.DataFrame, models: dict[str, Floats]) -> Iterator[tuple[st
 
 
 def label_array(rows: pl.DataFrame) -> NDArray[np.number]:
-    """Six label columns as an array: integers, or float64 with NaN if some are null (polars gives float32)."""
+    """Six label columns as an array: integers, or float64 (polars: float32) with NaN if some are null."""
     labels = rows.select(CLASSES)
     partial = any(labels[c].null_count() for c in CLASSES)
     return (labels.cast(pl.Float64) if partial else labels).to_numpy()
