@@ -38,7 +38,7 @@ def read_rsna2019(source: Path, read: ReadHeaders, cfg: ImportConfig) -> Importe
     keyed = headers.select("slice", "study").unique("slice", keep="first", maintain_order=True)
     known = truth.join(keyed, on="slice", how="inner", maintain_order="left")
     lost = len(truth) - len(known)
-    notes = (f"{lost} labels have no readable slice",) if lost else ()
+    notes = (f"no readable slice for {lost:,} of the labels",) if lost else ()
     info = SetInfo(
         dataset="rsna2019",
         source=listing.root.resolve(),

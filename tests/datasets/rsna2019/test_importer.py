@@ -18,7 +18,7 @@ def test_labels_of_slices_are_those_of_the_csv(tmp_path: Path) -> None:
     truth.pop("ID_000000abc")
     assert labels_of(made) == truth
     assert "010001" in truth.values()
-    assert made.info.notes == ("1 labels have no readable slice",)
+    assert made.info.notes == ("no readable slice for 1 of the labels",)
     assert set(made.headers["patient"]) == {"ID_p0", "ID_p1", "ID_p2"}, "test images are not imported"
     assert not made.info.external
 
