@@ -97,7 +97,8 @@ def _opened(cfg: ImportConfig) -> tuple[CsvFile, dict[str, str]]:
     """The CSV, and the columns that it has: mapped ones must be there, others go by our names."""
     assert cfg.labels is not None
     mapped: dict[str, str] = {str(key): name for key, name in cfg.columns.items()}
-    wanted = {key: mapped.get(key, key) for key in (*_KEYS, *CLASSES)}
+    taken = set(mapped.values()) - {"id"}  # a column that was mapped has no other meaning by its name
+    wanted = {key: mapped.get(key, key) for key in (*_KEYS, *CLASSES) if key in mapped or key not in taken}
     opened = read_columns(cfg.labels, wanted, optional=set(wanted) - set(mapped) - {"id"})
     columns = {key: name for key, name in wanted.items() if name in opened.columns}
     if not set(columns) & set(CLASSES):

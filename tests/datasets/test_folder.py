@@ -52,6 +52,12 @@ def test_slices_are_found_by_uid_or_file(dicoms: Path) -> None:
     assert made.info.notes[0] == "1 of 4 rows of the CSV fit no slice: 1.2.9"
 
 
+def test_a_mapped_column_has_no_other_meaning_by_its_name(dicoms: Path) -> None:
+    rows = [["slice", "any"], ["1.2.1.1.3", 1], ["1.2.1.1.4", 0]]
+    made = imported("folder", dicoms, labels(dicoms, *rows), "imports.columns.id=slice")
+    assert labels_of(made) == {"1.2.1.1.3": ".....1", "1.2.1.1.4": ".....0"}
+
+
 def test_slices_of_volumes_are_found_by_number_and_patients_by_column(tmp_path: Path) -> None:
     pytest.importorskip("nibabel", reason="the extra nifti is not installed")
     data, affine = tmp_path / "data", affine_of((-64, -64, 0), (0, 0, 5))
