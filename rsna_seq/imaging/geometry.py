@@ -81,7 +81,7 @@ def order(slices: pl.DataFrame) -> pl.DataFrame:
     Args:
         slices: Columns study, pass, slice, frame, z_mm.
     """
-    # a number per study: sorting all rows by its name takes twice as long
+    # a number per study, because rows are sorted faster by numbers than by names
     names = slices.select("study").unique().sort("study").with_row_index("rank")
     rank = slices.select("study").join(names, on="study", how="left", maintain_order="left")["rank"]
     table = slices[slices.select(pl.arg_sort_by(rank, "pass", "z_mm", "slice", "frame")).to_series()]
