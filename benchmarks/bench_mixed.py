@@ -135,10 +135,11 @@ def imported(cfg: Config, root: Path, *, of_studies: bool = False) -> Path:
 
 def score(cfg: Config, root: Path, run: Path) -> pl.DataFrame:
     """Score phantoms with a run: ``slice``, ``patient`` and ``loss``, the official metric of the slice."""
-    pipeline.predict([root / "stage_2_train"], [run], run / "test", cfg)
+    out = run.with_name(f"{run.name}_test")
+    pipeline.predict([root / "stage_2_train"], [run], out, cfg)
     truth = read_labels(root / "stage_2_train.csv")
     truth = truth.select("slice", *(pl.col(c).alias(f"y_{c}") for c in CLASSES))
-    rows = read_escaped(run / "test" / "slices.csv").join(truth, on="slice", maintain_order="left")
+    rows = read_escaped(out / "slices.csv").join(truth, on="slice", maintain_order="left")
     labels, answers = (rows.select(names).to_numpy() for names in ([f"y_{c}" for c in CLASSES], CLASSES))
     return rows.select("slice", "patient", loss=pl.Series(slice_losses(labels, answers)))
 
