@@ -139,6 +139,8 @@ def score(cfg: Config, root: Path, run: Path) -> pl.DataFrame:
     pipeline.predict([root / "stage_2_train"], [run], out, cfg)
     truth = read_labels(root / "stage_2_train.csv")
     truth = truth.select("slice", *(pl.col(c).alias(f"y_{c}") for c in CLASSES))
+    found = index.scan(root / "stage_2_train", cfg.index, workers=Context.of(cfg).workers)
+    truth = truth.join(found.slices.select("slice", "patient"), on="slice")
     rows = read_escaped(out / "slices.csv").join(truth, on="slice", maintain_order="left")
     labels, answers = (rows.select(names).to_numpy() for names in ([f"y_{c}" for c in CLASSES], CLASSES))
     return rows.select("slice", "patient", loss=pl.Series(slice_losses(labels, answers)))
